@@ -1,0 +1,3 @@
+//! Layer 0: small things everything else is made of. No I/O, no clock.
+
+pub mod limits;
