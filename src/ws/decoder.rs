@@ -1,0 +1,416 @@
+//! From bytes to messages and control frames, however the bytes are cut (RFC 6455 §5, RFC 7692 §6).
+//!
+//! A message that arrives whole in one frame is unmasked where it lies and borrowed from the
+//! input; everything else is assembled in memory that the decoder owns until it is whole. Between
+//! two calls the decoder holds nothing but the bytes of what has not wholly arrived.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::deflate::Inflater;
+use super::header::{HEADER_BYTES_MAX, Header, Opcode, Parsing};
+use super::mask::Mask;
+use super::utf8::{self, Utf8Stream};
+use super::{CloseFrame, ProtocolError, Role};
+
+/// Received bytes and how far they have been decoded. Decoding unmasks them in place.
+#[derive(Debug)]
+pub struct Input<'b> {
+    bytes: &'b mut [u8],
+    at: usize,
+}
+
+impl<'b> Input<'b> {
+    /// Nothing of `bytes` is decoded yet.
+    pub fn new(bytes: &'b mut [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    /// The bytes that are not decoded yet.
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes[self.at..]
+    }
+
+    /// Gives up what is not decoded yet: after a violation, or a Close.
+    pub fn discard(&mut self) {
+        self.at = self.bytes.len();
+    }
+
+    fn take(&mut self, len: usize) -> Range<usize> {
+        let start = self.at;
+        self.at += len;
+        start..self.at
+    }
+}
+
+/// What the peer is held to; a copy for each call, since it depends on the route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// Our side of the connection.
+    pub role: Role,
+    /// permessage-deflate was agreed.
+    pub deflate: bool,
+    /// See [`Limits::message_bytes_max`](crate::base::limits::Limits::message_bytes_max).
+    pub message_bytes_max: usize,
+    /// See [`Limits::fragments_max`](crate::base::limits::Limits::fragments_max).
+    pub fragments_max: u32,
+}
+
+impl Rules {
+    /// Most bytes a message may take on the wire. Deflate can expand noise a little, and each
+    /// flush of a streaming sender costs some bytes: a sixty-fourth and 1 KiB of grace.
+    fn wire_bytes_max(&self, compressed: bool) -> u64 {
+        let max = self.message_bytes_max as u64;
+        if compressed { max.saturating_add(max / 64 + 1024) } else { max }
+    }
+}
+
+/// A whole message, borrowed where it arrived whole, owned where it was assembled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message<'e> {
+    /// Text; checked to be UTF-8.
+    Text(Cow<'e, str>),
+    /// Bytes.
+    Binary(Cow<'e, [u8]>),
+}
+
+impl Message<'_> {
+    /// The payload's bytes, whatever the kind.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+
+    /// The opcode of a frame that carries this message.
+    pub fn opcode(&self) -> Opcode {
+        match self {
+            Self::Text(_) => Opcode::Text,
+            Self::Binary(_) => Opcode::Binary,
+        }
+    }
+}
+
+/// What a peer sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incoming<'e> {
+    /// A message.
+    Message(Message<'e>),
+    /// A ping with its payload, at most 125 bytes.
+    Ping(Cow<'e, [u8]>),
+    /// A pong with its payload, at most 125 bytes.
+    Pong(Cow<'e, [u8]>),
+    /// A Close with its body, if it had one.
+    Close(Option<CloseFrame>),
+}
+
+/// Decodes one connection's bytes.
+#[derive(Debug)]
+pub struct Decoder {
+    stage: Stage,
+    /// The data message under way: begun, and not finished.
+    partial: Option<Box<Partial>>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Between frames, or `have` bytes into a header.
+    // Next: Data, Control, or Header again for a frame that is all there
+    Header { bytes: [u8; HEADER_BYTES_MAX], have: u8 },
+    /// In the payload of a data frame, which goes to `partial`.
+    // Next: Header
+    Data { remaining: u64, mask: Option<Mask>, fin: bool },
+    /// In the payload of a control frame.
+    // Next: Header
+    Control(Box<PartialControl>),
+}
+
+impl Stage {
+    const BETWEEN_FRAMES: Self = Self::Header { bytes: [0; HEADER_BYTES_MAX], have: 0 };
+}
+
+#[derive(Debug)]
+struct Partial {
+    text: bool,
+    compressed: bool,
+    /// Frames seen so far, the one under way included.
+    fragments: u32,
+    /// Of uncompressed text only; compressed text is checked when it is inflated.
+    utf8: Utf8Stream,
+    /// Unmasked payload so far.
+    data: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct PartialControl {
+    opcode: Opcode,
+    len: u8,
+    mask: Option<Mask>,
+    payload: Vec<u8>,
+}
+
+/// What one step found; ranges are of the input.
+enum Step {
+    /// Everything there is has been consumed.
+    NeedMore,
+    /// Look again.
+    Again,
+    WholeMessage {
+        text: bool,
+        compressed: bool,
+        at: Range<usize>,
+    },
+    Assembled(Box<Partial>),
+    WholeControl {
+        opcode: Opcode,
+        at: Range<usize>,
+    },
+    AssembledControl(Box<PartialControl>),
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self { stage: Stage::BETWEEN_FRAMES, partial: None }
+    }
+}
+
+impl Decoder {
+    /// Decodes up to the next message or control frame; `None` if the input ends before one does,
+    /// in which case all of it was consumed.
+    ///
+    /// # Errors
+    /// The peer's violation; the decoder must not be used after it.
+    pub fn decode<'e>(
+        &mut self,
+        input: &'e mut Input<'_>,
+        rules: &Rules,
+        inflater: &'e mut Inflater,
+    ) -> Result<Option<Incoming<'e>>, ProtocolError> {
+        let step = loop {
+            match self.step(input, rules)? {
+                Step::Again => {}
+                Step::NeedMore => return Ok(None),
+                step => break step,
+            }
+        };
+        let incoming = match step {
+            Step::Again | Step::NeedMore => unreachable!("the loop ends with neither"),
+            Step::WholeMessage { text, compressed, at } => {
+                let bytes = &input.bytes[at];
+                let bytes = if compressed {
+                    inflater.inflate(bytes, rules.message_bytes_max)?
+                } else {
+                    bytes
+                };
+                Incoming::Message(borrowed_message(text, bytes)?)
+            }
+            Step::Assembled(partial) if partial.compressed => {
+                let bytes = inflater.inflate(&partial.data, rules.message_bytes_max)?;
+                Incoming::Message(borrowed_message(partial.text, bytes)?)
+            }
+            Step::Assembled(partial) if partial.text => {
+                partial.utf8.finish()?;
+                let text = String::from_utf8(partial.data);
+                let text = text.map_err(|_| ProtocolError::InvalidUtf8)?;
+                Incoming::Message(Message::Text(Cow::Owned(text)))
+            }
+            Step::Assembled(partial) => {
+                Incoming::Message(Message::Binary(Cow::Owned(partial.data)))
+            }
+            Step::WholeControl { opcode, at } => control(opcode, Cow::Borrowed(&input.bytes[at]))?,
+            Step::AssembledControl(frame) => control(frame.opcode, Cow::Owned(frame.payload))?,
+        };
+        Ok(Some(incoming))
+    }
+
+    /// Whether a message or a frame has begun and not ended: a peer that leaves now cuts it off.
+    pub fn is_between_messages(&self) -> bool {
+        self.partial.is_none() && matches!(self.stage, Stage::Header { have: 0, .. })
+    }
+
+    fn step(&mut self, input: &mut Input<'_>, rules: &Rules) -> Result<Step, ProtocolError> {
+        match &mut self.stage {
+            Stage::Header { bytes, have } => {
+                let Some(header) = take_header(bytes, have, input, rules)? else {
+                    return Ok(Step::NeedMore);
+                };
+                self.stage = Stage::BETWEEN_FRAMES;
+                if header.opcode.is_control() {
+                    Ok(self.begin_control(&header, input))
+                } else {
+                    self.begin_data(&header, input, rules)
+                }
+            }
+            Stage::Data { remaining, mask, fin } => {
+                let partial = self.partial.as_mut().expect("begun with the stage");
+                let piece = partial.take_piece(*remaining, mask, input)?;
+                *remaining -= piece as u64;
+                if *remaining > 0 {
+                    return Ok(Step::NeedMore);
+                }
+                let fin = *fin;
+                self.stage = Stage::BETWEEN_FRAMES;
+                match self.partial.take_if(|_| fin) {
+                    Some(partial) => Ok(Step::Assembled(partial)),
+                    None => Ok(Step::Again),
+                }
+            }
+            Stage::Control(frame) => {
+                let missing = usize::from(frame.len) - frame.payload.len();
+                let piece = input.take(missing.min(input.rest().len()));
+                append(&mut frame.payload, &mut frame.mask, &input.bytes[piece]);
+                if frame.payload.len() < usize::from(frame.len) {
+                    return Ok(Step::NeedMore);
+                }
+                match std::mem::replace(&mut self.stage, Stage::BETWEEN_FRAMES) {
+                    Stage::Control(frame) => Ok(Step::AssembledControl(frame)),
+                    _ => unreachable!("matched above"),
+                }
+            }
+        }
+    }
+
+    fn begin_control(&mut self, header: &Header, input: &mut Input<'_>) -> Step {
+        let len = header.len as usize;
+        let mut mask = header.mask.map(Mask::new);
+        if input.rest().len() >= len {
+            let at = input.take(len);
+            if let Some(mask) = &mut mask {
+                mask.apply(&mut input.bytes[at.clone()]);
+            }
+            return Step::WholeControl { opcode: header.opcode, at };
+        }
+        self.stage = Stage::Control(Box::new(PartialControl {
+            opcode: header.opcode,
+            len: header.len as u8,
+            mask,
+            payload: Vec::new(),
+        }));
+        Step::Again
+    }
+
+    fn begin_data(
+        &mut self,
+        header: &Header,
+        input: &mut Input<'_>,
+        rules: &Rules,
+    ) -> Result<Step, ProtocolError> {
+        let first = header.opcode != Opcode::Continuation;
+        let (so_far, compressed) = match &mut self.partial {
+            Some(_) if first => return Err(ProtocolError::ExpectedContinuation),
+            None if !first => return Err(ProtocolError::UnexpectedContinuation),
+            Some(partial) => {
+                partial.fragments += 1;
+                if partial.fragments > rules.fragments_max {
+                    return Err(ProtocolError::TooManyFragments);
+                }
+                (partial.data.len() as u64, partial.compressed)
+            }
+            None => (0, header.rsv1),
+        };
+        if header.len.saturating_add(so_far) > rules.wire_bytes_max(compressed) {
+            return Err(ProtocolError::MessageTooBig);
+        }
+        let text = header.opcode == Opcode::Text;
+        let mut mask = header.mask.map(Mask::new);
+        if first && header.fin && header.len <= input.rest().len() as u64 {
+            let at = input.take(header.len as usize);
+            if let Some(mask) = &mut mask {
+                mask.apply(&mut input.bytes[at.clone()]);
+            }
+            return Ok(Step::WholeMessage { text, compressed, at });
+        }
+        if first {
+            self.partial = Some(Box::new(Partial {
+                text,
+                compressed,
+                fragments: 1,
+                utf8: Utf8Stream::default(),
+                data: Vec::new(),
+            }));
+        }
+        self.stage = Stage::Data { remaining: header.len, mask, fin: header.fin };
+        Ok(Step::Again)
+    }
+}
+
+impl Partial {
+    /// Moves what the input has of the frame under way to `data`; returns how many bytes.
+    fn take_piece(
+        &mut self,
+        remaining: u64,
+        mask: &mut Option<Mask>,
+        input: &mut Input<'_>,
+    ) -> Result<usize, ProtocolError> {
+        let len = (input.rest().len() as u64).min(remaining) as usize;
+        // A length that is only declared allocates nothing: the rest of a frame gets its memory in
+        // one piece once a quarter of it is there.
+        if len as u64 >= remaining / 4 {
+            self.data.reserve(remaining as usize);
+        }
+        let at = input.take(len);
+        let start = self.data.len();
+        append(&mut self.data, mask, &input.bytes[at]);
+        if self.text && !self.compressed {
+            self.utf8.push(&self.data[start..])?;
+        }
+        Ok(len)
+    }
+}
+
+/// Reads a header that may have begun in an earlier input; `None` after all input is consumed.
+fn take_header(
+    bytes: &mut [u8; HEADER_BYTES_MAX],
+    have: &mut u8,
+    input: &mut Input<'_>,
+    rules: &Rules,
+) -> Result<Option<Header>, ProtocolError> {
+    let before = usize::from(*have);
+    if before == 0 {
+        if let Parsing::Done(header, len) = Header::decode(input.rest(), rules.role, rules.deflate)?
+        {
+            input.take(len);
+            return Ok(Some(header));
+        }
+    }
+    let added = input.rest().len().min(HEADER_BYTES_MAX - before);
+    bytes[before..before + added].copy_from_slice(&input.rest()[..added]);
+    match Header::decode(&bytes[..before + added], rules.role, rules.deflate)? {
+        Parsing::Done(header, len) => {
+            input.take(len - before);
+            Ok(Some(header))
+        }
+        Parsing::NeedMore(_) => {
+            input.take(added);
+            *have += added as u8;
+            Ok(None)
+        }
+    }
+}
+
+fn append(out: &mut Vec<u8>, mask: &mut Option<Mask>, piece: &[u8]) {
+    match mask {
+        Some(mask) => mask.apply_into(out, piece),
+        None => out.extend_from_slice(piece),
+    }
+}
+
+fn borrowed_message(text: bool, bytes: &[u8]) -> Result<Message<'_>, ProtocolError> {
+    Ok(if text {
+        Message::Text(Cow::Borrowed(utf8::check(bytes)?))
+    } else {
+        Message::Binary(Cow::Borrowed(bytes))
+    })
+}
+
+fn control(opcode: Opcode, payload: Cow<'_, [u8]>) -> Result<Incoming<'_>, ProtocolError> {
+    Ok(match opcode {
+        Opcode::Ping => Incoming::Ping(payload),
+        Opcode::Pong => Incoming::Pong(payload),
+        _ => Incoming::Close(CloseFrame::decode(&payload)?),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+use super::*;
+use crate::ws::encode;
+
+const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+const RULES: Rules =
+    Rules { role: Role::Server, deflate: false, message_bytes_max: 1 << 20, fragments_max: 4 };
+
+fn frame(fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![];
+    encode::frame(&mut out, Header { fin, rsv1: false, opcode, mask: Some(KEY), len: 0 }, payload);
+    out
+}
+
+/// Feeds `pieces` and collects what comes out, up to the first violation.
+fn decode_pieces<'a>(
+    pieces: impl Iterator<Item = &'a [u8]>,
+    rules: &Rules,
+) -> (Vec<Incoming<'static>>, Option<ProtocolError>) {
+    let mut decoder = Decoder::default();
+    let mut inflater = Inflater::default();
+    let mut seen = vec![];
+    for piece in pieces {
+        let mut bytes = piece.to_vec();
+        let mut input = Input::new(&mut bytes);
+        loop {
+            match decoder.decode(&mut input, rules, &mut inflater) {
+                Ok(Some(incoming)) => seen.push(owned(incoming)),
+                Ok(None) => break,
+                Err(error) => return (seen, Some(error)),
+            }
+        }
+        assert!(input.rest().is_empty(), "None means that all was consumed");
+    }
+    (seen, None)
+}
+
+fn owned(incoming: Incoming<'_>) -> Incoming<'static> {
+    match incoming {
+        Incoming::Message(Message::Text(text)) => {
+            Incoming::Message(Message::Text(Cow::Owned(text.into_owned())))
+        }
+        Incoming::Message(Message::Binary(bytes)) => {
+            Incoming::Message(Message::Binary(Cow::Owned(bytes.into_owned())))
+        }
+        Incoming::Ping(payload) => Incoming::Ping(Cow::Owned(payload.into_owned())),
+        Incoming::Pong(payload) => Incoming::Pong(Cow::Owned(payload.into_owned())),
+        Incoming::Close(body) => Incoming::Close(body),
+    }
+}
+
+/// Asserts that every way to cut `bytes` in equal pieces, and in two, gives the same.
+fn decode_every_way(
+    bytes: &[u8],
+    rules: &Rules,
+) -> (Vec<Incoming<'static>>, Option<ProtocolError>) {
+    let whole = decode_pieces([bytes].into_iter(), rules);
+    for size in 1..bytes.len() {
+        assert_eq!(decode_pieces(bytes.chunks(size), rules), whole, "pieces of {size}");
+        let (head, tail) = bytes.split_at(size);
+        assert_eq!(decode_pieces([head, tail].into_iter(), rules), whole, "cut at {size}");
+    }
+    whole
+}
+
+fn text(text: &str) -> Incoming<'static> {
+    Incoming::Message(Message::Text(Cow::Owned(text.to_owned())))
+}
+
+#[test]
+fn the_examples_of_rfc_6455_section_5_7() {
+    let masked_hello = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+    assert_eq!(decode_every_way(&masked_hello, &RULES), (vec![text("Hello")], None));
+
+    let client = Rules { role: Role::Client, ..RULES };
+    let fragmented = [0x01, 0x03, 0x48, 0x65, 0x6c, 0x80, 0x02, 0x6c, 0x6f];
+    assert_eq!(decode_every_way(&fragmented, &client), (vec![text("Hello")], None));
+    let ping = [0x89, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f];
+    let expected = Incoming::Ping(Cow::Borrowed(&b"Hello"[..]));
+    assert_eq!(decode_every_way(&ping, &client), (vec![expected], None));
+}
+
+#[test]
+fn control_frames_interleave_with_fragments() {
+    let bytes = [
+        frame(false, Opcode::Text, "κό".as_bytes()),
+        frame(true, Opcode::Ping, b"are you there"),
+        frame(false, Opcode::Continuation, &"σ".as_bytes()[..1]),
+        frame(true, Opcode::Pong, b""),
+        frame(true, Opcode::Continuation, &"σ".as_bytes()[1..]),
+        frame(true, Opcode::Binary, &[7; 300]),
+        frame(true, Opcode::Close, &[3, 232, b'o', b'k']),
+    ]
+    .concat();
+    let (seen, error) = decode_every_way(&bytes, &RULES);
+    let close = CloseFrame::new(crate::ws::CloseCode::NORMAL, "ok");
+    let expected = [
+        Incoming::Ping(Cow::Borrowed(&b"are you there"[..])),
+        Incoming::Pong(Cow::Borrowed(&b""[..])),
+        text("κόσ"),
+        Incoming::Message(Message::Binary(Cow::Borrowed(&[7; 300]))),
+        Incoming::Close(Some(close)),
+    ];
+    assert_eq!((seen.as_slice(), error), (&expected[..], None));
+}
+
+#[test]
+fn violations_across_frames_are_named() {
+    use ProtocolError::*;
+    let cases = [
+        (frame(true, Opcode::Continuation, b"x"), UnexpectedContinuation),
+        (
+            [frame(false, Opcode::Text, b"x"), frame(true, Opcode::Text, b"y")].concat(),
+            ExpectedContinuation,
+        ),
+        (
+            std::iter::once(frame(false, Opcode::Binary, b""))
+                .chain((0..4).map(|_| frame(false, Opcode::Continuation, b"")))
+                .collect::<Vec<_>>()
+                .concat(),
+            TooManyFragments,
+        ),
+        (frame(true, Opcode::Text, b"\xff"), InvalidUtf8),
+        (frame(true, Opcode::Text, "ü".as_bytes().split_last().unwrap().1), InvalidUtf8),
+        (frame(true, Opcode::Close, &[3]), CloseBodyTooShort),
+        (frame(true, Opcode::Close, &[3, 237]), InvalidCloseCode),
+    ];
+    for (bytes, error) in cases {
+        assert_eq!(decode_every_way(&bytes, &RULES).1, Some(error), "{bytes:x?}");
+    }
+}
+
+#[test]
+fn invalid_text_fails_before_its_frame_ends() {
+    let mut bytes = frame(false, Opcode::Text, b"ok \xff and much more that never arrives");
+    bytes.truncate(6 + 4);
+    assert_eq!(decode_pieces([&bytes[..]].into_iter(), &RULES).1, Some(ProtocolError::InvalidUtf8));
+}
+
+#[test]
+fn a_length_over_the_limit_is_refused_from_the_header_alone() {
+    let rules = Rules { message_bytes_max: 1000, ..RULES };
+    let ok = frame(true, Opcode::Binary, &[1; 1000]);
+    assert_eq!(decode_pieces([&ok[..]].into_iter(), &rules).1, None);
+
+    let too_big = frame(true, Opcode::Binary, &[1; 1001]);
+    let header_alone = &too_big[..8];
+    let (_, error) = decode_pieces([header_alone].into_iter(), &rules);
+    assert_eq!(error, Some(ProtocolError::MessageTooBig));
+
+    let second =
+        [frame(false, Opcode::Binary, &[1; 600]), frame(true, Opcode::Continuation, &[1; 401])]
+            .concat();
+    assert_eq!(decode_every_way(&second, &rules).1, Some(ProtocolError::MessageTooBig));
+}
+
+#[test]
+fn a_declared_length_allocates_nothing() {
+    let rules = Rules { message_bytes_max: 1 << 30, ..RULES };
+    let mut bytes =
+        Header { fin: true, rsv1: false, opcode: Opcode::Binary, mask: Some(KEY), len: 1 << 30 }
+            .encode()
+            .to_vec();
+    bytes.push(0);
+    let mut decoder = Decoder::default();
+    let decoded = decoder
+        .decode(&mut Input::new(&mut bytes), &rules, &mut Inflater::default())
+        .map(|i| i.is_none());
+    assert_eq!(decoded, Ok(true));
+    assert!(decoder.partial.expect("under way").data.capacity() < 100);
+}
+
+#[test]
+fn idle_state_is_small() {
+    assert!(size_of::<Decoder>() <= 40, "{}", size_of::<Decoder>());
+}

@@ -1,0 +1,217 @@
+//! permessage-deflate (RFC 7692) without state between messages.
+//!
+//! zlib's state cannot be saved, so it must not outlive a message: both sides agree on
+//! `no_context_takeover`, and one inflater and one deflater a window size serve all connections of
+//! a worker.
+
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+
+use super::ProtocolError;
+
+/// What a sender removes from the end of a message and a receiver puts back (RFC 7692 §7.2.1).
+const SYNC_TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
+
+/// The tail, and a final empty block. Data that ended where its message did reads it as just
+/// that; data that was cut off does not.
+const TAIL_AND_END: [u8; 9] = [0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff];
+
+/// Output of an earlier message is kept as a buffer for the next up to this size in bytes.
+const BUFFER_KEPT_MAX: usize = 1024 * 1024;
+
+/// Inflates messages, one at a time, into a buffer of its own. Takes every window size.
+#[derive(Debug, Default)]
+pub struct Inflater {
+    raw: Option<Decompress>,
+    out: Vec<u8>,
+}
+
+impl Inflater {
+    /// Inflates the payload of a compressed message; never holds more than `max` bytes and a
+    /// block of output.
+    ///
+    /// # Errors
+    /// [`ProtocolError::MessageTooBig`] as soon as the output exceeds `max` bytes,
+    /// [`ProtocolError::InvalidDeflate`] for anything that is not a whole deflate stream.
+    pub fn inflate(&mut self, payload: &[u8], max: usize) -> Result<&[u8], ProtocolError> {
+        if self.out.capacity() > BUFFER_KEPT_MAX {
+            self.out = Vec::new();
+        }
+        self.out.clear();
+        let raw = self.raw.get_or_insert_with(|| Decompress::new(false));
+        raw.reset(false);
+        // A final block may end the stream before the message (RFC 7692 §7.2.3.4): a new one
+        // begins behind it. If it ends exactly with the message, no tail belongs to it.
+        if Self::feed(raw, &mut self.out, payload, max)? == Status::StreamEnd {
+            return Ok(&self.out);
+        }
+        match Self::feed(raw, &mut self.out, &TAIL_AND_END, max)? {
+            Status::StreamEnd => Ok(&self.out),
+            Status::Ok | Status::BufError => Err(ProtocolError::InvalidDeflate),
+        }
+    }
+
+    /// Feeds all of `input`; the status is the one at its end.
+    fn feed(
+        raw: &mut Decompress,
+        out: &mut Vec<u8>,
+        mut input: &[u8],
+        max: usize,
+    ) -> Result<Status, ProtocolError> {
+        const STEP: usize = 16 * 1024;
+        loop {
+            if out.capacity() - out.len() < STEP / 2 {
+                out.reserve(STEP.max(out.len()).min(max.saturating_sub(out.len()) + STEP));
+            }
+            let (read, written) = (raw.total_in(), out.len());
+            let status = raw
+                .decompress_vec(input, out, FlushDecompress::None)
+                .map_err(|_| ProtocolError::InvalidDeflate)?;
+            if out.len() > max {
+                return Err(ProtocolError::MessageTooBig);
+            }
+            input = &input[(raw.total_in() - read) as usize..];
+            if status == Status::StreamEnd {
+                if input.is_empty() {
+                    return Ok(status);
+                }
+                raw.reset(false);
+            } else if input.is_empty() && out.len() < out.capacity() {
+                // All read, and room left over: nothing more is to come out of it.
+                return Ok(Status::Ok);
+            } else if status == Status::BufError && out.len() == written {
+                return Err(ProtocolError::InvalidDeflate);
+            }
+        }
+    }
+}
+
+/// Deflates messages, one at a time.
+#[derive(Debug)]
+pub struct Deflater {
+    level: u32,
+    /// By window size, 9 to 15 bits; made when first used (a window of 15 takes some 300 KiB).
+    by_window: [Option<Compress>; 7],
+}
+
+impl Deflater {
+    /// With zlib's level, 1 (fast) to 9 (small).
+    pub fn new(level: u32) -> Self {
+        Self { level: level.clamp(1, 9), by_window: Default::default() }
+    }
+
+    /// Replaces the content of `out` by the payload of a compressed message (RFC 7692 §7.2.1).
+    /// `window_bits` is what the receiver has agreed to, 9 to 15. False if that would not be
+    /// smaller than `payload`: then it is to be sent as it is.
+    pub fn deflate(&mut self, window_bits: u8, payload: &[u8], out: &mut Vec<u8>) -> bool {
+        let window_bits = window_bits.clamp(9, 15);
+        let level = Compression::new(self.level);
+        let raw = self.by_window[usize::from(window_bits) - 9]
+            .get_or_insert_with(|| Compress::new_with_window_bits(level, false, window_bits));
+        raw.reset();
+        out.clear();
+        out.reserve(payload.len() + SYNC_TAIL.len());
+        let mut input = payload;
+        loop {
+            let read = raw.total_in();
+            if raw.compress_vec(input, out, FlushCompress::Sync).is_err() {
+                return false;
+            }
+            input = &input[(raw.total_in() - read) as usize..];
+            if out.len() == out.capacity() {
+                return false;
+            }
+            if input.is_empty() {
+                break;
+            }
+        }
+        let len = out.len().saturating_sub(SYNC_TAIL.len());
+        out.truncate(len);
+        len < payload.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 1 << 20;
+
+    fn inflate(payload: &[u8]) -> Result<Vec<u8>, ProtocolError> {
+        Inflater::default().inflate(payload, MAX).map(<[u8]>::to_vec)
+    }
+
+    /// Bytes without pattern, by a fixed linear congruential generator.
+    fn noise(len: usize) -> Vec<u8> {
+        let mut state = 1_u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as u8
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn the_examples_of_rfc_7692_section_7_2_3() {
+        let hello = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
+        assert_eq!(inflate(&hello).as_deref(), Ok(&b"Hello"[..]));
+        let stored = [0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00];
+        assert_eq!(inflate(&stored).as_deref(), Ok(&b"Hello"[..]));
+        let final_block = [0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00];
+        assert_eq!(inflate(&final_block).as_deref(), Ok(&b"Hello"[..]));
+        let two_blocks =
+            [0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00];
+        assert_eq!(inflate(&two_blocks).as_deref(), Ok(&b"Hello"[..]));
+        assert_eq!(
+            inflate(&final_block[..7]).as_deref(),
+            Ok(&b"Hello"[..]),
+            "ends with its final block"
+        );
+        assert_eq!(inflate(&[0x00]).as_deref(), Ok(&b""[..]), "an empty message, §7.2.3.6");
+    }
+
+    #[test]
+    fn every_window_is_read_back() {
+        let text = "all work and no play makes a dull server; ".repeat(2_000);
+        let mut deflater = Deflater::new(6);
+        let mut inflater = Inflater::default();
+        let mut out = vec![];
+        for window_bits in 9..=15 {
+            for _ in 0..2 {
+                assert!(deflater.deflate(window_bits, text.as_bytes(), &mut out));
+                assert!(out.len() < text.len() / 10);
+                assert_eq!(inflater.inflate(&out, MAX), Ok(text.as_bytes()), "{window_bits}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_shrink_is_sent_as_it_is() {
+        let mut out = vec![];
+        assert!(!Deflater::new(6).deflate(15, &noise(10_000), &mut out));
+        assert!(!Deflater::new(6).deflate(15, b"", &mut out));
+    }
+
+    #[test]
+    fn output_is_capped_while_inflating() {
+        let mut bomb = vec![];
+        assert!(Deflater::new(9).deflate(15, &vec![0; 64 << 20], &mut bomb));
+        let mut inflater = Inflater::default();
+        assert_eq!(inflater.inflate(&bomb, MAX), Err(ProtocolError::MessageTooBig));
+        assert!(inflater.out.capacity() < 3 * MAX, "{}", inflater.out.capacity());
+
+        let mut exact = vec![];
+        assert!(Deflater::new(9).deflate(15, &vec![0; MAX], &mut exact));
+        assert_eq!(inflater.inflate(&exact, MAX).map(<[u8]>::len), Ok(MAX));
+        assert_eq!(inflater.inflate(&exact, MAX - 1), Err(ProtocolError::MessageTooBig));
+    }
+
+    #[test]
+    fn garbage_and_truncation_are_refused() {
+        assert_eq!(inflate(&[0xff; 20]), Err(ProtocolError::InvalidDeflate));
+        let mut whole = vec![];
+        assert!(Deflater::new(6).deflate(15, &[noise(500), vec![1; 5_000]].concat(), &mut whole));
+        for end in 1..whole.len() {
+            assert_eq!(inflate(&whole[..end]), Err(ProtocolError::InvalidDeflate), "cut at {end}");
+        }
+    }
+}
