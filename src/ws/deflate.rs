@@ -37,6 +37,10 @@ impl Inflater {
             self.out = Vec::new();
         }
         self.out.clear();
+        // An empty message is one zero byte (RFC 7692 §7.2.3.6); some send none, and mean the same.
+        if payload.is_empty() {
+            return Ok(&self.out);
+        }
         let raw = self.raw.get_or_insert_with(|| Decompress::new(false));
         raw.reset(false);
         // A final block may end the stream before the message (RFC 7692 §7.2.3.4): a new one
