@@ -1,3 +1,9 @@
 //! Layer 0: small things everything else is made of. No I/O, no clock.
 
 pub mod limits;
+pub mod slab;
+pub mod tick;
+pub mod wheel;
+
+#[cfg(test)]
+mod testing;
