@@ -1,3 +1,6 @@
 //! Layer 0: small things everything else is made of. No I/O, no clock.
 
+pub mod deflate_params;
 pub mod limits;
+
+pub use deflate_params::DeflateParams;
