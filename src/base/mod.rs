@@ -1,5 +1,6 @@
 //! Layer 0: small things everything else is made of. No I/O, no clock.
 
+pub mod deflate_params;
 pub mod limits;
 pub mod slab;
 pub mod tick;
@@ -7,3 +8,5 @@ pub mod wheel;
 
 #[cfg(test)]
 mod testing;
+
+pub use deflate_params::DeflateParams;

@@ -1,1 +1,3 @@
 //! (layer in progress)
+
+pub mod handshake;

@@ -1,0 +1,237 @@
+//! Request targets and authorities (RFC 9112 §3.2, RFC 3986), percent-decoding, redaction.
+
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
+use super::HeadError;
+
+/// A request target, taken apart but not decoded.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    /// The host of an absolute-form target; it overrides Host (RFC 9112 §3.2.2).
+    pub(super) authority: Option<&'a str>,
+    /// The path; `*` and the authority of CONNECT count as paths that no route has.
+    pub(super) path: &'a str,
+    /// What follows the first `?`.
+    pub(super) query: Option<&'a str>,
+}
+
+impl<'a> Target<'a> {
+    pub(super) fn parse(method: &str, raw: &'a str) -> Result<Self, HeadError> {
+        check_bytes(raw)?;
+        if raw.starts_with('/') {
+            return Ok(Self::split(None, raw));
+        }
+        if let Some((scheme, rest)) = raw.split_once("://") {
+            let known = ["http", "https", "ws", "wss"]
+                .iter()
+                .any(|known| scheme.eq_ignore_ascii_case(known));
+            if !known {
+                return Err(HeadError::BadTarget);
+            }
+            let end = rest.find(['/', '?']).unwrap_or(rest.len());
+            let (authority, path) = rest.split_at(end);
+            Authority::parse(authority).ok_or(HeadError::HostInvalid)?;
+            return Ok(Self::split(Some(authority), path));
+        }
+        // Valid for these two methods only, and then refused for the method.
+        let valid = match method {
+            "OPTIONS" => raw == "*",
+            "CONNECT" => Authority::parse(raw).is_some_and(|authority| authority.port.is_some()),
+            _ => false,
+        };
+        if !valid {
+            return Err(HeadError::BadTarget);
+        }
+        Ok(Self {
+            authority: None,
+            path: raw,
+            query: None,
+        })
+    }
+
+    fn split(authority: Option<&'a str>, text: &'a str) -> Self {
+        let (path, query) = match text.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (text, None),
+        };
+        let path = if path.is_empty() { "/" } else { path };
+        Self {
+            authority,
+            path,
+            query,
+        }
+    }
+}
+
+/// What a target may hold: the characters of RFC 3986, whole percent-triplets, and those that the
+/// URL standard of the browsers leaves as they are although RFC 3986 would encode them.
+fn check_bytes(raw: &str) -> Result<(), HeadError> {
+    let bytes = raw.as_bytes();
+    for (at, &byte) in bytes.iter().enumerate() {
+        match byte {
+            b'%' => {
+                let triplet = bytes.get(at + 1..at + 3);
+                if !triplet.is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) {
+                    return Err(HeadError::BadPercentEncoding);
+                }
+            }
+            b'#' | b'"' | b'<' | b'>' => return Err(HeadError::BadTarget),
+            0x21..=0x7e => {}
+            _ => return Err(HeadError::BadTarget),
+        }
+    }
+    Ok(())
+}
+
+/// `host[:port]`, as in Host and in URLs (RFC 3986 §3.2, without userinfo).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Authority<'a> {
+    /// A name, an IPv4 address, or an IPv6 address in its brackets. Never empty.
+    pub host: &'a str,
+    /// The port, if one was written.
+    pub port: Option<u16>,
+}
+
+impl<'a> Authority<'a> {
+    /// Parses it; `None` for an empty host (RFC 9110 §4.2.1), userinfo, a port above 65,535, or
+    /// anything else outside the grammar. IPvFuture literals are refused: there are none.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let end = match text.strip_prefix('[') {
+            Some(rest) => {
+                let end = rest.find(']')?;
+                rest[..end].parse::<Ipv6Addr>().ok()?;
+                end + 2
+            }
+            None => {
+                let end = text.find(':').unwrap_or(text.len());
+                is_name(text[..end].as_bytes()).then_some(end)?
+            }
+        };
+        let (host, rest) = text.split_at(end);
+        let port = match rest.strip_prefix(':') {
+            None if rest.is_empty() => None,
+            None => return None,
+            // An empty port is the default one (RFC 3986 §6.2.3).
+            Some("") => None,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(digits.parse().ok()?)
+            }
+            Some(_) => return None,
+        };
+        Some(Self { host, port })
+    }
+
+    /// Whether both name the same place, with this port where none is written. Names compare
+    /// without case, addresses by value.
+    pub fn same_as(&self, other: &Authority<'_>, default_port: u16) -> bool {
+        let same_host = match (self.ipv6(), other.ipv6()) {
+            (Some(one), Some(two)) => one == two,
+            (None, None) => self.host.eq_ignore_ascii_case(other.host),
+            _ => false,
+        };
+        same_host && self.port.unwrap_or(default_port) == other.port.unwrap_or(default_port)
+    }
+
+    fn ipv6(&self) -> Option<Ipv6Addr> {
+        let inner = self.host.strip_prefix('[')?.strip_suffix(']')?;
+        inner.parse().ok()
+    }
+}
+
+/// A non-empty `reg-name` of RFC 3986 §3.2.2; IPv4 addresses are among them.
+fn is_name(name: &[u8]) -> bool {
+    let valid = |(at, &byte): (usize, &u8)| match byte {
+        b'%' => name
+            .get(at + 1..at + 3)
+            .is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)),
+        _ => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte),
+    };
+    !name.is_empty() && name.iter().enumerate().all(valid)
+}
+
+/// Decodes percent-triplets; with `plus_is_space`, `+` too, as browsers write query values.
+///
+/// # Errors
+/// [`HeadError::BadPercentEncoding`] for a broken triplet or bytes that are not UTF-8.
+pub fn percent_decode(text: &str, plus_is_space: bool) -> Result<Cow<'_, str>, HeadError> {
+    let special = |byte: u8| byte == b'%' || (plus_is_space && byte == b'+');
+    if !text.bytes().any(special) {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        decoded.push(match byte {
+            b'%' => {
+                let (hex, after) = rest
+                    .split_first_chunk::<2>()
+                    .ok_or(HeadError::BadPercentEncoding)?;
+                rest = after;
+                hex_digit(hex[0])? << 4 | hex_digit(hex[1])?
+            }
+            b'+' if plus_is_space => b' ',
+            other => other,
+        });
+    }
+    let decoded = String::from_utf8(decoded).map_err(|_| HeadError::BadPercentEncoding)?;
+    Ok(Cow::Owned(decoded))
+}
+
+fn hex_digit(byte: u8) -> Result<u8, HeadError> {
+    match byte {
+        b'0'..=b'9' => Ok(byte - b'0'),
+        b'a'..=b'f' => Ok(byte - b'a' + 10),
+        b'A'..=b'F' => Ok(byte - b'A' + 10),
+        _ => Err(HeadError::BadPercentEncoding),
+    }
+}
+
+/// The first query parameter of this name, decoded; its value is empty without `=`.
+pub(super) fn query_value<'a>(
+    query: Option<&'a str>,
+    name: &str,
+) -> Result<Option<Cow<'a, str>>, HeadError> {
+    for pair in query.unwrap_or_default().split('&') {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if !pair.is_empty() && percent_decode(key, true)? == name {
+            return percent_decode(value, true).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// A target fit for a log: values of query parameters that look like secrets are replaced.
+///
+/// It errs on the side of hiding: any name with `token`, `secret`, `password`, `auth`, `apikey` or
+/// `api_key` in it, percent-encoded or not.
+pub fn redact_target(target: &str) -> String {
+    let Some((path, query)) = target.split_once('?') else {
+        return target.to_owned();
+    };
+    let mut redacted = String::with_capacity(target.len());
+    redacted.push_str(path);
+    for (at, pair) in query.split('&').enumerate() {
+        redacted.push(if at == 0 { '?' } else { '&' });
+        match pair.split_once('=') {
+            Some((key, _)) if is_secret(key) => {
+                redacted.push_str(key);
+                redacted.push_str("=[redacted]");
+            }
+            _ => redacted.push_str(pair),
+        }
+    }
+    redacted
+}
+
+fn is_secret(key: &str) -> bool {
+    // What cannot be decoded is hidden as well.
+    let Ok(key) = percent_decode(key, true) else {
+        return true;
+    };
+    let key = key.to_ascii_lowercase();
+    ["token", "secret", "password", "auth", "apikey", "api_key"]
+        .iter()
+        .any(|word| key.contains(word))
+}

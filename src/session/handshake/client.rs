@@ -1,0 +1,1 @@
+//! The opening handshake, client side (RFC 6455 §4.1).
