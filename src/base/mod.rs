@@ -1,8 +1,11 @@
 //! Layer 0: small things everything else is made of. No I/O, no clock.
 
 pub mod deflate_params;
+pub mod id;
 pub mod limits;
+pub mod rate;
 pub mod slab;
+pub mod snapshot;
 pub mod tick;
 pub mod wheel;
 

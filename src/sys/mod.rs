@@ -1,1 +1,9 @@
-//! (layer in progress)
+//! Layer 0: what the standard library, mio and socket2 do not offer of the system. Every `unsafe`
+//! of the crate is in here; one small file a mechanism.
+
+pub mod filter;
+pub mod limits;
+pub mod lock;
+pub mod rand;
+pub mod signals;
+pub mod tcp;
