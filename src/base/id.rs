@@ -101,9 +101,7 @@ impl ConnectionIds {
     /// Starts at `first`: microseconds since 1970, or what a predecessor's
     /// [`ConnectionIds::upcoming`] said.
     pub fn new(first: u64) -> Self {
-        Self {
-            next: AtomicU64::new(first),
-        }
+        Self { next: AtomicU64::new(first) }
     }
 
     /// An id that no other connection has had.
@@ -156,23 +154,10 @@ mod tests {
     #[test]
     fn other_texts_are_refused() {
         // The last two are u64::MAX + 1 and 14 digits.
-        for text in [
-            "",
-            "00",
-            "01",
-            "A",
-            "-1",
-            "+1",
-            " 1",
-            "\u{e9}",
-            "3w5e11264sgsg",
-            "10000000000000",
-        ] {
-            assert_eq!(
-                text.parse::<ConnectionId>(),
-                Err(NotAConnectionId),
-                "{text:?}"
-            );
+        for text in
+            ["", "00", "01", "A", "-1", "+1", " 1", "\u{e9}", "3w5e11264sgsg", "10000000000000"]
+        {
+            assert_eq!(text.parse::<ConnectionId>(), Err(NotAConnectionId), "{text:?}");
         }
         assert_eq!("0".parse(), Ok(ConnectionId(0)));
         assert_eq!("3w5e11264sgsf".parse(), Ok(ConnectionId(u64::MAX)));

@@ -87,11 +87,7 @@ pub struct Slab<T> {
 impl<T> Slab<T> {
     /// An empty slab; allocates nothing.
     pub const fn new() -> Self {
-        Self {
-            pages: Vec::new(),
-            free: FREE_LIST_END,
-            len: 0,
-        }
+        Self { pages: Vec::new(), free: FREE_LIST_END, len: 0 }
     }
 
     /// Number of values in it.
@@ -219,17 +215,10 @@ impl<T> Slab<T> {
     fn add_page(&mut self) {
         let first = self.pages.len() * PAGE_SLOTS;
         let last = first + PAGE_SLOTS - 1;
-        assert!(
-            last < FREE_LIST_END as usize,
-            "a slab of u32 indices is full"
-        );
+        assert!(last < FREE_LIST_END as usize, "a slab of u32 indices is full");
         let slots = (first..=last).map(|index| Slot {
             generation: NonZeroU32::MIN,
-            next_free: if index == last {
-                FREE_LIST_END
-            } else {
-                index as u32 + 1
-            },
+            next_free: if index == last { FREE_LIST_END } else { index as u32 + 1 },
             value: None,
         });
         // Through a Vec: an array literal would be built on the stack first.
@@ -263,10 +252,7 @@ fn slot_of(index: u32) -> usize {
 }
 
 fn key_of(page: usize, slot: usize, generation: NonZeroU32) -> Key {
-    Key {
-        index: (page * PAGE_SLOTS + slot) as u32,
-        generation,
-    }
+    Key { index: (page * PAGE_SLOTS + slot) as u32, generation }
 }
 
 fn following(generation: NonZeroU32) -> NonZeroU32 {
@@ -304,10 +290,7 @@ mod tests {
             let key = slab.insert(value);
             assert_eq!(Key::from_u64(key.to_u64()), Some(key));
         }
-        let largest = Key {
-            index: u32::MAX,
-            generation: NonZeroU32::new(GENERATION_MAX).unwrap(),
-        };
+        let largest = Key { index: u32::MAX, generation: NonZeroU32::new(GENERATION_MAX).unwrap() };
         assert_eq!(largest.to_u64(), Key::RESERVED - 1);
         assert_eq!(Key::from_u64(largest.to_u64()), Some(largest));
         assert_eq!(Key::from_u64(Key::RESERVED), None);
@@ -320,14 +303,8 @@ mod tests {
     fn made_up_keys_of_vacant_or_missing_slots_name_nothing() {
         let mut slab = Slab::new();
         let key = slab.insert(1);
-        let vacant = Key {
-            index: key.index + 1,
-            ..key
-        };
-        let beyond = Key {
-            index: u32::MAX,
-            ..key
-        };
+        let vacant = Key { index: key.index + 1, ..key };
+        let beyond = Key { index: u32::MAX, ..key };
         for key in [vacant, beyond] {
             assert_eq!(slab.get(key), None);
             assert_eq!(slab.get_mut(key), None);
@@ -428,10 +405,7 @@ mod tests {
                 }
                 assert_eq!(slab.len(), twin.len());
             }
-            assert!(
-                slab.iter()
-                    .all(|(key, value)| twin.get(&key) == Some(value))
-            );
+            assert!(slab.iter().all(|(key, value)| twin.get(&key) == Some(value)));
             assert_eq!(slab.iter().count(), twin.len());
             assert_eq!(slab.keys().count(), twin.len());
             let by_index = slab.keys().map(Key::index).collect::<Vec<_>>();

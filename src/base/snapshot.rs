@@ -158,10 +158,7 @@ impl Writer {
     }
 
     fn any_record(&mut self, tag: u16, flag: u16, write: impl FnOnce(&mut Self)) {
-        assert!(
-            tag & MUST_UNDERSTAND == 0,
-            "tag {tag} has more than 15 bits"
-        );
+        assert!(tag & MUST_UNDERSTAND == 0, "tag {tag} has more than 15 bits");
         self.u16(tag | flag);
         let length_at = self.bytes.len();
         self.u64(0);
@@ -369,10 +366,7 @@ impl<'a> Reader<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], SnapshotError> {
-        let (array, rest) = self
-            .rest
-            .split_first_chunk()
-            .ok_or(SnapshotError::Truncated)?;
+        let (array, rest) = self.rest.split_first_chunk().ok_or(SnapshotError::Truncated)?;
         self.rest = rest;
         Ok(*array)
     }

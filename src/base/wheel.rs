@@ -247,9 +247,8 @@ mod tests {
                     let was = wheel.now.ticks();
                     let mut due = advance(&mut wheel, now);
                     due.sort_unstable();
-                    let mut expected: Vec<_> = twin
-                        .extract_if(.., |(at, _)| now > was && *at <= now)
-                        .collect();
+                    let mut expected: Vec<_> =
+                        twin.extract_if(.., |(at, _)| now > was && *at <= now).collect();
                     expected.sort_unstable();
                     assert_eq!(due, expected);
                 }

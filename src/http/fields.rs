@@ -38,8 +38,7 @@ impl<'a> Fields<'a> {
 
     /// The first value of a field if it is UTF-8.
     pub fn text(&self, name: &str) -> Option<&'a str> {
-        self.first(name)
-            .and_then(|value| std::str::from_utf8(value).ok())
+        self.first(name).and_then(|value| std::str::from_utf8(value).ok())
     }
 
     /// Every value of a field, in order.
@@ -61,8 +60,7 @@ impl<'a> Fields<'a> {
 
     /// Whether a list has this token, in any case (`Connection: keep-alive, Upgrade`).
     pub fn has_token(&self, name: &str, token: &str) -> bool {
-        self.list(name)
-            .any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
+        self.list(name).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
     }
 
     /// All fields, in order.
@@ -98,10 +96,7 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
 /// Takes one line without its CRLF.
 pub(super) fn take_line<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], HeadError> {
     let bytes = *rest;
-    let end = bytes
-        .iter()
-        .position(|&byte| byte == b'\n')
-        .ok_or(HeadError::Incomplete)?;
+    let end = bytes.iter().position(|&byte| byte == b'\n').ok_or(HeadError::Incomplete)?;
     let line = bytes[..end].strip_suffix(b"\r").ok_or(HeadError::BareLf)?;
     if line.contains(&b'\r') {
         return Err(HeadError::BareCr);
@@ -122,10 +117,7 @@ fn parse_line(line: &[u8]) -> Result<(&str, &[u8]), HeadError> {
     if line[0] == b' ' || line[0] == b'\t' {
         return Err(HeadError::ObsFold);
     }
-    let colon = line
-        .iter()
-        .position(|&byte| byte == b':')
-        .ok_or(HeadError::BadFieldName)?;
+    let colon = line.iter().position(|&byte| byte == b':').ok_or(HeadError::BadFieldName)?;
     let (name, value) = (&line[..colon], trim(&line[colon + 1..]));
     if !is_token(name) {
         return Err(match trim(name) {

@@ -46,11 +46,8 @@ pub fn check_partial(bytes: &[u8], searched: usize, limits: &HeadLimits) -> Resu
         _ => 0,
     };
     let line = &bytes[skipped..];
-    let method_len = line
-        .iter()
-        .take(METHOD_BYTES_MAX + 1)
-        .take_while(|&&byte| is_token_byte(byte))
-        .count();
+    let method_len =
+        line.iter().take(METHOD_BYTES_MAX + 1).take_while(|&&byte| is_token_byte(byte)).count();
     match line.get(method_len) {
         _ if method_len > METHOD_BYTES_MAX => return Err(HeadError::NotHttp),
         None => {}
@@ -226,19 +223,12 @@ fn parse_request_line<'a>(
 /// `HTTP/1.x` → x (RFC 9112 §2.3).
 pub(super) fn parse_version(version: &[u8]) -> Result<u8, HeadError> {
     match version {
-        [
-            b'H',
-            b'T',
-            b'T',
-            b'P',
-            b'/',
-            major @ b'0'..=b'9',
-            b'.',
-            minor @ b'0'..=b'9',
-        ] => match major {
-            b'1' => Ok(minor - b'0'),
-            _ => Err(HeadError::VersionUnsupported),
-        },
+        [b'H', b'T', b'T', b'P', b'/', major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] => {
+            match major {
+                b'1' => Ok(minor - b'0'),
+                _ => Err(HeadError::VersionUnsupported),
+            }
+        }
         _ => Err(HeadError::BadStartLine),
     }
 }

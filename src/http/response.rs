@@ -24,11 +24,7 @@ impl Response {
 
     /// A short plain text.
     pub fn text(status: u16, text: impl Into<String>) -> Self {
-        Self::new(
-            status,
-            "text/plain; charset=utf-8",
-            text.into().into_bytes(),
-        )
+        Self::new(status, "text/plain; charset=utf-8", text.into().into_bytes())
     }
 
     /// With one more header field. Control characters in the value become spaces and a field whose
@@ -74,14 +70,8 @@ impl Response {
             line(name, value);
         }
         // RFC 9110 §7.8: whoever sends Upgrade names it in Connection, too.
-        let upgrades = self
-            .headers
-            .iter()
-            .any(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
-        line(
-            "Connection",
-            if upgrades { "Upgrade, close" } else { "close" },
-        );
+        let upgrades = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
+        line("Connection", if upgrades { "Upgrade, close" } else { "close" });
         line("Content-Length", &self.body.len().to_string());
         text.push_str("\r\n");
         text.into_bytes()
@@ -102,11 +92,7 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal without further header fields.
     pub fn new(status: u16, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            status,
-            reason: reason.into(),
-            headers: Vec::new(),
-        }
+        Self { status, reason: reason.into(), headers: Vec::new() }
     }
 
     /// With one more header field.
@@ -138,9 +124,7 @@ impl Refusal {
         let response = Response::text(self.status, format!("{}\n", self.reason));
         self.headers
             .iter()
-            .fold(response, |response, (name, value)| {
-                response.with_header(*name, value.clone())
-            })
+            .fold(response, |response, (name, value)| response.with_header(*name, value.clone()))
     }
 }
 

@@ -38,19 +38,11 @@ impl<'a> ResponseHead<'a> {
             _ => return Err(HeadError::BadStartLine),
         };
         let phrase = parts.next().unwrap_or_default();
-        if phrase
-            .iter()
-            .any(|&byte| byte != b'\t' && byte.is_ascii_control())
-        {
+        if phrase.iter().any(|&byte| byte != b'\t' && byte.is_ascii_control()) {
             return Err(HeadError::BadStartLine);
         }
         let fields = Fields::parse(rest, limits.headers_max)?;
-        Ok(Self {
-            status,
-            phrase,
-            minor_version,
-            fields,
-        })
+        Ok(Self { status, phrase, minor_version, fields })
     }
 
     /// The status, 100 to 999.

@@ -43,11 +43,7 @@ impl<'a> Target<'a> {
         if !valid {
             return Err(HeadError::BadTarget);
         }
-        Ok(Self {
-            authority: None,
-            path: raw,
-            query: None,
-        })
+        Ok(Self { authority: None, path: raw, query: None })
     }
 
     fn split(authority: Option<&'a str>, text: &'a str) -> Self {
@@ -56,11 +52,7 @@ impl<'a> Target<'a> {
             None => (text, None),
         };
         let path = if path.is_empty() { "/" } else { path };
-        Self {
-            authority,
-            path,
-            query,
-        }
+        Self { authority, path, query }
     }
 }
 
@@ -142,9 +134,7 @@ impl<'a> Authority<'a> {
 /// A non-empty `reg-name` of RFC 3986 §3.2.2; IPv4 addresses are among them.
 fn is_name(name: &[u8]) -> bool {
     let valid = |(at, &byte): (usize, &u8)| match byte {
-        b'%' => name
-            .get(at + 1..at + 3)
-            .is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)),
+        b'%' => name.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)),
         _ => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte),
     };
     !name.is_empty() && name.iter().enumerate().all(valid)
@@ -165,9 +155,8 @@ pub fn percent_decode(text: &str, plus_is_space: bool) -> Result<Cow<'_, str>, H
         rest = after;
         decoded.push(match byte {
             b'%' => {
-                let (hex, after) = rest
-                    .split_first_chunk::<2>()
-                    .ok_or(HeadError::BadPercentEncoding)?;
+                let (hex, after) =
+                    rest.split_first_chunk::<2>().ok_or(HeadError::BadPercentEncoding)?;
                 rest = after;
                 hex_digit(hex[0])? << 4 | hex_digit(hex[1])?
             }

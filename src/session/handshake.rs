@@ -70,9 +70,7 @@ pub fn check<'a>(head: &Head<'a>) -> Result<Offer<'a>, Refusal> {
         return Err(Refusal::method_not_allowed());
     }
     if head.is_http_1_0() {
-        return Err(Refusal::upgrade_required(
-            "a WebSocket handshake needs HTTP/1.1",
-        ));
+        return Err(Refusal::upgrade_required("a WebSocket handshake needs HTTP/1.1"));
     }
     if !fields.has_token("upgrade", "websocket") {
         return Err(Refusal::upgrade_required(
@@ -86,9 +84,7 @@ pub fn check<'a>(head: &Head<'a>) -> Result<Offer<'a>, Refusal> {
     }
     let mut versions = fields.all("sec-websocket-version");
     if versions.next() != Some(b"13") {
-        return Err(Refusal::upgrade_required(
-            "only WebSocket version 13 is spoken here",
-        ));
+        return Err(Refusal::upgrade_required("only WebSocket version 13 is spoken here"));
     }
     if versions.next().is_some() {
         return Err(Refusal::new(400, "Sec-WebSocket-Version is repeated"));
@@ -101,11 +97,7 @@ pub fn check<'a>(head: &Head<'a>) -> Result<Offer<'a>, Refusal> {
         extensions::parse(value, &mut extensions)
             .map_err(|_| Refusal::new(400, "Sec-WebSocket-Extensions is malformed"))?;
     }
-    Ok(Offer {
-        key: parse_key(head)?,
-        subprotocols: parse_subprotocols(head)?,
-        extensions,
-    })
+    Ok(Offer { key: parse_key(head)?, subprotocols: parse_subprotocols(head)?, extensions })
 }
 
 impl Offer<'_> {
@@ -123,11 +115,9 @@ impl Offer<'_> {
             .iter()
             .find(|offered| policy.subprotocols.iter().any(|spoken| spoken == *offered))
             .map(|&offered| offered.to_owned());
-        let answer = policy.deflate.and_then(|policy| {
-            self.extensions
-                .iter()
-                .find_map(|offer| policy.answer(offer))
-        });
+        let answer = policy
+            .deflate
+            .and_then(|policy| self.extensions.iter().find_map(|offer| policy.answer(offer)));
         Agreed {
             accept: accept_value(self.key),
             subprotocol,
@@ -186,19 +176,13 @@ pub fn accept_value(key: &[u8]) -> [u8; 28] {
 fn parse_key<'a>(head: &Head<'a>) -> Result<&'a [u8], Refusal> {
     let mut keys = head.headers("sec-websocket-key");
     let (Some(key), None) = (keys.next(), keys.next()) else {
-        return Err(Refusal::new(
-            400,
-            "Sec-WebSocket-Key must be there exactly once",
-        ));
+        return Err(Refusal::new(400, "Sec-WebSocket-Key must be there exactly once"));
     };
     // `decode_slice` wants room for the three bytes that each group of four could hold.
     let mut decoded = [0; 18];
     match KEY_ENGINE.decode_slice(key, &mut decoded) {
         Ok(16) => Ok(key),
-        _ => Err(Refusal::new(
-            400,
-            "Sec-WebSocket-Key is not 16 bytes in base64",
-        )),
+        _ => Err(Refusal::new(400, "Sec-WebSocket-Key is not 16 bytes in base64")),
     }
 }
 

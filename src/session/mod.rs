@@ -1,3 +1,660 @@
-//! (layer in progress)
+//! Layer 2: one connection's life as a state machine, free of I/O.
+//!
+//! ```text
+//! Head ─► Deciding ─► Open ─► Closing ─► Lingering ─► Done
+//!   └────────┴─────────┴────────────────────┘
+//! ```
+//!
+//! The caller feeds received bytes ([`Session::receive`]), passes on what the app says
+//! ([`Session::accept`], [`Session::send`], [`Session::close`], …), reports what becomes of the
+//! socket ([`Session::peer_finished`], [`Session::lost`]) and the time ([`Session::on_deadline`]),
+//! and writes what [`Session::flush`] hands out. Time is an argument everywhere.
 
+pub mod delivery;
 pub mod handshake;
+pub mod out_queue;
+pub mod turn;
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+
+use crate::base::DeflateParams;
+use crate::base::limits::{HeadLimits, Limits};
+use crate::base::rate::RateLimit;
+use crate::base::tick::Tick;
+use crate::http::{HeadError, check_partial, find_head_end};
+use crate::ws::deflate::{Inflater, Strength};
+use crate::ws::{
+    CloseCode, CloseFrame, Decoder, Incoming, Input, Message, Opcode, ProtocolError, Role, Rules,
+};
+
+use delivery::{Delivery, SlowConsumer};
+use out_queue::{Body, Flushed, LARGE_PAYLOAD_BYTES, OutQueue};
+use turn::Turn;
+
+/// Bytes read and thrown away after all is said, before the peer is cut off: enough for what a
+/// peer had under way when we closed, so that no RST destroys our last words.
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+
+/// What a session works with: its worker's, its route's, and the time.
+#[derive(Debug)]
+pub struct Env<'a> {
+    /// Where frames of this turn go.
+    pub turn: &'a mut Turn,
+    /// The limits of the connection's route.
+    pub limits: &'a Limits,
+    /// How messages are compressed, where the peer agreed to it.
+    pub compression: &'a Compression,
+    /// The time.
+    pub now: Tick,
+}
+
+/// How a route compresses messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compression {
+    /// zlib's level, 1 (fast) to 9 (small).
+    pub level: u8,
+    /// Payloads below this size in bytes are sent as they are.
+    pub threshold_bytes: usize,
+}
+
+impl Compression {
+    /// How to compress a payload for a receiver with this window; `None` if not at all.
+    pub fn strength(&self, payload_len: usize, window_bits: u8) -> Option<Strength> {
+        let worth_it = payload_len >= self.threshold_bytes;
+        worth_it.then_some(Strength { level: self.level, window_bits })
+    }
+}
+
+/// What a session tells its caller.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'e> {
+    /// The head is complete, blank line included. Answer with [`Session::accept`],
+    /// [`Session::refuse`] or [`Session::accept`] later.
+    Head(Vec<u8>),
+    /// The head will not do; answer with [`Session::refuse`].
+    BadHead(HeadError),
+    /// The handshake took too long; answer with [`Session::refuse`]. `head_complete` tells whose
+    /// fault it is: the peer's if false, the app's, which has not decided, if true.
+    Overdue {
+        /// The whole head had arrived.
+        head_complete: bool,
+    },
+    /// A message.
+    Message(Message<'e>),
+    /// A ping, which has been answered.
+    Ping(Cow<'e, [u8]>),
+    /// A pong.
+    Pong(Cow<'e, [u8]>),
+    /// The open connection is over; no event follows.
+    Closed(Closed),
+}
+
+/// How an open connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// The code that was received or, if we began it, sent; `None` for a Close without one and for
+    /// a connection that broke.
+    pub code: Option<CloseCode>,
+    /// The reason that came or went with it.
+    pub reason: String,
+    /// Who ended it.
+    pub by: ClosedBy,
+}
+
+/// Who ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClosedBy {
+    /// The peer sent a Close first.
+    Peer,
+    /// We did: the app, a limit, the peer's violation.
+    Us,
+    /// Nobody: the transport broke or the peer fell silent.
+    Lost,
+}
+
+/// What the caller has to do after a flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing.
+    Wait,
+    /// Go on with the bytes that were parked, then with reading.
+    Resume,
+    /// Shut down the writing side of the socket.
+    ShutdownWrite,
+    /// Drop the connection.
+    Drop,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Session {
+    state: State,
+    out: OutQueue,
+    /// Received and not decoded: reading was paused, or the handshake is not decided.
+    parked: Option<Box<Vec<u8>>>,
+    deflate: Option<DeflateParams>,
+    /// Reading is paused until the out queue has drained.
+    paused: bool,
+    control_rate: RateLimit,
+    message_rate: RateLimit,
+    /// When the last byte came in.
+    last_inbound: Tick,
+    /// When the socket last took a byte.
+    last_outbound: Tick,
+    /// When the last message went either way.
+    last_message: Tick,
+    /// When the ping was sent that nothing has followed yet; else `NEVER`.
+    pinged: Tick,
+    /// When the present state has lasted too long; `NEVER` while open.
+    deadline: Tick,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The head is arriving.
+    // Call: receive  Next: Deciding, Lingering, Done
+    Head(Box<PartialHead>),
+    /// The head is with the caller.
+    // Call: accept, refuse  Next: Open, Lingering, Done
+    Deciding,
+    /// Messages flow.
+    // Call: receive, send, close  Next: Closing, Lingering, Done
+    Open(Decoder),
+    /// Our Close is queued, the peer's is awaited.
+    // Call: receive  Next: Lingering, Done
+    Closing(Decoder, Box<CloseFrame>),
+    /// All is said. What waits goes out, then our FIN; the peer's FIN is awaited.
+    // Call: receive, flush, peer_finished  Next: Done
+    Lingering { discarded: usize, shut: bool, peer_finished: bool },
+    /// To be dropped.
+    Done,
+}
+
+#[derive(Debug, Default)]
+struct PartialHead {
+    bytes: Vec<u8>,
+    /// Bytes that hold no end of the head.
+    searched: usize,
+}
+
+impl Session {
+    /// A connection that was just accepted, or a client's whose request was just sent.
+    pub fn new(head_limits: &HeadLimits, now: Tick) -> Self {
+        Self {
+            state: State::Head(Box::default()),
+            out: OutQueue::default(),
+            parked: None,
+            deflate: None,
+            paused: false,
+            control_rate: RateLimit::new(),
+            message_rate: RateLimit::new(),
+            last_inbound: now,
+            last_outbound: now,
+            last_message: now,
+            pinged: Tick::NEVER,
+            deadline: now.after(head_limits.handshake_timeout),
+        }
+    }
+
+    // ---- what comes in ----
+
+    /// The request (or response) head, while it is arriving. Consumes the head's bytes and leaves
+    /// what follows it; `None` if more is needed, or if the head is complete already.
+    pub fn receive_head(
+        &mut self,
+        input: &mut Input<'_>,
+        limits: &HeadLimits,
+        now: Tick,
+    ) -> Option<Event<'static>> {
+        self.last_inbound = now;
+        let State::Head(partial) = &mut self.state else {
+            return None;
+        };
+        let before = partial.bytes.len();
+        // One byte over the limit is enough to know.
+        let room = limits.head_bytes_max + 1 - before;
+        let rest = input.rest();
+        partial.bytes.extend_from_slice(&rest[..rest.len().min(room)]);
+        if let Some(end) = find_head_end(&partial.bytes, partial.searched) {
+            input.skip(end - before);
+            partial.bytes.truncate(end);
+            let bytes = std::mem::take(&mut partial.bytes);
+            self.state = State::Deciding;
+            return Some(Event::Head(bytes));
+        }
+        input.discard();
+        let checked = check_partial(&partial.bytes, partial.searched, limits);
+        partial.searched = partial.bytes.len();
+        match checked {
+            Ok(()) => None,
+            Err(error) => {
+                self.state = State::Deciding;
+                Some(Event::BadHead(error))
+            }
+        }
+    }
+
+    /// The next thing the peer said on the open connection. `None` when the input is used up, or
+    /// when reading is paused: then the caller parks the rest ([`park`](Self::park)).
+    #[inline]
+    pub fn receive<'e>(
+        &mut self,
+        input: &'e mut Input<'_>,
+        env: &mut Env<'_>,
+        inflater: &'e mut Inflater,
+    ) -> Option<Event<'e>> {
+        self.last_inbound = env.now;
+        self.pinged = Tick::NEVER;
+        if self.should_pause(env.limits) {
+            return None;
+        }
+        let rules = self.rules(env);
+        match &mut self.state {
+            State::Open(decoder) => match decoder.decode(input, &rules, inflater) {
+                Ok(None) => None,
+                Ok(Some(incoming)) => Some(self.on_incoming(incoming, env)),
+                Err(error) => Some(self.fail(error, env)),
+            },
+            State::Closing(..) => self.receive_closing(input, &rules, env, inflater),
+            State::Lingering { discarded, .. } => {
+                *discarded += input.rest().len();
+                if *discarded > LINGER_BYTES_MAX {
+                    self.state = State::Done;
+                }
+                input.discard();
+                None
+            }
+            State::Head(_) | State::Deciding => None,
+            State::Done => {
+                input.discard();
+                None
+            }
+        }
+    }
+
+    fn rules(&self, env: &Env<'_>) -> Rules {
+        Rules {
+            role: env.turn.role(),
+            deflate: self.deflate.is_some(),
+            message_bytes_max: env.limits.message_bytes_max,
+            fragments_max: env.limits.fragments_max,
+        }
+    }
+
+    fn on_incoming<'e>(&mut self, incoming: Incoming<'e>, env: &mut Env<'_>) -> Event<'e> {
+        let (rate, per_second) = match &incoming {
+            Incoming::Message(_) => (&mut self.message_rate, env.limits.message_rate_max),
+            _ => (&mut self.control_rate, env.limits.control_rate_max),
+        };
+        if let Some(per_second) = per_second
+            && !rate.allow(env.now, per_second)
+        {
+            return self.fail_with(CloseFrame::new(CloseCode::POLICY, "too many frames"), env);
+        }
+        match incoming {
+            Incoming::Message(message) => {
+                self.last_message = env.now;
+                Event::Message(message)
+            }
+            Incoming::Ping(payload) => {
+                self.pong(&payload, env);
+                Event::Ping(payload)
+            }
+            Incoming::Pong(payload) => Event::Pong(payload),
+            Incoming::Close(body) => {
+                self.answer_close(body.as_ref(), env);
+                let code = body.as_ref().map(|body| body.code);
+                let reason = body.map(|body| body.reason).unwrap_or_default();
+                Event::Closed(Closed { code, reason, by: ClosedBy::Peer })
+            }
+        }
+    }
+
+    /// After our own Close: everything but the peer's Close is thrown away (RFC 6455 §5.5.1).
+    fn receive_closing(
+        &mut self,
+        input: &mut Input<'_>,
+        rules: &Rules,
+        env: &mut Env<'_>,
+        inflater: &mut Inflater,
+    ) -> Option<Event<'static>> {
+        let State::Closing(decoder, sent) = &mut self.state else {
+            return None;
+        };
+        loop {
+            match decoder.decode(input, rules, inflater) {
+                Ok(None) => return None,
+                Ok(Some(Incoming::Close(_))) | Err(_) => break,
+                Ok(Some(_)) => {}
+            }
+        }
+        let CloseFrame { code, reason } = std::mem::replace(
+            &mut **sent,
+            CloseFrame { code: CloseCode::NORMAL, reason: String::new() },
+        );
+        self.linger(env.limits, env.now);
+        Some(Event::Closed(Closed { code: Some(code), reason, by: ClosedBy::Us }))
+    }
+
+    /// Keeps received bytes for later: reading is paused, or the handshake is not decided.
+    pub fn park(&mut self, rest: &[u8]) {
+        if !rest.is_empty() {
+            self.parked.get_or_insert_default().extend_from_slice(rest);
+        }
+    }
+
+    /// The bytes parked, to be fed again.
+    pub fn take_parked(&mut self) -> Option<Vec<u8>> {
+        self.parked.take().map(|parked| *parked)
+    }
+
+    /// Whether the socket should be read: not while replies wait for a slow reader, not while
+    /// the handshake is undecided.
+    pub fn wants_read(&self) -> bool {
+        !self.paused
+            && self.parked.is_none()
+            && !matches!(self.state, State::Deciding | State::Done)
+    }
+
+    fn should_pause(&mut self, limits: &Limits) -> bool {
+        let open = matches!(self.state, State::Open(_));
+        self.paused |= open && self.out.len() > limits.queue_bytes_max;
+        open && self.paused
+    }
+
+    /// The peer's FIN: it sends no more.
+    pub fn peer_finished(&mut self) -> Option<Event<'static>> {
+        if let State::Lingering { peer_finished, .. } = &mut self.state {
+            *peer_finished = true;
+            if self.out.is_empty() {
+                self.state = State::Done;
+            }
+            return None;
+        }
+        self.lost()
+    }
+
+    /// The socket broke.
+    pub fn lost(&mut self) -> Option<Event<'static>> {
+        let was = std::mem::replace(&mut self.state, State::Done);
+        self.out.clear();
+        match was {
+            State::Open(_) => {
+                let closed = Closed { code: None, reason: String::new(), by: ClosedBy::Lost };
+                Some(Event::Closed(closed))
+            }
+            State::Closing(_, sent) => {
+                let closed =
+                    Closed { code: Some(sent.code), reason: sent.reason, by: ClosedBy::Us };
+                Some(Event::Closed(closed))
+            }
+            _ => None,
+        }
+    }
+
+    // ---- what goes out ----
+
+    /// Accepts the handshake: `answer` is the 101 response, or nothing in the client role.
+    pub fn accept(&mut self, answer: &[u8], deflate: Option<DeflateParams>, env: &mut Env<'_>) {
+        if !matches!(self.state, State::Deciding) {
+            return;
+        }
+        let range = env.turn.append(answer);
+        self.out.push(env.turn, range);
+        self.deflate = deflate;
+        self.state = State::Open(Decoder::default());
+        self.deadline = Tick::NEVER;
+        self.last_message = env.now;
+        self.last_inbound = env.now;
+        self.last_outbound = env.now;
+    }
+
+    /// Answers the head with something else than a WebSocket: a page or a refusal, then the end.
+    pub fn refuse(&mut self, response: &[u8], env: &mut Env<'_>) {
+        if matches!(self.state, State::Deciding) {
+            let range = env.turn.append(response);
+            self.out.push(env.turn, range);
+            self.linger(env.limits, env.now);
+        }
+    }
+
+    /// Sends a message; false, and nothing is sent, if the connection is not open.
+    #[inline]
+    pub fn send(&mut self, opcode: Opcode, payload: Cow<'_, [u8]>, env: &mut Env<'_>) -> bool {
+        if !matches!(self.state, State::Open(_)) {
+            return false;
+        }
+        self.last_message = env.now;
+        let strength = self
+            .deflate_window(env.turn.role())
+            .and_then(|bits| env.compression.strength(payload.len(), bits));
+        if let Some(strength) = strength
+            && let Some(range) = env.turn.append_deflated(opcode, strength, &payload)
+        {
+            self.out.push(env.turn, range);
+            return true;
+        }
+        if payload.len() >= LARGE_PAYLOAD_BYTES {
+            let header = env.turn.header(opcode, false, payload.len());
+            let mut payload = payload.into_owned();
+            Turn::mask_payload(&header, &mut payload);
+            self.out.push_large(env.turn, Some(header.encode()), Body::Owned(payload));
+        } else {
+            let range = env.turn.append_frame(opcode, false, &payload);
+            self.out.push(env.turn, range);
+        }
+        true
+    }
+
+    /// Queues a message that many receivers get.
+    ///
+    /// # Errors
+    /// [`SlowConsumer`] if the queue has no room for it; nothing is queued then. An empty queue
+    /// has room for every message.
+    #[inline]
+    pub fn deliver(
+        &mut self,
+        delivery: &Delivery,
+        turn: &Turn,
+        limits: &Limits,
+        now: Tick,
+    ) -> Result<(), SlowConsumer> {
+        if !matches!(self.state, State::Open(_)) {
+            return Ok(());
+        }
+        let queued = self.out.len();
+        if queued > 0 && queued + delivery.len() > limits.queue_bytes_max {
+            return Err(SlowConsumer);
+        }
+        self.last_message = now;
+        delivery.queue(&mut self.out, self.deflate.is_some(), turn);
+        Ok(())
+    }
+
+    /// The window our compressed messages to this peer may use; `None` without the extension.
+    pub fn deflate_window(&self, role: Role) -> Option<u8> {
+        self.deflate.map(|deflate| match role {
+            Role::Server => deflate.server_window_bits,
+            Role::Client => deflate.client_window_bits,
+        })
+    }
+
+    /// Sends a ping.
+    pub fn ping(&mut self, payload: &[u8], env: &mut Env<'_>) {
+        if matches!(self.state, State::Open(_)) {
+            self.control(Opcode::Ping, payload, env);
+        }
+    }
+
+    fn pong(&mut self, payload: &[u8], env: &mut Env<'_>) {
+        if self.out.is_blocked() {
+            // Only while the socket is blocked may pongs be left out (RFC 6455 §5.5.3).
+            let range = env.turn.append_frame(Opcode::Pong, false, payload);
+            self.out.replace_urgent(env.turn.slice(range));
+        } else {
+            self.control(Opcode::Pong, payload, env);
+        }
+    }
+
+    fn control(&mut self, opcode: Opcode, payload: &[u8], env: &mut Env<'_>) {
+        let range = env.turn.append_frame(opcode, false, payload);
+        self.out.push(env.turn, range);
+    }
+
+    /// Begins the close handshake; the peer has `close_timeout` to answer.
+    pub fn close(&mut self, frame: CloseFrame, env: &mut Env<'_>) {
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Open(decoder) => {
+                self.control(Opcode::Close, &frame.encode(), env);
+                self.state = State::Closing(decoder, Box::new(frame));
+                self.deadline = env.now.after(env.limits.close_timeout);
+            }
+            other => self.state = other,
+        }
+    }
+
+    /// Ends the connection at once with a Close, without waiting for the peer's: a violation, a
+    /// limit, a dead peer, a server that stops fast.
+    pub fn fail_with(&mut self, frame: CloseFrame, env: &mut Env<'_>) -> Event<'static> {
+        if matches!(self.state, State::Open(_)) {
+            self.control(Opcode::Close, &frame.encode(), env);
+        }
+        self.linger(env.limits, env.now);
+        let CloseFrame { code, reason } = frame;
+        Event::Closed(Closed { code: Some(code), reason, by: ClosedBy::Us })
+    }
+
+    fn fail(&mut self, error: ProtocolError, env: &mut Env<'_>) -> Event<'static> {
+        self.fail_with(CloseFrame::new(error.close_code(), error.reason()), env)
+    }
+
+    fn answer_close(&mut self, body: Option<&CloseFrame>, env: &mut Env<'_>) {
+        // The code is echoed (RFC 6455 §5.5.1), the reason is theirs.
+        let echo = body.map(|body| body.code.0.to_be_bytes());
+        self.control(Opcode::Close, echo.as_ref().map_or(&[][..], |code| &code[..]), env);
+        self.linger(env.limits, env.now);
+    }
+
+    fn linger(&mut self, limits: &Limits, now: Tick) {
+        self.state = State::Lingering { discarded: 0, shut: false, peer_finished: false };
+        self.deadline = now.after(limits.close_timeout);
+        self.parked = None;
+    }
+
+    /// Writes what the socket takes and says what is to be done next.
+    ///
+    /// # Errors
+    /// The socket's; the connection is [`lost`](Self::lost) then.
+    #[inline]
+    pub fn flush(
+        &mut self,
+        turn: &Turn,
+        socket: &mut impl Write,
+        limits: &Limits,
+        now: Tick,
+    ) -> io::Result<Next> {
+        let before = self.out.len();
+        let flushed = self.out.flush(turn, socket)?;
+        let after = self.out.len();
+        if after < before {
+            self.last_outbound = now;
+        }
+        let unpause = self.paused && (after <= limits.queue_bytes_max / 2 || !self.is_open());
+        if unpause {
+            self.paused = false;
+        }
+        let undecided = matches!(self.state, State::Deciding | State::Done);
+        if unpause || (self.parked.is_some() && !self.paused && !undecided) {
+            return Ok(Next::Resume);
+        }
+        Ok(match &mut self.state {
+            State::Lingering { peer_finished: true, .. } if flushed == Flushed::Empty => Next::Drop,
+            State::Lingering { shut: shut @ false, .. } if flushed == Flushed::Empty => {
+                *shut = true;
+                Next::ShutdownWrite
+            }
+            State::Done => Next::Drop,
+            _ => Next::Wait,
+        })
+    }
+
+    // ---- time ----
+
+    /// When [`on_deadline`](Self::on_deadline) has to be called at the latest.
+    pub fn deadline(&self, limits: &Limits) -> Tick {
+        if !matches!(self.state, State::Open(_)) {
+            return self.deadline;
+        }
+        let ping = match limits.ping_interval {
+            _ if self.pinged != Tick::NEVER => self.pong_deadline(limits),
+            Some(interval) => self.last_inbound.after(interval),
+            None => Tick::NEVER,
+        };
+        let idle = limits.idle_timeout.map_or(Tick::NEVER, |idle| self.last_message.after(idle));
+        ping.min(idle)
+    }
+
+    fn pong_deadline(&self, limits: &Limits) -> Tick {
+        self.pinged.max(self.last_outbound).after(limits.pong_timeout)
+    }
+
+    /// Time has passed; does what has become due, which may be nothing.
+    pub fn on_deadline(&mut self, env: &mut Env<'_>) -> Option<Event<'static>> {
+        if self.deadline(env.limits) > env.now {
+            return None;
+        }
+        match &self.state {
+            State::Open(_) => self.on_open_deadline(env),
+            State::Head(partial) if !partial.bytes.is_empty() => {
+                self.state = State::Deciding;
+                Some(Event::Overdue { head_complete: false })
+            }
+            State::Deciding => Some(Event::Overdue { head_complete: true }),
+            _ => self.lost(),
+        }
+    }
+
+    fn on_open_deadline(&mut self, env: &mut Env<'_>) -> Option<Event<'static>> {
+        let idle = env.limits.idle_timeout;
+        if idle.is_some_and(|idle| self.last_message.after(idle) <= env.now) {
+            return Some(self.fail_with(CloseFrame::new(CloseCode::GOING_AWAY, "idle"), env));
+        }
+        if self.pinged == Tick::NEVER {
+            self.pinged = env.now;
+            self.ping(&[], env);
+            return None;
+        }
+        if self.paused {
+            // We do not read, so its pong may well be there.
+            self.pinged = env.now;
+            return None;
+        }
+        self.lost()
+    }
+
+    // ---- what is ----
+
+    /// Whether messages can be sent.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open(_))
+    }
+
+    /// Whether the connection can be dropped.
+    pub fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    /// Whether the request head has not been answered.
+    pub fn is_handshaking(&self) -> bool {
+        matches!(self.state, State::Head(_) | State::Deciding)
+    }
+
+    /// Bytes waiting to be written.
+    pub fn queued(&self) -> usize {
+        self.out.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

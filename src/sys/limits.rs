@@ -17,16 +17,10 @@ pub struct OpenFiles {
 /// # Errors
 /// Those of getrlimit(2): none are to be expected.
 pub fn open_files() -> io::Result<OpenFiles> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid place to write to while the call lasts.
     match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } {
-        0 => Ok(OpenFiles {
-            soft: limit.rlim_cur,
-            hard: limit.rlim_max,
-        }),
+        0 => Ok(OpenFiles { soft: limit.rlim_cur, hard: limit.rlim_max }),
         _ => Err(io::Error::last_os_error()),
     }
 }
@@ -45,10 +39,7 @@ pub fn raise_open_files() -> io::Result<OpenFiles> {
 }
 
 fn set_open_files(limit: OpenFiles) -> io::Result<()> {
-    let limit = libc::rlimit {
-        rlim_cur: limit.soft,
-        rlim_max: limit.hard,
-    };
+    let limit = libc::rlimit { rlim_cur: limit.soft, rlim_max: limit.hard };
     // SAFETY: `limit` is valid to read from while the call lasts.
     match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
         0 => Ok(()),

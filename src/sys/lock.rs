@@ -87,11 +87,7 @@ mod tests {
         let first = Lock::acquire(&path).unwrap();
         assert!(first.is_some());
         assert!(Lock::acquire(&path).unwrap().is_none());
-        assert!(
-            Lock::acquire(&directory.0.join("8001.lock"))
-                .unwrap()
-                .is_some()
-        );
+        assert!(Lock::acquire(&directory.0.join("8001.lock")).unwrap().is_some());
         drop(first);
         let second = Lock::acquire(&path).unwrap();
         assert!(second.is_some());

@@ -48,9 +48,7 @@ mod tests {
         for _ in 0..16 {
             let mut bytes = [0; 1_000];
             fill(&mut bytes).unwrap();
-            ever.iter_mut()
-                .zip(bytes)
-                .for_each(|(ever, byte)| *ever |= byte);
+            ever.iter_mut().zip(bytes).for_each(|(ever, byte)| *ever |= byte);
         }
         // A byte that stays 0 for 16 rounds has a chance of 2^-128.
         assert!(ever.iter().all(|byte| *byte != 0));

@@ -27,14 +27,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    const ALL: [Self; 6] = [
-        Self::Term,
-        Self::Int,
-        Self::Hup,
-        Self::Usr1,
-        Self::Usr2,
-        Self::Child,
-    ];
+    const ALL: [Self; 6] = [Self::Term, Self::Int, Self::Hup, Self::Usr1, Self::Usr2, Self::Child];
 
     fn number(self) -> libc::c_int {
         match self {
@@ -111,9 +104,7 @@ impl Signals {
         let number = unsafe { info.assume_init() }.ssi_signo;
         let mut all = Signal::ALL.into_iter();
         let signal = all.find(|signal| u32::try_from(signal.number()) == Ok(number));
-        Ok(Some(signal.expect(
-            "the descriptor reports the signals of its set alone",
-        )))
+        Ok(Some(signal.expect("the descriptor reports the signals of its set alone")))
     }
 }
 
@@ -170,11 +161,7 @@ mod tests {
                 raise(signal);
                 raise(signal);
                 assert_eq!(signals.read().unwrap(), Some(signal));
-                assert_eq!(
-                    signals.read().unwrap(),
-                    None,
-                    "two pending of a kind are one"
-                );
+                assert_eq!(signals.read().unwrap(), None, "two pending of a kind are one");
             }
             Signal::ALL.into_iter().for_each(raise);
             let read = std::iter::from_fn(|| signals.read().unwrap());

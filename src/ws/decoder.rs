@@ -31,6 +31,11 @@ impl<'b> Input<'b> {
         &self.bytes[self.at..]
     }
 
+    /// Leaves out bytes that are no frames: the head before them.
+    pub fn skip(&mut self, len: usize) {
+        self.take(len);
+    }
+
     /// Gives up what is not decoded yet: after a violation, or a Close.
     pub fn discard(&mut self) {
         self.at = self.bytes.len();

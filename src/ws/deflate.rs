@@ -90,27 +90,26 @@ impl Inflater {
 }
 
 /// Deflates messages, one at a time.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Deflater {
-    level: u32,
-    /// By window size, 9 to 15 bits; made when first used (a window of 15 takes some 300 KiB).
-    by_window: [Option<Compress>; 7],
+    /// By level and window; made when first used (a window of 15 bits takes some 300 KiB).
+    made: Vec<(Strength, Compress)>,
+}
+
+/// How hard to compress, and for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Strength {
+    /// zlib's level, 1 (fast) to 9 (small).
+    pub level: u8,
+    /// What the receiver has agreed to: a window of 2 to the power of 9 to 15 bytes.
+    pub window_bits: u8,
 }
 
 impl Deflater {
-    /// With zlib's level, 1 (fast) to 9 (small).
-    pub fn new(level: u32) -> Self {
-        Self { level: level.clamp(1, 9), by_window: Default::default() }
-    }
-
     /// Replaces the content of `out` by the payload of a compressed message (RFC 7692 §7.2.1).
-    /// `window_bits` is what the receiver has agreed to, 9 to 15. False if that would not be
-    /// smaller than `payload`: then it is to be sent as it is.
-    pub fn deflate(&mut self, window_bits: u8, payload: &[u8], out: &mut Vec<u8>) -> bool {
-        let window_bits = window_bits.clamp(9, 15);
-        let level = Compression::new(self.level);
-        let raw = self.by_window[usize::from(window_bits) - 9]
-            .get_or_insert_with(|| Compress::new_with_window_bits(level, false, window_bits));
+    /// False if that would not be smaller than `payload`: then it is to be sent as it is.
+    pub fn deflate(&mut self, strength: Strength, payload: &[u8], out: &mut Vec<u8>) -> bool {
+        let raw = self.made(strength);
         raw.reset();
         out.clear();
         out.reserve(payload.len() + SYNC_TAIL.len());
@@ -132,6 +131,16 @@ impl Deflater {
         out.truncate(len);
         len < payload.len()
     }
+
+    fn made(&mut self, strength: Strength) -> &mut Compress {
+        let index = self.made.iter().position(|(made, _)| *made == strength).unwrap_or_else(|| {
+            let level = Compression::new(u32::from(strength.level.clamp(1, 9)));
+            let window_bits = strength.window_bits.clamp(9, 15);
+            self.made.push((strength, Compress::new_with_window_bits(level, false, window_bits)));
+            self.made.len() - 1
+        });
+        &mut self.made[index].1
+    }
 }
 
 #[cfg(test)]
@@ -139,6 +148,8 @@ mod tests {
     use super::*;
 
     const MAX: usize = 1 << 20;
+
+    const FAST: Strength = Strength { level: 1, window_bits: 15 };
 
     fn inflate(payload: &[u8]) -> Result<Vec<u8>, ProtocolError> {
         Inflater::default().inflate(payload, MAX).map(<[u8]>::to_vec)
@@ -176,12 +187,16 @@ mod tests {
     #[test]
     fn every_window_is_read_back() {
         let text = "all work and no play makes a dull server; ".repeat(2_000);
-        let mut deflater = Deflater::new(6);
+        let mut deflater = Deflater::default();
         let mut inflater = Inflater::default();
         let mut out = vec![];
         for window_bits in 9..=15 {
             for _ in 0..2 {
-                assert!(deflater.deflate(window_bits, text.as_bytes(), &mut out));
+                assert!(deflater.deflate(
+                    Strength { level: 6, window_bits },
+                    text.as_bytes(),
+                    &mut out
+                ));
                 assert!(out.len() < text.len() / 10);
                 assert_eq!(inflater.inflate(&out, MAX), Ok(text.as_bytes()), "{window_bits}");
             }
@@ -191,20 +206,20 @@ mod tests {
     #[test]
     fn what_does_not_shrink_is_sent_as_it_is() {
         let mut out = vec![];
-        assert!(!Deflater::new(6).deflate(15, &noise(10_000), &mut out));
-        assert!(!Deflater::new(6).deflate(15, b"", &mut out));
+        assert!(!Deflater::default().deflate(FAST, &noise(10_000), &mut out));
+        assert!(!Deflater::default().deflate(FAST, b"", &mut out));
     }
 
     #[test]
     fn output_is_capped_while_inflating() {
         let mut bomb = vec![];
-        assert!(Deflater::new(9).deflate(15, &vec![0; 64 << 20], &mut bomb));
+        assert!(Deflater::default().deflate(FAST, &vec![0; 64 << 20], &mut bomb));
         let mut inflater = Inflater::default();
         assert_eq!(inflater.inflate(&bomb, MAX), Err(ProtocolError::MessageTooBig));
         assert!(inflater.out.capacity() < 3 * MAX, "{}", inflater.out.capacity());
 
         let mut exact = vec![];
-        assert!(Deflater::new(9).deflate(15, &vec![0; MAX], &mut exact));
+        assert!(Deflater::default().deflate(FAST, &vec![0; MAX], &mut exact));
         assert_eq!(inflater.inflate(&exact, MAX).map(<[u8]>::len), Ok(MAX));
         assert_eq!(inflater.inflate(&exact, MAX - 1), Err(ProtocolError::MessageTooBig));
     }
@@ -213,7 +228,11 @@ mod tests {
     fn garbage_and_truncation_are_refused() {
         assert_eq!(inflate(&[0xff; 20]), Err(ProtocolError::InvalidDeflate));
         let mut whole = vec![];
-        assert!(Deflater::new(6).deflate(15, &[noise(500), vec![1; 5_000]].concat(), &mut whole));
+        assert!(Deflater::default().deflate(
+            FAST,
+            &[noise(500), vec![1; 5_000]].concat(),
+            &mut whole
+        ));
         for end in 1..whole.len() {
             assert_eq!(inflate(&whole[..end]), Err(ProtocolError::InvalidDeflate), "cut at {end}");
         }

@@ -106,10 +106,7 @@ fn damaged_bytes_never_panic() {
         }
         refused += u32::from(read_sample(&bytes).is_err());
     }
-    assert!(
-        refused > 5_000,
-        "only {refused} of the damaged snapshots were refused"
-    );
+    assert!(refused > 5_000, "only {refused} of the damaged snapshots were refused");
 }
 
 #[test]
@@ -125,9 +122,7 @@ fn varints_are_exact() {
         &[0x80, 0][..],
         // The 65th bit, and an eleventh byte.
         &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
-        &[
-            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x81, 0,
-        ],
+        &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x81, 0],
     ];
     for bytes in invalid {
         let read = Reader::new(bytes).varint();
@@ -156,10 +151,7 @@ fn values_that_cannot_be_are_refused() {
     let invalid = SnapshotError::Invalid("truth value");
     assert_eq!(Reader::new(&[2]).bool(), Err(invalid));
     assert_eq!(Reader::new(&[2, 0]).option(Reader::u8), Err(invalid));
-    assert_eq!(
-        Reader::new(&[1, 0xff]).str(),
-        Err(SnapshotError::InvalidUtf8)
-    );
+    assert_eq!(Reader::new(&[1, 0xff]).str(), Err(SnapshotError::InvalidUtf8));
     let reader = Reader::new(&[0, 0]);
     assert_eq!(reader.finish(), Err(SnapshotError::TrailingBytes(2)));
 }
@@ -173,10 +165,7 @@ fn unknown_records_are_skipped_unless_they_must_be_understood() {
     let optional = reader.record().unwrap().unwrap();
     assert_eq!(optional.skip_unknown(), Ok(()));
     let required = reader.record().unwrap().unwrap();
-    assert_eq!(
-        required.skip_unknown(),
-        Err(SnapshotError::UnknownRecord(2))
-    );
+    assert_eq!(required.skip_unknown(), Err(SnapshotError::UnknownRecord(2)));
     assert!(reader.record().unwrap().is_none());
 }
 

@@ -129,29 +129,17 @@ fn header_lines() {
         (b"Content-Length: 5\r\ncontent-length: 5\r\n", Ok(())),
         (b"Content-Length: 5, 5\r\n", Ok(())),
         (b"Content-Length: 5, 6\r\n", Err(BadContentLength)),
-        (
-            b"Content-Length: 5\r\nContent-Length: 6\r\n",
-            Err(BadContentLength),
-        ),
+        (b"Content-Length: 5\r\nContent-Length: 6\r\n", Err(BadContentLength)),
         (b"Content-Length: +5\r\n", Err(BadContentLength)),
         (b"Content-Length: -1\r\n", Err(BadContentLength)),
         (b"Content-Length: \r\n", Err(BadContentLength)),
         (b"Content-Length: 0x1\r\n", Err(BadContentLength)),
         (b"Content-Length: 5,\r\n", Err(BadContentLength)),
-        (
-            b"Content-Length: 18446744073709551616\r\n",
-            Err(BadContentLength),
-        ),
+        (b"Content-Length: 18446744073709551616\r\n", Err(BadContentLength)),
         (b"Transfer-Encoding: chunked\r\n", Ok(())),
-        (
-            b"Transfer-Encoding: chunked\r\nContent-Length: 0\r\n",
-            Err(BadTransferEncoding),
-        ),
+        (b"Transfer-Encoding: chunked\r\nContent-Length: 0\r\n", Err(BadTransferEncoding)),
         (b"B: 1\r\nC: 2\r\nD: 3\r\nE: 4\r\n", Ok(())),
-        (
-            b"B: 1\r\nC: 2\r\nD: 3\r\nE: 4\r\nF: 5\r\n",
-            Err(TooManyHeaders),
-        ),
+        (b"B: 1\r\nC: 2\r\nD: 3\r\nE: 4\r\nF: 5\r\n", Err(TooManyHeaders)),
     ];
     for (lines, expected) in cases {
         let bytes = [START.as_bytes(), b"Host: a\r\n", lines, b"\r\n"].concat();
@@ -225,13 +213,9 @@ fn statuses() {
     let many = format!("{START}Host: a\r\n{}\r\n", "A: b\r\n".repeat(5));
     let version = "GET / HTTP/3.0\r\n\r\n".to_owned();
     let plain = format!("{START}\r\n");
-    for (bytes, status) in [
-        (long_target, 414),
-        (long_head, 431),
-        (many, 431),
-        (version, 505),
-        (plain, 400),
-    ] {
+    for (bytes, status) in
+        [(long_target, 414), (long_head, 431), (many, 431), (version, 505), (plain, 400)]
+    {
         let error = parse(bytes.as_bytes()).map(|_| ()).unwrap_err();
         assert_eq!(error.status(), status, "{bytes}");
         assert!(!error.to_string().is_empty());
@@ -256,11 +240,7 @@ fn parse_takes_exactly_one_head() {
         b"GET / HTTP/1.1\r\nHost: a\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\n\r\nx",
     ] {
-        assert_eq!(
-            parse(bytes).map(|_| ()),
-            Err(HeadError::Incomplete),
-            "{bytes:?}"
-        );
+        assert_eq!(parse(bytes).map(|_| ()), Err(HeadError::Incomplete), "{bytes:?}");
     }
 }
 
@@ -280,11 +260,7 @@ fn the_end_is_found_at_every_split() {
         let end = Some(head.len());
         assert_eq!(find_head_end(bytes, 0), end);
         for split in 0..head.len() {
-            assert_eq!(
-                find_head_end(&bytes[..split], 0),
-                None,
-                "{head:?} at {split}"
-            );
+            assert_eq!(find_head_end(&bytes[..split], 0), None, "{head:?} at {split}");
             assert_eq!(find_head_end(bytes, split), end, "{head:?} at {split}");
             assert_eq!(
                 find_head_end(&bytes[..split + 1], split).is_some(),
@@ -337,12 +313,7 @@ fn what_is_certain_early() {
         // Byte by byte comes to the same.
         let bytewise =
             (1..=bytes.len()).try_for_each(|end| check_partial(&bytes[..end], end - 1, &limits));
-        assert_eq!(
-            bytewise,
-            *expected,
-            "{:?}",
-            bytes.escape_ascii().to_string()
-        );
+        assert_eq!(bytewise, *expected, "{:?}", bytes.escape_ascii().to_string());
     }
 }
 
@@ -386,10 +357,7 @@ fn secrets_stay_out_of_logs() {
     }
     let head = b"GET /?token=hush HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer hush\r\n\r\n";
     let shown = format!("{:?}", parse(head).unwrap());
-    assert!(
-        shown.contains("Authorization") && !shown.contains("hush"),
-        "{shown}"
-    );
+    assert!(shown.contains("Authorization") && !shown.contains("hush"), "{shown}");
 }
 
 #[test]

@@ -120,10 +120,7 @@ pub struct DeflatePolicy {
 
 impl Default for DeflatePolicy {
     fn default() -> Self {
-        Self {
-            server_window_bits: 15,
-            client_window_bits: None,
-        }
+        Self { server_window_bits: 15, client_window_bits: None }
     }
 }
 
@@ -167,10 +164,7 @@ impl DeflatePolicy {
 
 impl fmt::Display for DeflateAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{DEFLATE}; {SERVER_NO_CONTEXT_TAKEOVER}; {CLIENT_NO_CONTEXT_TAKEOVER}"
-        )?;
+        write!(f, "{DEFLATE}; {SERVER_NO_CONTEXT_TAKEOVER}; {CLIENT_NO_CONTEXT_TAKEOVER}")?;
         if self.names_server_window {
             let bits = self.params.server_window_bits;
             write!(f, "; {SERVER_MAX_WINDOW_BITS}={bits}")?;
@@ -199,10 +193,7 @@ pub(super) fn accept_answer(answer: &Extension<'_>) -> Option<DeflateParams> {
     let client_window_bits = bits(answered.client_max_window_bits).filter(|&bits| bits >= 9)?;
     answered
         .server_no_context_takeover
-        .then_some(DeflateParams {
-            server_window_bits,
-            client_window_bits,
-        })
+        .then_some(DeflateParams { server_window_bits, client_window_bits })
 }
 
 /// The parameters of permessage-deflate, as far as their grammar goes.

@@ -51,15 +51,9 @@ fn agree(changes: &[&str], policy: &Policy<'_>) -> Agreed {
 
 #[test]
 fn the_example_of_the_rfc() {
-    assert_eq!(
-        &accept_value(KEY.as_bytes()),
-        b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-    );
+    assert_eq!(&accept_value(KEY.as_bytes()), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     let subprotocols = ["chat".to_owned()];
-    let policy = Policy {
-        subprotocols: &subprotocols,
-        deflate: None,
-    };
+    let policy = Policy { subprotocols: &subprotocols, deflate: None };
     let agreed = agree(&["+Sec-WebSocket-Protocol: chat, superchat"], &policy);
     assert_eq!(
         String::from_utf8(agreed.response()).unwrap(),
@@ -141,17 +135,11 @@ fn refusals_carry_what_the_client_needs() {
 #[test]
 fn the_first_offered_subprotocol_that_is_spoken_wins() {
     let spoken = ["b".to_owned(), "a".to_owned()];
-    let policy = Policy {
-        subprotocols: &spoken,
-        deflate: None,
-    };
+    let policy = Policy { subprotocols: &spoken, deflate: None };
     let cases: &[(&[&str], Option<&str>)] = &[
         (&[], None),
         (&["+Sec-WebSocket-Protocol: x, a, b"], Some("a")),
-        (
-            &["+Sec-WebSocket-Protocol: x", "+Sec-WebSocket-Protocol: b"],
-            Some("b"),
-        ),
+        (&["+Sec-WebSocket-Protocol: x", "+Sec-WebSocket-Protocol: b"], Some("b")),
         (&["+Sec-WebSocket-Protocol: A"], None),
         (&["+Sec-WebSocket-Protocol: "], None),
     ];
@@ -160,11 +148,7 @@ fn the_first_offered_subprotocol_that_is_spoken_wins() {
         assert_eq!(agreed.subprotocol.as_deref(), *expected, "{changes:?}");
         let response = String::from_utf8(agreed.response()).unwrap();
         let echoed = expected.is_some();
-        assert_eq!(
-            response.contains("Sec-WebSocket-Protocol"),
-            echoed,
-            "{changes:?}"
-        );
+        assert_eq!(response.contains("Sec-WebSocket-Protocol"), echoed, "{changes:?}");
     }
 }
 
@@ -231,54 +215,22 @@ fn negotiation_of_deflate() {
         ("D", small, Some(("", 10, 15))),
         ("D; server_no_context_takeover", full, Some(("", 15, 15))),
         ("D; client_no_context_takeover", full, Some(("", 15, 15))),
-        (
-            "D; server_max_window_bits=15",
-            full,
-            Some(("; server_max_window_bits=15", 15, 15)),
-        ),
-        (
-            "D; server_max_window_bits=9",
-            full,
-            Some(("; server_max_window_bits=9", 9, 15)),
-        ),
-        (
-            "D; server_max_window_bits=\"12\"",
-            full,
-            Some(("; server_max_window_bits=12", 12, 15)),
-        ),
-        (
-            "D; server_max_window_bits=12",
-            small,
-            Some(("; server_max_window_bits=10", 10, 15)),
-        ),
-        (
-            "D; server_max_window_bits=9",
-            small,
-            Some(("; server_max_window_bits=9", 9, 15)),
-        ),
+        ("D; server_max_window_bits=15", full, Some(("; server_max_window_bits=15", 15, 15))),
+        ("D; server_max_window_bits=9", full, Some(("; server_max_window_bits=9", 9, 15))),
+        ("D; server_max_window_bits=\"12\"", full, Some(("; server_max_window_bits=12", 12, 15))),
+        ("D; server_max_window_bits=12", small, Some(("; server_max_window_bits=10", 10, 15))),
+        ("D; server_max_window_bits=9", small, Some(("; server_max_window_bits=9", 9, 15))),
         ("D; client_max_window_bits", full, Some(("", 15, 15))),
         ("D; client_max_window_bits=8", full, Some(("", 15, 8))),
-        (
-            "D; client_max_window_bits",
-            small,
-            Some(("; client_max_window_bits=11", 10, 11)),
-        ),
-        (
-            "D; client_max_window_bits=15",
-            small,
-            Some(("; client_max_window_bits=11", 10, 11)),
-        ),
+        ("D; client_max_window_bits", small, Some(("; client_max_window_bits=11", 10, 11))),
+        ("D; client_max_window_bits=15", small, Some(("; client_max_window_bits=11", 10, 11))),
         ("D; client_max_window_bits=11", small, Some(("", 10, 11))),
         ("D; client_max_window_bits=9", small, Some(("", 10, 9))),
         (
             "D; client_max_window_bits; server_max_window_bits=14; server_no_context_takeover; \
              client_no_context_takeover",
             small,
-            Some((
-                "; server_max_window_bits=10; client_max_window_bits=11",
-                10,
-                11,
-            )),
+            Some(("; server_max_window_bits=10; client_max_window_bits=11", 10, 11)),
         ),
         ("D; server_max_window_bits", full, None),
         ("D; server_max_window_bits=8", full, None),
@@ -288,31 +240,15 @@ fn negotiation_of_deflate() {
         ("D; server_max_window_bits=1", full, None),
         ("D; server_max_window_bits=1x", full, None),
         ("D; server_max_window_bits=100", full, None),
-        (
-            "D; server_max_window_bits=10; server_max_window_bits=10",
-            full,
-            None,
-        ),
+        ("D; server_max_window_bits=10; server_max_window_bits=10", full, None),
         ("D; client_max_window_bits=7", full, None),
         ("D; client_max_window_bits=16", full, None),
         ("D; client_max_window_bits=x", full, None),
-        (
-            "D; client_max_window_bits; client_max_window_bits",
-            full,
-            None,
-        ),
+        ("D; client_max_window_bits; client_max_window_bits", full, None),
         ("D; server_no_context_takeover=1", full, None),
         ("D; client_no_context_takeover=1", full, None),
-        (
-            "D; server_no_context_takeover; server_no_context_takeover",
-            full,
-            None,
-        ),
-        (
-            "D; client_no_context_takeover; client_no_context_takeover",
-            full,
-            None,
-        ),
+        ("D; server_no_context_takeover; server_no_context_takeover", full, None),
+        ("D; client_no_context_takeover; client_no_context_takeover", full, None),
         ("D; unknown", full, None),
         ("x-webkit-deflate-frame", full, None),
         // The first that can be served is taken.
@@ -324,19 +260,11 @@ fn negotiation_of_deflate() {
     ];
     for (offer, policy, expected) in cases {
         let header = format!("+Sec-WebSocket-Extensions: {}", offer.replace('D', D));
-        let agreed = agree(
-            &[&header],
-            &Policy {
-                subprotocols: &[],
-                deflate: Some(*policy),
-            },
-        );
-        let params = expected.map(
-            |(_, server_window_bits, client_window_bits)| DeflateParams {
-                server_window_bits,
-                client_window_bits,
-            },
-        );
+        let agreed = agree(&[&header], &Policy { subprotocols: &[], deflate: Some(*policy) });
+        let params = expected.map(|(_, server_window_bits, client_window_bits)| DeflateParams {
+            server_window_bits,
+            client_window_bits,
+        });
         assert_eq!(agreed.deflate, params, "{offer} {policy:?}");
         let line = expected.map_or(String::new(), |(rest, ..)| {
             format!(
@@ -345,10 +273,7 @@ fn negotiation_of_deflate() {
             )
         });
         let response = String::from_utf8(agreed.response()).unwrap();
-        assert!(
-            response.ends_with(&format!("=\r\n{line}\r\n")),
-            "{offer}: {response}"
-        );
+        assert!(response.ends_with(&format!("=\r\n{line}\r\n")), "{offer}: {response}");
     }
 }
 
@@ -358,22 +283,15 @@ fn offers_over_several_lines_are_one_list() {
         "+Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=8",
         "+Sec-WebSocket-Extensions: permessage-deflate",
     ];
-    let policy = Policy {
-        subprotocols: &[],
-        deflate: Some(DeflatePolicy::default()),
-    };
+    let policy = Policy { subprotocols: &[], deflate: Some(DeflatePolicy::default()) };
     assert!(agree(&changes, &policy).deflate.is_some());
     assert!(agree(&changes, &Policy::default()).deflate.is_none());
 }
 
 #[test]
 fn an_offer_shows_no_token() {
-    let shown = with_head(
-        &request(&["+Sec-WebSocket-Protocol: bearer.hush"]),
-        |head| format!("{:?}", check(head).unwrap()),
-    );
-    assert!(
-        shown.starts_with("Offer") && !shown.contains("hush"),
-        "{shown}"
-    );
+    let shown = with_head(&request(&["+Sec-WebSocket-Protocol: bearer.hush"]), |head| {
+        format!("{:?}", check(head).unwrap())
+    });
+    assert!(shown.starts_with("Offer") && !shown.contains("hush"), "{shown}");
 }

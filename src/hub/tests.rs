@@ -1,0 +1,128 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::base::slab::Slab;
+
+fn keys(count: usize) -> Vec<Key> {
+    let mut slab = Slab::new();
+    (0..count).map(|number| slab.insert(number)).collect()
+}
+
+fn no_mail(_: WorkerIndex, mail: Mail) {
+    panic!("one worker needs no mail: {mail:?}");
+}
+
+/// The hub against sets of sets, under a fixed pseudo-random sequence of joins and leaves.
+#[test]
+fn members_equal_those_of_the_naive_twin() {
+    let keys = keys(40);
+    let mut hub = Hub::new(0, 1);
+    let mut memberships = vec![Memberships::default(); keys.len()];
+    let mut twin: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+    let window = |who: usize| [None, Some(9), Some(15), Some(12)][who % 4];
+    let mut state = 7_u64;
+    for step in 0..20_000 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let who = (state >> 33) as usize % keys.len();
+        let room = format!("room {}", (state >> 45) % 12);
+        match (state >> 55) % 20 {
+            0..=10 => {
+                let joined =
+                    hub.join(&mut memberships[who], keys[who], window(who), &room, 5, &mut no_mail);
+                let rooms = twin.values().filter(|members| members.contains(&who)).count();
+                let members = twin.entry(room).or_default();
+                if members.contains(&who) || rooms < 5 {
+                    assert_eq!(joined, Ok(()));
+                    members.insert(who);
+                } else {
+                    assert_eq!(joined, Err(JoinError::TooManyRooms));
+                }
+            }
+            11..=18 => {
+                let left = hub.leave(&mut memberships[who], window(who), &room, &mut no_mail);
+                assert_eq!(left, twin.entry(room).or_default().remove(&who));
+            }
+            _ => {
+                hub.leave_all(&mut memberships[who], window(who), &mut no_mail);
+                for members in twin.values_mut() {
+                    members.remove(&who);
+                }
+            }
+        }
+        if step % 50 == 0 {
+            check(&hub, &twin, &keys, &memberships, window);
+        }
+    }
+    for (who, of) in memberships.iter_mut().enumerate() {
+        hub.leave_all(of, window(who), &mut no_mail);
+    }
+    assert_eq!(hub.rooms_len(), 0);
+    assert_eq!(hub.free_links.len(), hub.links.len());
+}
+
+fn check(
+    hub: &Hub,
+    twin: &BTreeMap<String, BTreeSet<usize>>,
+    keys: &[Key],
+    memberships: &[Memberships],
+    window: impl Fn(usize) -> Option<u8>,
+) {
+    for (room, expected) in twin {
+        let (members, smallest) = hub.local_members(room);
+        let mut seen: Vec<_> = members.iter().map(|member| member.key.to_u64()).collect();
+        seen.sort_unstable();
+        let mut expected_keys: Vec<_> = expected.iter().map(|&who| keys[who].to_u64()).collect();
+        expected_keys.sort_unstable();
+        assert_eq!(seen, expected_keys, "{room}");
+        assert_eq!(smallest, expected.iter().filter_map(|&who| window(who)).min());
+    }
+    for (who, &of) in memberships.iter().enumerate() {
+        let seen: BTreeSet<_> = hub.rooms_of(of).collect();
+        let expected: BTreeSet<_> = twin
+            .iter()
+            .filter(|(_, members)| members.contains(&who))
+            .map(|(room, _)| &**room)
+            .collect();
+        assert_eq!(seen, expected);
+    }
+    assert_eq!(hub.rooms_len(), twin.values().filter(|members| !members.is_empty()).count());
+}
+
+#[test]
+fn the_home_hears_of_the_first_member_and_of_the_last() {
+    let keys = keys(2);
+    let mut elsewhere = Hub::new(0, 2);
+    let room = (0..).map(|n| format!("room {n}")).find(|room| elsewhere.home(room) == 1).unwrap();
+    let mut home = Hub::new(1, 2);
+    assert_eq!(home.home(&room), 1);
+    let mut sent = vec![];
+    let mut mail = |to, mail| sent.push((to, mail));
+    let mut of = [Memberships::default(); 2];
+    elsewhere.join(&mut of[0], keys[0], None, &room, 9, &mut mail).unwrap();
+    elsewhere.join(&mut of[1], keys[1], None, &room, 9, &mut mail).unwrap();
+    elsewhere.leave_all(&mut of[0], None, &mut mail);
+    elsewhere.leave_all(&mut of[1], None, &mut mail);
+    let room: Arc<str> = room.into();
+    assert_eq!(
+        sent,
+        [
+            (1, Mail::Subscribe { room: room.clone(), worker: 0 }),
+            (1, Mail::Unsubscribe { room: room.clone(), worker: 0 })
+        ]
+    );
+    home.set_subscribed(&room, 0, true);
+    home.set_subscribed(&room, 0, true);
+    assert_eq!(home.subscribers(&room), [0]);
+    home.set_subscribed(&room, 0, false);
+    assert_eq!(home.rooms_len(), 0);
+}
+
+#[test]
+fn names_have_a_bound() {
+    let mut hub = Hub::new(0, 1);
+    let key = keys(1)[0];
+    let mut of = Memberships::default();
+    let long = "x".repeat(256);
+    assert_eq!(hub.join(&mut of, key, None, &long, 9, &mut no_mail), Err(JoinError::NameTooLong));
+    assert_eq!(hub.join(&mut of, key, None, &long[1..], 9, &mut no_mail), Ok(()));
+}

@@ -1,0 +1,272 @@
+//! What waits to be written to one socket.
+//!
+//! Two parts, the older first: the *backlog*, bytes that the socket did not take or frames too
+//! large to be copied, in memory of their own; and the *turn range*, what the turn of the loop has
+//! produced for this connection, which lies in the worker's [`Turn`]. A connection that keeps up
+//! never has a backlog: its frames of one turn leave in one write from the shared buffer, and
+//! between turns it owns no memory at all.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Write};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::turn::Turn;
+use crate::ws::header::EncodedHeader;
+
+/// Payloads from this size on are not copied to the turn's buffer but queued as they are.
+pub const LARGE_PAYLOAD_BYTES: usize = 32 * 1024;
+
+/// Chunks of copied bytes grow up to this size; a pending pong waits for the end of one at most.
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// Most pieces handed to one vectored write.
+const PIECES_MAX: usize = 32;
+
+/// The bytes waiting for one socket.
+#[derive(Debug, Default)]
+pub struct OutQueue {
+    backlog: Option<Box<Backlog>>,
+    turn_start: u32,
+    turn_end: u32,
+}
+
+/// Invariant: every chunk begins at a frame's boundary, except the first one, of which `sent`
+/// bytes are gone.
+#[derive(Debug, Default)]
+struct Backlog {
+    chunks: VecDeque<Chunk>,
+    /// Bytes of the first chunk that the socket has taken.
+    sent: usize,
+    /// The first chunk begins in the middle of a frame.
+    torn: bool,
+    /// Unsent bytes of all chunks.
+    bytes: usize,
+    /// A whole control frame that overtakes at the next boundary between chunks.
+    urgent: Vec<u8>,
+}
+
+/// Whole frames: a header and a payload, or any number of encoded frames in the body alone.
+#[derive(Debug)]
+struct Chunk {
+    header: Option<EncodedHeader>,
+    body: Body,
+}
+
+/// The bytes of a large payload, or of frames.
+#[derive(Debug)]
+pub enum Body {
+    /// Of this connection alone.
+    Owned(Vec<u8>),
+    /// The same for every receiver of a room's message.
+    Shared(Arc<[u8]>),
+}
+
+impl Body {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Owned(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl Chunk {
+    fn len(&self) -> usize {
+        self.header.map_or(0, |header| header.len()) + self.body.bytes().len()
+    }
+}
+
+/// What one attempt to write came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flushed {
+    /// Nothing waits any more.
+    Empty,
+    /// The socket takes no more for now.
+    Blocked,
+}
+
+impl OutQueue {
+    /// Bytes that wait.
+    pub fn len(&self) -> usize {
+        let backlog =
+            self.backlog.as_ref().map_or(0, |backlog| backlog.bytes + backlog.urgent.len());
+        backlog + (self.turn_end - self.turn_start) as usize
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.turn_start == self.turn_end && self.backlog.is_none()
+    }
+
+    /// Whether the socket has been found to take no more.
+    pub fn is_blocked(&self) -> bool {
+        self.backlog.is_some()
+    }
+
+    /// Queues a range of the turn: whole frames. Ranges that follow each other become one.
+    #[inline]
+    pub fn push(&mut self, turn: &Turn, range: Range<u32>) {
+        if self.turn_end == range.start && self.turn_start != self.turn_end {
+            self.turn_end = range.end;
+            return;
+        }
+        self.spill(turn);
+        (self.turn_start, self.turn_end) = (range.start, range.end);
+    }
+
+    /// Queues a frame that is not copied.
+    pub fn push_large(&mut self, turn: &Turn, header: Option<EncodedHeader>, body: Body) {
+        self.spill(turn);
+        let backlog = self.backlog.get_or_insert_default();
+        let chunk = Chunk { header, body };
+        backlog.bytes += chunk.len();
+        backlog.chunks.push_back(chunk);
+    }
+
+    /// Queues a control frame ahead of the backlog's data frames, in place of one that is still
+    /// waiting there.
+    pub fn replace_urgent(&mut self, frame: &[u8]) {
+        let backlog = self.backlog.get_or_insert_default();
+        backlog.urgent.clear();
+        backlog.urgent.extend_from_slice(frame);
+    }
+
+    /// Copies the turn's range to the backlog, so that the turn's buffer can be cleared.
+    pub fn spill(&mut self, turn: &Turn) {
+        let range = self.turn_start..self.turn_end;
+        if range.is_empty() {
+            return;
+        }
+        self.turn_start = self.turn_end;
+        self.backlog.get_or_insert_default().append(turn.slice(range));
+    }
+
+    /// Gives up everything that waits.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Writes what the socket takes. Afterwards nothing of it lies in the turn's buffer.
+    ///
+    /// # Errors
+    /// Those of the socket, except `WouldBlock` and `Interrupted`.
+    pub fn flush(&mut self, turn: &Turn, socket: &mut impl Write) -> io::Result<Flushed> {
+        if self.backlog.is_none() {
+            return self.flush_turn(turn, socket);
+        }
+        self.spill(turn);
+        let flushed = self.flush_backlog(socket)?;
+        if flushed == Flushed::Empty {
+            self.backlog = None;
+        }
+        Ok(flushed)
+    }
+
+    /// The common case: one write straight from the turn's buffer.
+    fn flush_turn(&mut self, turn: &Turn, socket: &mut impl Write) -> io::Result<Flushed> {
+        let mut bytes = turn.slice(self.turn_start..self.turn_end);
+        let whole = bytes.len();
+        self.turn_start = self.turn_end;
+        while !bytes.is_empty() {
+            match socket.write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(len) => bytes = &bytes[len..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let backlog = self.backlog.get_or_insert_default();
+                    backlog.torn = bytes.len() < whole;
+                    backlog.append(bytes);
+                    return Ok(Flushed::Blocked);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Flushed::Empty)
+    }
+
+    fn flush_backlog(&mut self, socket: &mut impl Write) -> io::Result<Flushed> {
+        let Some(backlog) = &mut self.backlog else {
+            return Ok(Flushed::Empty);
+        };
+        loop {
+            backlog.settle_urgent();
+            let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+            let count = backlog.gather(&mut pieces);
+            if count == 0 {
+                return Ok(Flushed::Empty);
+            }
+            match socket.write_vectored(&pieces[..count]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(len) => backlog.advance(len),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Flushed::Blocked);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Backlog {
+    /// Appends encoded frames, to the last chunk as long as that stays small.
+    fn append(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len();
+        if let Some(Chunk { header: None, body: Body::Owned(last) }) = self.chunks.back_mut()
+            && last.len() + bytes.len() <= CHUNK_BYTES
+        {
+            last.extend_from_slice(bytes);
+            return;
+        }
+        let body = Body::Owned(bytes.to_vec());
+        self.chunks.push_back(Chunk { header: None, body });
+    }
+
+    /// At a boundary between frames the urgent frame goes to the front.
+    fn settle_urgent(&mut self) {
+        if !self.urgent.is_empty() && self.sent == 0 && !self.torn {
+            let frame = std::mem::take(&mut self.urgent);
+            self.bytes += frame.len();
+            self.chunks.push_front(Chunk { header: None, body: Body::Owned(frame) });
+        }
+    }
+
+    /// Collects what is to be written next, up to where an urgent frame has to go.
+    fn gather<'s>(&'s self, pieces: &mut [IoSlice<'s>; PIECES_MAX]) -> usize {
+        let mut count = 0;
+        let mut skip = self.sent;
+        let chunks = if self.urgent.is_empty() { self.chunks.len() } else { 1 };
+        for chunk in self.chunks.iter().take(chunks) {
+            let header = chunk.header.as_deref().unwrap_or_default();
+            for part in [header, chunk.body.bytes()] {
+                let sent = skip.min(part.len());
+                skip -= sent;
+                if sent < part.len() {
+                    pieces[count] = IoSlice::new(&part[sent..]);
+                    count += 1;
+                }
+            }
+            if count + 2 > PIECES_MAX {
+                break;
+            }
+        }
+        count
+    }
+
+    fn advance(&mut self, written: usize) {
+        self.bytes -= written;
+        self.sent += written;
+        while let Some(first) = self.chunks.front() {
+            if self.sent < first.len() {
+                break;
+            }
+            self.sent -= first.len();
+            self.torn = false;
+            self.chunks.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

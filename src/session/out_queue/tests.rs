@@ -1,0 +1,143 @@
+use super::*;
+use crate::ws::Opcode;
+use crate::ws::header::Header;
+
+/// A socket that takes `room` bytes and then blocks.
+struct Socket {
+    room: usize,
+    taken: Vec<u8>,
+}
+
+impl Socket {
+    fn with_room(room: usize) -> Self {
+        Self { room, taken: vec![] }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.room == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let len = bytes.len().min(self.room);
+        self.room -= len;
+        self.taken.extend_from_slice(&bytes[..len]);
+        Ok(len)
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+        self.write(&bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn header(len: usize) -> EncodedHeader {
+    Header { fin: true, rsv1: false, opcode: Opcode::Binary, mask: None, len: len as u64 }.encode()
+}
+
+/// Queues small ranges, ranges with gaps between them and large frames; returns the bytes in order.
+fn fill(queue: &mut OutQueue, turn: &mut Turn) -> Vec<u8> {
+    let mut expected = vec![];
+    for round in 0..4_u8 {
+        for _ in 0..3 {
+            let range = turn.append_frame(Opcode::Binary, false, &[round; 20]);
+            expected.extend_from_slice(turn.slice(range.clone()));
+            queue.push(turn, range);
+        }
+        turn.append(b"for someone else");
+        let body: Arc<[u8]> = vec![round; 50].into();
+        expected.extend_from_slice(&header(body.len()));
+        expected.extend_from_slice(&body);
+        queue.push_large(turn, Some(header(body.len())), Body::Shared(body));
+        let range = turn.append_frame(Opcode::Text, false, b"behind it");
+        expected.extend_from_slice(turn.slice(range.clone()));
+        queue.push(turn, range);
+    }
+    expected
+}
+
+#[test]
+fn every_split_of_the_writes_gives_the_same_bytes() {
+    for step in 1..400 {
+        let mut turn = Turn::server();
+        let mut queue = OutQueue::default();
+        let expected = fill(&mut queue, &mut turn);
+        assert_eq!(queue.len(), expected.len());
+        let mut socket = Socket::with_room(0);
+        loop {
+            let flushed = queue.flush(&turn, &mut socket).unwrap();
+            turn.clear();
+            assert_eq!(queue.len(), expected.len() - socket.taken.len());
+            if flushed == Flushed::Empty {
+                break;
+            }
+            socket.room = step;
+        }
+        assert!(queue.is_empty());
+        assert_eq!(socket.taken, expected, "{step} bytes a time");
+    }
+}
+
+#[test]
+fn frames_of_a_turn_are_one_range_and_need_no_memory() {
+    let mut turn = Turn::server();
+    let mut queue = OutQueue::default();
+    for _ in 0..16 {
+        let range = turn.append_frame(Opcode::Binary, false, &[1; 125]);
+        queue.push(&turn, range);
+    }
+    assert!(queue.backlog.is_none());
+    let mut socket = Socket::with_room(usize::MAX);
+    assert_eq!(queue.flush(&turn, &mut socket).unwrap(), Flushed::Empty);
+    assert_eq!(socket.taken.len(), 16 * 127);
+    assert!(queue.backlog.is_none() && queue.is_empty());
+}
+
+#[test]
+fn urgent_frames_overtake_at_frame_boundaries_only() {
+    for room in 0..=60 {
+        let mut turn = Turn::server();
+        let mut queue = OutQueue::default();
+        let range = turn.append_frame(Opcode::Binary, false, &[9; 20]);
+        queue.push(&turn, range);
+        for _ in 0..2 {
+            let body = Body::Owned(vec![1; 40]);
+            queue.push_large(&turn, Some(header(40)), body);
+        }
+        let mut socket = Socket::with_room(room);
+        assert_eq!(queue.flush(&turn, &mut socket).unwrap(), Flushed::Blocked);
+        queue.replace_urgent(b"old");
+        queue.replace_urgent(b"new");
+        socket.room = usize::MAX;
+        assert_eq!(queue.flush(&turn, &mut socket).unwrap(), Flushed::Empty);
+        let first = [&header(20)[..], &[9; 20]].concat();
+        let large = [&header(40)[..], &[1; 40]].concat();
+        let boundary = [0, 22, 64].into_iter().find(|&end| end >= room).unwrap();
+        let mut expected = [first, large.clone(), large].concat();
+        expected.splice(boundary..boundary, *b"new");
+        assert_eq!(socket.taken, expected, "blocked after {room}");
+        assert_eq!(queue.len(), 0);
+    }
+}
+
+#[test]
+fn a_broken_socket_is_an_error() {
+    struct Broken;
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut turn = Turn::server();
+    let mut queue = OutQueue::default();
+    fill(&mut queue, &mut turn);
+    let error = queue.flush(&turn, &mut Broken).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}

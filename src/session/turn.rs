@@ -1,0 +1,114 @@
+//! What one turn of a worker's loop produces for its sockets.
+
+use std::ops::Range;
+
+use crate::ws::deflate::{Deflater, Strength};
+use crate::ws::header::Header;
+use crate::ws::mask::{Mask, MaskKeys};
+use crate::ws::{Opcode, Role, encode};
+
+/// Bytes of the turn beyond which the worker flushes before it goes on. Small enough to stay in
+/// the second-level cache between being written and being sent.
+pub const TURN_BYTES_FLUSH: usize = 256 * 1024;
+
+/// The frames of one turn, one behind the other, and the tools to make them: one a worker.
+///
+/// Connections hold ranges of it only between two flushes; what a socket does not take is copied
+/// out (see [`OutQueue`](super::out_queue::OutQueue)), so that the buffer starts empty each time.
+#[derive(Debug)]
+pub struct Turn {
+    bytes: Vec<u8>,
+    deflater: Deflater,
+    /// Output of the deflater for the message at hand.
+    deflated: Vec<u8>,
+    /// The keys of our frames in the client role.
+    mask_keys: Option<MaskKeys>,
+}
+
+impl Turn {
+    /// For a server's worker.
+    pub fn server() -> Self {
+        Self {
+            bytes: Vec::new(),
+            deflater: Deflater::default(),
+            deflated: Vec::new(),
+            mask_keys: None,
+        }
+    }
+
+    /// For a client, with the seed of its masking keys from the system's random source.
+    pub fn client(mask_seed: [u8; 16]) -> Self {
+        Self { mask_keys: Some(MaskKeys::new(mask_seed)), ..Self::server() }
+    }
+
+    /// Our side of the connections.
+    pub fn role(&self) -> Role {
+        if self.mask_keys.is_some() { Role::Client } else { Role::Server }
+    }
+
+    /// The bytes of a range handed out since the last [`clear`](Self::clear).
+    pub fn slice(&self, range: Range<u32>) -> &[u8] {
+        &self.bytes[range.start as usize..range.end as usize]
+    }
+
+    /// Whether so much has come together that it should be flushed first.
+    pub fn is_full(&self) -> bool {
+        self.bytes.len() >= TURN_BYTES_FLUSH
+    }
+
+    /// Every range has been sent or copied out.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(2 * TURN_BYTES_FLUSH);
+    }
+
+    /// Appends bytes that are no frame (the answer to a handshake).
+    pub fn append(&mut self, bytes: &[u8]) -> Range<u32> {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
+        start..self.bytes.len() as u32
+    }
+
+    /// Appends a whole frame.
+    pub fn append_frame(&mut self, opcode: Opcode, rsv1: bool, payload: &[u8]) -> Range<u32> {
+        let start = self.bytes.len() as u32;
+        let header = self.header(opcode, rsv1, payload.len());
+        encode::frame(&mut self.bytes, header, payload);
+        start..self.bytes.len() as u32
+    }
+
+    /// Compresses a payload; `None` if it would not shrink.
+    pub fn deflate(&mut self, strength: Strength, payload: &[u8]) -> Option<&[u8]> {
+        let shrunk = self.deflater.deflate(strength, payload, &mut self.deflated);
+        shrunk.then_some(&self.deflated[..])
+    }
+
+    /// Compresses a payload and appends it as a whole frame; `None` if it would not shrink.
+    pub fn append_deflated(
+        &mut self,
+        opcode: Opcode,
+        strength: Strength,
+        payload: &[u8],
+    ) -> Option<Range<u32>> {
+        if !self.deflater.deflate(strength, payload, &mut self.deflated) {
+            return None;
+        }
+        let deflated = std::mem::take(&mut self.deflated);
+        let range = self.append_frame(opcode, true, &deflated);
+        self.deflated = deflated;
+        Some(range)
+    }
+
+    /// The header of a whole frame, with a fresh masking key in the client role.
+    pub fn header(&mut self, opcode: Opcode, rsv1: bool, len: usize) -> Header {
+        let mask = self.mask_keys.as_mut().map(MaskKeys::next_key);
+        Header { fin: true, rsv1, opcode, mask, len: len as u64 }
+    }
+
+    /// Masks a payload in place for a header made by [`header`](Self::header).
+    pub fn mask_payload(header: &Header, payload: &mut [u8]) {
+        if let Some(key) = header.mask {
+            Mask::new(key).apply(payload);
+        }
+    }
+}
