@@ -126,12 +126,9 @@ impl Hub {
         }
     }
 
-    /// The worker that orders a room: FNV-1a of its name, the same on every worker.
+    /// The worker that orders a room.
     pub fn home(&self, room: &str) -> WorkerIndex {
-        let hash = room.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        (hash % u64::from(self.workers)) as WorkerIndex
+        home(room, self.workers)
     }
 
     /// Makes a connection a member; being one already is fine. `window_bits` is what it can read
@@ -214,14 +211,22 @@ impl Hub {
         }
     }
 
-    /// Members here of a room by its name, and the smallest window among those that read
-    /// compressed messages.
-    pub fn local_members(&self, room: &str) -> (&[Member], Option<u8>) {
-        let Some(room) = self.room(room) else {
-            return (&[], None);
-        };
+    /// Which worker's hub this is.
+    pub fn worker(&self) -> WorkerIndex {
+        self.worker
+    }
+
+    /// Members here of a room.
+    pub fn members(&self, room: &str) -> &[Member] {
+        self.room(room).map_or(&[], |room| &room.members)
+    }
+
+    /// A room's shared name and the smallest window among its members here that read compressed
+    /// messages; `None` if it has no members here.
+    pub fn receivers(&self, room: &str) -> Option<(&Arc<str>, Option<u8>)> {
+        let room = self.room(room).filter(|room| !room.members.is_empty())?;
         let smallest = room.windows.iter().position(|&count| count > 0);
-        (&room.members, smallest.map(|slot| slot as u8 + 9))
+        Some((&room.name, smallest.map(|slot| slot as u8 + 9)))
     }
 
     /// The other workers that get a room's messages from here, its home.
@@ -335,6 +340,14 @@ impl Hub {
             self.remove_if_empty(index);
         }
     }
+}
+
+/// The worker, of so many, that orders a room: FNV-1a of its name, the same on every worker.
+pub fn home(room: &str, workers: WorkerIndex) -> WorkerIndex {
+    let hash = room.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    (hash % u64::from(workers)) as WorkerIndex
 }
 
 fn window_slot(bits: u8) -> usize {

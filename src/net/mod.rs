@@ -1,1 +1,15 @@
-//! (layer in progress)
+//! Layer 4: the event loop. The only code that meets mio and sockets.
+//!
+//! Threads share nothing but mailboxes: each worker has its own listeners (SO_REUSEPORT), its own
+//! connections and its own part of the hub.
+
+pub mod accounts;
+pub mod connection;
+pub mod core;
+pub mod gate;
+pub mod listener;
+pub mod mailbox;
+pub mod route;
+pub mod stop;
+pub mod stream;
+pub mod worker;

@@ -1,0 +1,228 @@
+//! How other threads reach a worker: a bounded queue and a waker.
+//!
+//! Two lanes, so that full mailboxes cannot hold each other up. *Deliveries* are ordered messages
+//! for members and orders from the main thread: a worker always takes them, for they end in its
+//! own sockets' queues. *Requests* may make a worker send mail itself, so it takes them only while
+//! its own mail gets through. What does not fit stays with the sender, which stops reading from
+//! its connections until it does.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mio::{Registry, Token, Waker};
+
+use crate::app::{Address, Command, Outgoing, Post, Undeliverable};
+use crate::base::slab::Key;
+use crate::hub::{self, Publication, WorkerIndex};
+use crate::net::stop::Stop;
+
+/// Most items in one lane of a mailbox. A turn of a busy worker makes some hundreds.
+const LANE_ITEMS_MAX: usize = 4_096;
+
+/// Payload bytes in one lane from which on it counts as full.
+const LANE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What a worker is sent.
+#[derive(Debug)]
+pub enum Mail {
+    /// From another worker's hub, or a room's message from any thread.
+    Hub(hub::Mail),
+    /// For one connection.
+    Command(Key, Command),
+    /// Stop.
+    Stop(Stop),
+}
+
+impl Mail {
+    fn is_delivery(&self) -> bool {
+        matches!(self, Self::Hub(hub::Mail::Deliver(_)) | Self::Stop(_))
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Hub(hub::Mail::Deliver(message) | hub::Mail::Publish(message)) => {
+                message.payload.len()
+            }
+            Self::Command(_, Command::Send(message)) => message.payload.len(),
+            _ => 0,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    items: VecDeque<Mail>,
+    bytes: usize,
+}
+
+impl Lane {
+    fn is_full(&self) -> bool {
+        self.items.len() >= LANE_ITEMS_MAX || self.bytes >= LANE_BYTES_MAX
+    }
+
+    fn push(&mut self, mail: Mail) {
+        self.bytes += mail.bytes();
+        self.items.push_back(mail);
+    }
+
+    fn take(&mut self) -> VecDeque<Mail> {
+        self.bytes = 0;
+        std::mem::take(&mut self.items)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Lanes {
+    deliveries: Lane,
+    requests: Lane,
+    /// Workers whose mail did not fit; they are woken when there is room again.
+    waiting: Vec<WorkerIndex>,
+    /// The worker has been woken and has not looked yet.
+    woken: bool,
+    /// The worker is gone.
+    closed: bool,
+}
+
+impl Lanes {
+    fn lane(&mut self, mail: &Mail) -> &mut Lane {
+        if mail.is_delivery() { &mut self.deliveries } else { &mut self.requests }
+    }
+}
+
+#[derive(Debug)]
+struct Mailbox {
+    lanes: Mutex<Lanes>,
+    waker: Waker,
+}
+
+impl Mailbox {
+    /// No code panics while it holds the lock, so a poisoned one is whole.
+    fn lock(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self, mut lanes: MutexGuard<'_, Lanes>) {
+        let asleep = !std::mem::replace(&mut lanes.woken, true);
+        drop(lanes);
+        if asleep && let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "cannot wake a worker");
+        }
+    }
+}
+
+/// The mailboxes of all workers.
+#[derive(Debug)]
+pub struct Mailboxes {
+    boxes: Vec<Mailbox>,
+}
+
+impl Mailboxes {
+    /// One for each worker's poll; `token` is what its waker's events carry.
+    ///
+    /// # Errors
+    /// No descriptors are left for the wakers.
+    pub fn new<'r>(
+        registries: impl Iterator<Item = &'r Registry>,
+        token: Token,
+    ) -> io::Result<Arc<Self>> {
+        let boxes = registries
+            .map(|registry| {
+                Ok(Mailbox { lanes: Mutex::default(), waker: Waker::new(registry, token)? })
+            })
+            .collect::<io::Result<_>>()?;
+        Ok(Arc::new(Self { boxes }))
+    }
+
+    /// Moves what fits of a worker's mail for another; what does not stays in `outbox`, and `from`
+    /// is woken when there is room.
+    pub fn post(&self, from: WorkerIndex, to: WorkerIndex, outbox: &mut VecDeque<Mail>) {
+        let mailbox = &self.boxes[usize::from(to)];
+        let mut lanes = mailbox.lock();
+        if lanes.closed {
+            outbox.clear();
+            return;
+        }
+        while let Some(mail) = outbox.pop_front() {
+            let lane = lanes.lane(&mail);
+            if lane.is_full() {
+                // Nothing may overtake it, not even in the other lane.
+                outbox.push_front(mail);
+                if !lanes.waiting.contains(&from) {
+                    lanes.waiting.push(from);
+                }
+                break;
+            }
+            lane.push(mail);
+        }
+        mailbox.wake(lanes);
+    }
+
+    /// Orders a worker to stop; never refused.
+    pub fn stop(&self, to: WorkerIndex, stop: Stop) {
+        let mailbox = &self.boxes[usize::from(to)];
+        let mut lanes = mailbox.lock();
+        lanes.deliveries.push(Mail::Stop(stop));
+        mailbox.wake(lanes);
+    }
+
+    /// What has arrived for a worker: deliveries, and requests unless they are to wait.
+    pub fn take(&self, worker: WorkerIndex, with_requests: bool) -> [VecDeque<Mail>; 2] {
+        let mut lanes = self.boxes[usize::from(worker)].lock();
+        lanes.woken = false;
+        let deliveries = lanes.deliveries.take();
+        let requests = if with_requests { lanes.requests.take() } else { VecDeque::new() };
+        let waiting = std::mem::take(&mut lanes.waiting);
+        drop(lanes);
+        for sender in waiting {
+            let mailbox = &self.boxes[usize::from(sender)];
+            mailbox.wake(mailbox.lock());
+        }
+        [deliveries, requests]
+    }
+
+    /// A worker ends: whatever is sent to it from now on is dropped.
+    pub fn close(&self, worker: WorkerIndex) {
+        let mut lanes = self.boxes[usize::from(worker)].lock();
+        lanes.closed = true;
+        lanes.deliveries.take();
+        lanes.requests.take();
+        let waiting = std::mem::take(&mut lanes.waiting);
+        drop(lanes);
+        for sender in waiting {
+            let mailbox = &self.boxes[usize::from(sender)];
+            mailbox.wake(mailbox.lock());
+        }
+    }
+
+    fn request(&self, to: WorkerIndex, mail: Mail) -> Result<(), Undeliverable> {
+        let mailbox = &self.boxes[usize::from(to)];
+        let mut lanes = mailbox.lock();
+        if lanes.closed {
+            return Err(Undeliverable::Stopped);
+        }
+        if lanes.requests.is_full() {
+            return Err(Undeliverable::Full);
+        }
+        lanes.requests.push(mail);
+        mailbox.wake(lanes);
+        Ok(())
+    }
+}
+
+impl Post for Mailboxes {
+    fn command(&self, to: Address, command: Command) -> Result<(), Undeliverable> {
+        self.request(to.worker, Mail::Command(to.key, command))
+    }
+
+    fn publish(&self, room: &str, message: Outgoing<'_>) -> Result<(), Undeliverable> {
+        let publication = Publication {
+            room: room.into(),
+            opcode: message.opcode,
+            payload: message.payload[..].into(),
+            except: None,
+        };
+        let home = hub::home(room, self.boxes.len() as WorkerIndex);
+        self.request(home, Mail::Hub(hub::Mail::Publish(publication)))
+    }
+}
