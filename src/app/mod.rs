@@ -1,1 +1,4 @@
 //! (layer in progress)
+
+pub mod middleware;
+pub mod request;

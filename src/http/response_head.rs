@@ -84,7 +84,8 @@ mod tests {
     #[test]
     fn status_lines() {
         use HeadError::*;
-        let cases: &[(&[u8], Result<(u16, &str), HeadError>)] = &[
+        type Case = (&'static [u8], Result<(u16, &'static str), HeadError>);
+        let cases: &[Case] = &[
             (
                 b"HTTP/1.1 101 Switching Protocols",
                 Ok((101, "Switching Protocols")),
