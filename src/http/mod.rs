@@ -17,4 +17,4 @@ pub use fields::{Fields, is_token};
 pub use head::{Head, check_partial, find_head_end};
 pub use response::{Refusal, Response};
 pub use response_head::ResponseHead;
-pub use target::{Authority, percent_decode, redact_target};
+pub use target::{Authority, check_target, percent_decode, redact_target};

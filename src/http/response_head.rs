@@ -76,3 +76,56 @@ impl fmt::Debug for ResponseHead<'_> {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_lines() {
+        use HeadError::*;
+        type Case = (&'static [u8], Result<(u16, &'static str), HeadError>);
+        let cases: &[Case] = &[
+            (
+                b"HTTP/1.1 101 Switching Protocols",
+                Ok((101, "Switching Protocols")),
+            ),
+            (b"HTTP/1.0 200 ", Ok((200, ""))),
+            (b"HTTP/1.1 404", Ok((404, ""))),
+            (b"HTTP/1.1 400 a\xc2\x9bb", Ok((400, "a b"))),
+            (b"HTTP/1.1 099 No", Err(BadStartLine)),
+            (b"HTTP/1.1 1000 No", Err(BadStartLine)),
+            (b"HTTP/1.1  101 No", Err(BadStartLine)),
+            (b"HTTP/1.1 101 \x1b[31m", Err(BadStartLine)),
+            (b"HTTP/1.1", Err(BadStartLine)),
+            (b"", Err(BadStartLine)),
+            (b"ICY 200 OK", Err(BadStartLine)),
+            (b"HTTP/2.0 200 OK", Err(VersionUnsupported)),
+        ];
+        for (line, expected) in cases {
+            let bytes = [line, &b"\r\nServer: x\r\n\r\n"[..]].concat();
+            let head = ResponseHead::parse(&bytes, &HeadLimits::default());
+            let result = head.map(|head| {
+                assert_eq!(head.fields().text("server"), Some("x"));
+                (head.status(), head.phrase())
+            });
+            let expected = expected.map(|(status, phrase)| (status, phrase.to_owned()));
+            assert_eq!(result, expected, "{:?}", line.escape_ascii().to_string());
+        }
+    }
+
+    #[test]
+    fn limits_hold() {
+        let limits = HeadLimits {
+            head_bytes_max: 40,
+            headers_max: 1,
+            ..HeadLimits::default()
+        };
+        let parse = |bytes: &[u8]| ResponseHead::parse(bytes, &limits).map(|_| ());
+        assert_eq!(parse(b"HTTP/1.1 101 x\r\nA: b\r\n\r\n"), Ok(()));
+        let many = b"HTTP/1.1 101 x\r\nA: b\r\nA: b\r\n\r\n";
+        assert_eq!(parse(many), Err(HeadError::TooManyHeaders));
+        let large = b"HTTP/1.1 101 x\r\nA: bbbbbbbbbbbbbbbbbbbb\r\n\r\n";
+        assert_eq!(parse(large), Err(HeadError::HeadTooLarge));
+    }
+}

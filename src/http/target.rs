@@ -56,6 +56,17 @@ impl<'a> Target<'a> {
     }
 }
 
+/// Checks an origin-form target (`/path?query`), as a client is about to send it.
+///
+/// # Errors
+/// [`HeadError::BadTarget`] or [`HeadError::BadPercentEncoding`].
+pub fn check_target(target: &str) -> Result<(), HeadError> {
+    match target.starts_with('/') {
+        true => check_bytes(target),
+        false => Err(HeadError::BadTarget),
+    }
+}
+
 /// What a target may hold: the characters of RFC 3986, whole percent-triplets, and those that the
 /// URL standard of the browsers leaves as they are although RFC 3986 would encode them.
 fn check_bytes(raw: &str) -> Result<(), HeadError> {

@@ -151,7 +151,8 @@ fn header_lines() {
 #[test]
 fn hosts() {
     use HeadError::*;
-    let cases: &[(&[u8], Result<Option<&str>, HeadError>)] = &[
+    type Case = (&'static [u8], Result<Option<&'static str>, HeadError>);
+    let cases: &[Case] = &[
         (b"Host: example.org\r\n", Ok(Some("example.org"))),
         (b"Host: 127.0.0.1:80\r\n", Ok(Some("127.0.0.1:80"))),
         (b"Host: [::1]:80\r\n", Ok(Some("[::1]:80"))),

@@ -295,3 +295,44 @@ fn an_offer_shows_no_token() {
     });
     assert!(shown.starts_with("Offer") && !shown.contains("hush"), "{shown}");
 }
+
+/// Whatever byte stands wherever, a head is answered and nothing panics; what is accepted has kept
+/// everything that makes a handshake.
+#[test]
+fn any_byte_anywhere_gets_an_answer() {
+    let limits = HeadLimits::default();
+    let policy = Policy {
+        subprotocols: &["a".to_owned()],
+        deflate: Some(DeflatePolicy::default()),
+    };
+    let valid = request(&[
+        "+Sec-WebSocket-Protocol: a",
+        "+Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=\"10\"",
+    ]);
+    let mut accepted = 0;
+    for at in 0..valid.len() {
+        for byte in 0..=255 {
+            let mut bytes = valid.clone().into_bytes();
+            bytes[at] = byte;
+            let end = crate::http::find_head_end(&bytes, 0).unwrap_or(bytes.len());
+            let Ok(head) = Head::parse(&bytes[..end], &limits) else {
+                continue;
+            };
+            assert_eq!(
+                end,
+                bytes.len(),
+                "only the last blank line ends a valid head"
+            );
+            let Ok(offer) = check(&head) else {
+                continue;
+            };
+            assert_eq!(head.method(), "GET");
+            assert!(offer.agree(&policy).response().ends_with(b"\r\n\r\n"));
+            accepted += 1;
+        }
+    }
+    assert!(
+        accepted > valid.len(),
+        "the unchanged head alone is accepted that often"
+    );
+}

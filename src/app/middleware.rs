@@ -1,0 +1,334 @@
+//! What may refuse a handshake before an app hears of it: a chain per route.
+//!
+//! Each worker has its own chain; what the workers must share (how many connections an address has)
+//! is behind an `Arc` in the middleware. Built in are [`OriginPolicy`], [`ConnectionsPerIp`] and
+//! [`BearerTokens`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::request::{Peer, Request};
+use crate::http::Authority;
+pub use crate::http::Refusal;
+
+/// One gate that a handshake must pass.
+pub trait Middleware: Send {
+    /// Lets a request pass, or refuses it with a status.
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    fn check(&mut self, request: &Request<'_>) -> Result<(), Refusal>;
+
+    /// A connection that passed has ended (or was refused further on). Called exactly once for each
+    /// that passed.
+    fn release(&mut self, _peer: &Peer) {}
+}
+
+/// The gates of one route, in order.
+///
+/// A gate may be user code: if it panics the request is refused with 500, and the worker lives on.
+#[derive(Default)]
+pub struct Chain {
+    gates: Vec<Box<dyn Middleware>>,
+}
+
+impl Chain {
+    /// A chain of these gates.
+    pub fn new(gates: Vec<Box<dyn Middleware>>) -> Self {
+        Self { gates }
+    }
+
+    /// Asks every gate, up to the first that refuses; those before it are released again.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub fn check(&mut self, request: &Request<'_>) -> Result<(), Refusal> {
+        for at in 0..self.gates.len() {
+            let gate = &mut self.gates[at];
+            let verdict = catch_unwind(AssertUnwindSafe(|| gate.check(request)));
+            let panicked = |_| Err(Refusal::new(500, "an internal error"));
+            if let Err(refusal) = verdict.unwrap_or_else(panicked) {
+                release(&mut self.gates[..at], request.peer());
+                return Err(refusal);
+            }
+        }
+        Ok(())
+    }
+
+    /// A connection that passed the chain has ended.
+    pub fn release(&mut self, peer: &Peer) {
+        release(&mut self.gates, peer);
+    }
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Chain of {} gates", self.gates.len())
+    }
+}
+
+/// In the opposite order of passing. A gate that panics does not keep the others from their release;
+/// the panic hook has reported it, and there is nobody left to tell.
+fn release(gates: &mut [Box<dyn Middleware>], peer: &Peer) {
+    for gate in gates.iter_mut().rev() {
+        let _ = catch_unwind(AssertUnwindSafe(|| gate.release(peer)));
+    }
+}
+
+/// From which web pages a browser may connect (RFC 6455 §10.2, RFC 6454).
+///
+/// A request without Origin comes from no browser and passes. Pages of the host that the request is
+/// for pass, whatever the configured list says. `null` (a sandboxed frame, a local file) never
+/// passes, not even with `*`.
+#[derive(Debug, Clone, Default)]
+pub struct OriginPolicy {
+    any: bool,
+    listed: Vec<String>,
+}
+
+impl OriginPolicy {
+    /// Allows these beside the same host: `scheme://host[:port]` each, or `*` for every origin.
+    ///
+    /// # Errors
+    /// The entry that is no origin, with what is wrong about it.
+    pub fn new(origins: &[String]) -> Result<Self, String> {
+        let mut policy = Self::default();
+        for origin in origins {
+            if origin == "*" {
+                policy.any = true;
+            } else if Origin::parse(origin).is_some() {
+                policy.listed.push(origin.clone());
+            } else {
+                return Err(format!(
+                    "{origin:?} is no origin: write scheme://host or scheme://host:port, or *"
+                ));
+            }
+        }
+        Ok(policy)
+    }
+
+    fn allows(&self, origin: &[u8], host: Option<&str>) -> bool {
+        let Some(origin) = std::str::from_utf8(origin).ok().and_then(Origin::parse) else {
+            return false;
+        };
+        let host = host.and_then(Authority::parse);
+        // A proxy may have ended the TLS of the page's scheme, so that scheme's port is the default
+        // of Host as well.
+        let same_host =
+            host.is_some_and(|host| host.same_as(&origin.authority, origin.default_port()));
+        let listed = |listed: &String| Origin::parse(listed).is_some_and(|it| it.same_as(&origin));
+        self.any || same_host || self.listed.iter().any(listed)
+    }
+}
+
+impl Middleware for OriginPolicy {
+    fn check(&mut self, request: &Request<'_>) -> Result<(), Refusal> {
+        let mut origins = request.head().headers("origin");
+        let allowed = match (origins.next(), origins.next()) {
+            (None, _) => true,
+            (Some(origin), None) => self.allows(origin, request.host()),
+            (Some(_), Some(_)) => false,
+        };
+        match allowed {
+            true => Ok(()),
+            false => Err(Refusal::new(
+                403,
+                "pages of this origin may not connect here",
+            )),
+        }
+    }
+}
+
+/// `scheme://host[:port]` (RFC 6454 §6.2).
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    scheme: &'a str,
+    authority: Authority<'a>,
+}
+
+impl<'a> Origin<'a> {
+    /// `None` for `null` and all else that names no place.
+    fn parse(text: &'a str) -> Option<Self> {
+        let (scheme, authority) = text.split_once("://")?;
+        let mut bytes = scheme.bytes();
+        let valid = bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic())
+            && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+        let authority = Authority::parse(authority)?;
+        valid.then_some(Self { scheme, authority })
+    }
+
+    /// 0 for schemes that have none: it stands for "no port" on both sides.
+    fn default_port(&self) -> u16 {
+        let is = |scheme: &str| self.scheme.eq_ignore_ascii_case(scheme);
+        match () {
+            () if is("http") || is("ws") => 80,
+            () if is("https") || is("wss") => 443,
+            () => 0,
+        }
+    }
+
+    fn same_as(&self, other: &Self) -> bool {
+        self.scheme.eq_ignore_ascii_case(other.scheme)
+            && self
+                .authority
+                .same_as(&other.authority, self.default_port())
+    }
+}
+
+/// How many parts the counts are split into, so that workers rarely wait for each other.
+const SHARDS: usize = 16;
+
+/// How many connections each address has, over all workers.
+///
+/// IPv6 is counted per /64, which is the smallest net that one customer gets. Trees and not hash
+/// maps: the keys are a peer's choice, and this layer has no randomness to seed a hash with.
+#[derive(Debug, Default)]
+pub struct IpCounts {
+    shards: [Mutex<BTreeMap<Ipv6Addr, u32>>; SHARDS],
+}
+
+impl IpCounts {
+    /// How many connections count for this address now.
+    pub fn count(&self, addr: IpAddr) -> u32 {
+        let net = net_of(addr);
+        self.shard(net).get(&net).copied().unwrap_or(0)
+    }
+
+    fn enter(&self, net: Ipv6Addr, max: u32) -> bool {
+        let mut shard = self.shard(net);
+        match shard.get_mut(&net) {
+            Some(count) if *count >= max => false,
+            Some(count) => {
+                *count += 1;
+                true
+            }
+            None if max == 0 => false,
+            None => {
+                shard.insert(net, 1);
+                true
+            }
+        }
+    }
+
+    fn leave(&self, net: Ipv6Addr) {
+        let mut shard = self.shard(net);
+        match shard.get_mut(&net) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                shard.remove(&net);
+            }
+        }
+    }
+
+    fn shard(&self, net: Ipv6Addr) -> MutexGuard<'_, BTreeMap<Ipv6Addr, u32>> {
+        let mixed = net.octets().iter().fold(0_usize, |mixed, &octet| {
+            mixed.wrapping_mul(31).wrapping_add(usize::from(octet))
+        });
+        // Whoever panicked while holding it changed at most one number.
+        self.shards[mixed % SHARDS]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one customer has: an IPv4 address, or an IPv6 net of 64 bits. IPv4 is kept as mapped.
+fn net_of(addr: IpAddr) -> Ipv6Addr {
+    match addr.to_canonical() {
+        IpAddr::V4(v4) => Ipv4Addr::to_ipv6_mapped(&v4),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64),
+    }
+}
+
+/// At most so many connections an address. Peers without one (Unix sockets) pass.
+#[derive(Debug, Clone)]
+pub struct ConnectionsPerIp {
+    counts: Arc<IpCounts>,
+    max: u32,
+}
+
+impl ConnectionsPerIp {
+    /// At most `max` connections an address; `counts` is shared by the workers.
+    pub fn new(counts: Arc<IpCounts>, max: u32) -> Self {
+        Self { counts, max }
+    }
+}
+
+impl Middleware for ConnectionsPerIp {
+    fn check(&mut self, request: &Request<'_>) -> Result<(), Refusal> {
+        match request.peer().addr {
+            Some(addr) if !self.counts.enter(net_of(addr), self.max) => {
+                Err(Refusal::new(429, "too many connections from this address"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn release(&mut self, peer: &Peer) {
+        if let Some(addr) = peer.addr {
+            self.counts.leave(net_of(addr));
+        }
+    }
+}
+
+/// Only who presents one of these tokens may connect; see [`Request::bearer_tokens`].
+#[derive(Clone)]
+pub struct BearerTokens {
+    tokens: Vec<String>,
+}
+
+impl BearerTokens {
+    /// Accepts these tokens.
+    ///
+    /// # Errors
+    /// If there is none, or one is empty or holds anything but visible ASCII; without saying which.
+    pub fn new(tokens: Vec<String>) -> Result<Self, &'static str> {
+        let valid =
+            |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        match tokens.is_empty() || !tokens.iter().all(valid) {
+            true => Err("tokens must be a list of non-empty strings of visible ASCII"),
+            false => Ok(Self { tokens }),
+        }
+    }
+}
+
+impl Middleware for BearerTokens {
+    fn check(&mut self, request: &Request<'_>) -> Result<(), Refusal> {
+        let presented = request.bearer_tokens();
+        let known = presented.iter().fold(false, |known, presented| {
+            let equals = |known, token: &String| known | equals(presented, token);
+            self.tokens.iter().fold(known, equals)
+        });
+        let challenge = match (known, presented.is_empty()) {
+            (true, _) => return Ok(()),
+            // RFC 6750 §3.1: no error code for who presented nothing.
+            (false, true) => "Bearer",
+            (false, false) => "Bearer error=\"invalid_token\"",
+        };
+        let refusal = Refusal::new(401, "a valid bearer token is needed");
+        Err(refusal.with_header("WWW-Authenticate", challenge))
+    }
+}
+
+/// No token, not even its length.
+impl fmt::Debug for BearerTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BearerTokens({} redacted)", self.tokens.len())
+    }
+}
+
+/// Equality in a time that depends on the presented text's length only, so that no answer tells how
+/// much of a guess was right. `secret` is not empty.
+fn equals(presented: &str, secret: &str) -> bool {
+    let mut difference = presented.len() ^ secret.len();
+    for (one, two) in presented.bytes().zip(secret.bytes().cycle()) {
+        difference = black_box(difference | usize::from(one ^ two));
+    }
+    difference == 0
+}
+
+#[cfg(test)]
+mod tests;
