@@ -38,13 +38,12 @@ impl App for Rooms {
     type State = Member;
 
     fn handshake(&mut self, request: &Request<'_>, _: &Handle) -> Decision<Member> {
-        let to_self = match request.query("self") {
-            Ok(None) => false,
-            Ok(Some(value)) if value == "0" => false,
-            Ok(Some(value)) if value == "1" => true,
-            _ => return Decision::Refuse(Refusal::new(400, "self is neither 0 nor 1")),
+        let to_self = match request.query("self").as_deref() {
+            None | Some("0") => false,
+            Some("1") => true,
+            Some(_) => return Decision::Refuse(Refusal::new(400, "self is neither 0 nor 1")),
         };
-        let Some(room) = request.param("name").filter(|name| name.len() <= ROOM_NAME_BYTES_MAX) else {
+        let Some(room) = request.param().filter(|name| name.len() <= ROOM_NAME_BYTES_MAX) else {
             return Decision::Refuse(Refusal::new(414, "the room's name is over 255 bytes"));
         };
         Decision::Accept(Member { room: room.into(), to_self })

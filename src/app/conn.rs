@@ -201,28 +201,54 @@ pub fn publish(
 ) {
     let Outgoing { opcode, payload } = message;
     let home = hub.home(room);
-    let publication = || Publication {
-        room: room.into(),
-        opcode: *opcode,
-        payload: payload[..].into(),
-        except: except.map(|address| (address.worker, address.key)),
-    };
-    if home != hub.worker() {
-        intents.mail.push((home, Mail::Publish(publication())));
-        return;
-    }
-    let subscribers = hub.subscribers(room);
-    if !subscribers.is_empty() {
-        let publication = publication();
-        for &worker in subscribers {
-            intents.mail.push((worker, Mail::Deliver(publication.clone())));
+    let at_home = home == hub.worker();
+    if !at_home || !hub.subscribers(room).is_empty() {
+        let publication = Publication {
+            room: room.into(),
+            opcode: *opcode,
+            payload: payload[..].into(),
+            except: except.map(|address| (address.worker, address.key)),
+        };
+        if !at_home {
+            intents.mail.push((home, Mail::Publish(publication)));
+            return;
         }
+        send_to_subscribers(hub, intents, &publication);
     }
     deliver(hub, intents, env, room, *opcode, payload, except);
 }
 
+/// At a room's home: puts a message from elsewhere in order.
+pub fn publish_ordered(
+    hub: &Hub,
+    intents: &mut Intents,
+    env: &mut Env<'_>,
+    publication: &Publication,
+) {
+    send_to_subscribers(hub, intents, publication);
+    deliver_ordered(hub, intents, env, publication);
+}
+
+/// Gives a message that its room's home has put in order to the members here.
+pub fn deliver_ordered(
+    hub: &Hub,
+    intents: &mut Intents,
+    env: &mut Env<'_>,
+    publication: &Publication,
+) {
+    let Publication { room, opcode, payload, except } = publication;
+    let except = except.map(|(worker, key)| Address { worker, key });
+    deliver(hub, intents, env, room, *opcode, payload, except);
+}
+
+fn send_to_subscribers(hub: &Hub, intents: &mut Intents, publication: &Publication) {
+    for &worker in hub.subscribers(&publication.room) {
+        intents.mail.push((worker, Mail::Deliver(publication.clone())));
+    }
+}
+
 /// Encodes an ordered message for the members here.
-pub fn deliver(
+fn deliver(
     hub: &Hub,
     intents: &mut Intents,
     env: &mut Env<'_>,

@@ -1,0 +1,61 @@
+//! One connection of a worker: its socket, its session, and what its app and its room keep.
+
+use crate::app::Peer;
+use crate::app::erased::AnyState;
+use crate::base::DeflateParams;
+use crate::base::id::ConnectionId;
+use crate::base::tick::Tick;
+use crate::hub::Memberships;
+use crate::net::stream::Stream;
+use crate::session::Session;
+
+/// Index of a route in the worker's list; [`NO_ROUTE`] until the request has found one.
+pub type RouteIndex = u16;
+
+/// The route of connections that have none (yet): no app, the default limits.
+pub const NO_ROUTE: RouteIndex = 0;
+
+/// One connection.
+pub struct Connection {
+    /// The protocol's state.
+    pub session: Session,
+    /// The socket.
+    pub stream: Stream,
+    /// Unique over the life of the server.
+    pub id: ConnectionId,
+    /// Who is on the other side.
+    pub peer: Peer,
+    /// The decoded path of the request.
+    pub path: Box<str>,
+    /// Index in the route's subprotocols of the one agreed on.
+    pub subprotocol: Option<u8>,
+    /// Where it was routed to.
+    pub route: RouteIndex,
+    /// It counts as passed through its route's middleware, which is to be told when it ends.
+    pub passed: bool,
+    /// The app's state, from its decision until it has been told of the end.
+    pub state: Option<AnyState>,
+    /// The handshake's answer while the app has not decided.
+    pub pending: Option<Box<Pending>>,
+    /// The rooms it is in.
+    pub memberships: Memberships,
+    /// The deadline its live entry in the timer wheel is for; others are stale.
+    pub armed: Tick,
+    /// In the list of connections to be flushed.
+    pub dirty: bool,
+    /// In the list of connections to be driven though no event tells so.
+    pub ready: bool,
+    /// The socket may have bytes that no event will announce again.
+    pub unread: bool,
+    /// epoll has reported the end of the peer's stream: read up to it.
+    pub hung_up: bool,
+}
+
+/// An agreement that the app has not confirmed.
+#[derive(Debug)]
+pub struct Pending {
+    /// The 101 response.
+    pub answer: Vec<u8>,
+    /// The extension, if it was agreed on.
+    pub deflate: Option<DeflateParams>,
+}

@@ -1,0 +1,301 @@
+//! What a worker does with one connection at a time: bytes in, app, answers out.
+//!
+//! Everything here borrows one connection and the worker's tools, but neither the other
+//! connections nor epoll; what concerns others is left as [`Intents`].
+
+use std::sync::Arc;
+
+use crate::app::conn::{Intents, PostBox};
+use crate::app::erased::{AnyApp, AnyState, Panicked};
+use crate::app::{Address, Command, Conn, Outgoing, Refusal};
+use crate::base::id::ConnectionIds;
+use crate::base::limits::HeadLimits;
+use crate::base::slab::Key;
+use crate::base::tick::Tick;
+use crate::hub::{Hub, WorkerIndex};
+use crate::net::connection::{Connection, NO_ROUTE, Pending};
+use crate::net::gate::{Gate, Verdict};
+use crate::net::route::{Route, Target};
+use crate::session::turn::Turn;
+use crate::session::{Closed, Env, Event};
+use crate::ws::deflate::Inflater;
+use crate::ws::{CloseCode, CloseFrame, Input, Message};
+
+/// Why feeding stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fed {
+    /// What could be decoded has been.
+    All,
+    /// There is work for other connections first; feed on after it.
+    Intents,
+}
+
+/// A worker's tools and routes.
+pub struct Core {
+    /// Which worker this is.
+    pub worker: WorkerIndex,
+    /// What this turn produces.
+    pub turn: Turn,
+    /// The worker's part of all rooms.
+    pub hub: Hub,
+    /// What callbacks have left to do.
+    pub intents: Intents,
+    /// The routes; the first one is for connections without one.
+    pub routes: Vec<Route>,
+    /// What a request head may cost.
+    pub head_limits: HeadLimits,
+    /// Who is let in.
+    pub gate: Gate,
+    /// Ids for new connections.
+    pub ids: Arc<ConnectionIds>,
+    /// The way to the mailboxes, for handles.
+    pub post: PostBox,
+    /// The time of this turn.
+    pub now: Tick,
+    /// The server stops: handshakes are refused.
+    pub stopping: bool,
+}
+
+impl Core {
+    /// Decodes what `input` has and acts on it. What is left in `input` after [`Fed::All`] is to
+    /// be parked.
+    pub fn feed(
+        &mut self,
+        conn: &mut Connection,
+        key: Key,
+        input: &mut Input<'_>,
+        inflater: &mut Inflater,
+    ) -> Fed {
+        while conn.session.is_handshaking() {
+            match conn.session.receive_head(input, &self.head_limits, self.now) {
+                Some(event) => self.on_event(conn, key, event),
+                None => return Fed::All,
+            }
+        }
+        loop {
+            let route = &self.routes[usize::from(conn.route)];
+            let mut env = Env {
+                turn: &mut self.turn,
+                limits: &route.limits,
+                compression: &route.compression,
+                now: self.now,
+            };
+            match conn.session.receive(input, &mut env, inflater) {
+                Some(event) => self.on_event(conn, key, event),
+                None => return Fed::All,
+            }
+            if !self.intents.deliveries.is_empty() {
+                return Fed::Intents;
+            }
+        }
+    }
+
+    /// Acts on what a session has to tell.
+    #[inline]
+    pub fn on_event(&mut self, conn: &mut Connection, key: Key, event: Event<'_>) {
+        match event {
+            Event::Message(message) => self.on_message(conn, key, message),
+            Event::Ping(_) | Event::Pong(_) => {}
+            Event::Closed(closed) => self.on_closed(conn, key, &closed),
+            Event::Head(head) => self.on_head(conn, key, &head),
+            Event::BadHead(error) => self.refuse(conn, &error.into()),
+            Event::Overdue { head_complete: false } => {
+                self.refuse(conn, &Refusal::new(408, "the request head took too long"));
+            }
+            Event::Overdue { head_complete: true } => {
+                self.refuse(conn, &Refusal::new(503, "the handshake was not decided in time"));
+            }
+        }
+    }
+
+    fn on_head(&mut self, conn: &mut Connection, key: Key, head: &[u8]) {
+        let handle_at = Address { worker: self.worker, key };
+        let verdict = self.gate.decide(
+            &mut self.routes,
+            head,
+            &self.head_limits,
+            conn,
+            handle_at,
+            &self.post,
+            self.stopping,
+        );
+        match verdict {
+            Verdict::Respond(response) => {
+                let mut env = env(&mut self.turn, &self.routes[NO_ROUTE as usize], self.now);
+                conn.session.refuse(&response.to_bytes(), &mut env);
+            }
+            Verdict::Refuse(refusal) => self.refuse(conn, &refusal),
+            Verdict::Accept(pending) => {
+                conn.pending = Some(pending);
+                self.accept(conn, key);
+            }
+            Verdict::Later(pending) => {
+                tracing::debug!(connection = %conn.id, "handshake waits for the app");
+                conn.pending = Some(pending);
+            }
+        }
+    }
+
+    /// Accepts the handshake that is pending; nothing if none is.
+    fn accept(&mut self, conn: &mut Connection, key: Key) {
+        let Some(pending) = conn.pending.take() else {
+            return;
+        };
+        let Pending { answer, deflate } = *pending;
+        let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
+        conn.session.accept(&answer, deflate, &mut env);
+        tracing::debug!(
+            connection = %conn.id, peer = %conn.peer, path = &*conn.path, deflate = deflate.is_some(),
+            "open"
+        );
+        self.with_app(conn, key, |app, cx, state| app.open(cx, state));
+    }
+
+    /// Refuses a handshake.
+    pub fn refuse(&mut self, conn: &mut Connection, refusal: &Refusal) {
+        tracing::debug!(
+            connection = %conn.id, peer = %conn.peer, status = refusal.status, reason = &*refusal.reason,
+            "handshake refused"
+        );
+        conn.pending = None;
+        conn.state = None;
+        let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
+        conn.session.refuse(&refusal.to_response().to_bytes(), &mut env);
+    }
+
+    #[inline]
+    fn on_message(&mut self, conn: &mut Connection, key: Key, message: Message<'_>) {
+        self.with_app(conn, key, |app, cx, state| app.message(cx, state, message));
+    }
+
+    /// An open connection is over: the app is told, its rooms are left.
+    fn on_closed(&mut self, conn: &mut Connection, key: Key, closed: &Closed) {
+        tracing::debug!(
+            connection = %conn.id, by = ?closed.by, code = closed.code.map(|code| code.0),
+            reason = closed.reason, "closed"
+        );
+        let Some(mut state) = conn.state.take() else {
+            return;
+        };
+        // Out of its rooms first: what the app says to them in `close` is for the others.
+        let window = conn.session.deflate_window(self.turn.role());
+        let mail = &mut self.intents.mail;
+        self.hub.leave_all(&mut conn.memberships, window, &mut |to, item| mail.push((to, item)));
+        let (app, mut cx) = self.parts(conn, key);
+        if let Some(app) = app
+            && app.close(&mut cx, &mut state, closed).is_err()
+        {
+            tracing::error!(connection = %conn.id, "the app panicked in close");
+        }
+    }
+
+    /// The connection is about to be dropped, whatever its state.
+    pub fn on_dropped(&mut self, conn: &mut Connection, key: Key) {
+        if let Some(event) = conn.session.lost() {
+            self.on_event(conn, key, event);
+        }
+        if conn.passed {
+            self.routes[usize::from(conn.route)].chain.release(&conn.peer);
+            conn.passed = false;
+        }
+    }
+
+    /// Carries out what a handle has asked for.
+    pub fn on_command(&mut self, conn: &mut Connection, key: Key, command: Command) {
+        let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
+        match command {
+            Command::Send(Outgoing { opcode, payload }) => {
+                conn.session.send(opcode, payload, &mut env);
+            }
+            Command::Close(frame) => conn.session.close(frame, &mut env),
+            Command::Accept => self.accept(conn, key),
+            Command::Refuse(refusal) => {
+                if conn.pending.is_some() {
+                    self.refuse(conn, &refusal);
+                }
+            }
+        }
+    }
+
+    /// Closes a connection with the close handshake.
+    pub fn close(&mut self, conn: &mut Connection, frame: CloseFrame) {
+        let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
+        conn.session.close(frame, &mut env);
+    }
+
+    /// Ends a connection at once: it broke a rule, or is in the way.
+    pub fn fail(&mut self, conn: &mut Connection, key: Key, frame: CloseFrame) {
+        let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
+        let event = conn.session.fail_with(frame, &mut env);
+        self.on_event(conn, key, event);
+    }
+
+    /// Does what has become due.
+    pub fn on_deadline(&mut self, conn: &mut Connection, key: Key) {
+        let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
+        if let Some(event) = conn.session.on_deadline(&mut env) {
+            self.on_event(conn, key, event);
+        }
+    }
+
+    /// Runs a callback; one that panics ends its connection with 1011.
+    #[inline]
+    fn with_app(
+        &mut self,
+        conn: &mut Connection,
+        key: Key,
+        callback: impl FnOnce(&mut dyn AnyApp, &mut Conn<'_>, &mut AnyState) -> Result<(), Panicked>,
+    ) {
+        let Some(mut state) = conn.state.take() else {
+            return;
+        };
+        let (app, mut cx) = self.parts(conn, key);
+        let outcome = app.map_or(Ok(()), |app| callback(app, &mut cx, &mut state));
+        conn.state = Some(state);
+        if outcome == Err(Panicked) {
+            tracing::error!(connection = %conn.id, path = &*conn.path, "the app panicked");
+            self.fail(conn, key, CloseFrame::new(CloseCode::INTERNAL, "internal error"));
+        }
+    }
+
+    /// The app of a connection, and what it is handed.
+    #[inline]
+    fn parts<'a>(
+        &'a mut self,
+        conn: &'a mut Connection,
+        key: Key,
+    ) -> (Option<&'a mut dyn AnyApp>, Conn<'a>) {
+        let route = &mut self.routes[usize::from(conn.route)];
+        let subprotocol = conn.subprotocol.and_then(|index| {
+            route.subprotocols.get(usize::from(index)).map(String::as_str)
+        });
+        let app = match &mut route.target {
+            Target::App(app) => Some(&mut **app),
+            Target::Page(_) | Target::Nothing => None,
+        };
+        let cx = Conn {
+            id: conn.id,
+            address: Address { worker: self.worker, key },
+            path: &conn.path,
+            subprotocol,
+            peer: conn.peer,
+            session: &mut conn.session,
+            memberships: &mut conn.memberships,
+            hub: &mut self.hub,
+            intents: &mut self.intents,
+            env: Env {
+                turn: &mut self.turn,
+                limits: &route.limits,
+                compression: &route.compression,
+                now: self.now,
+            },
+            post: &self.post,
+        };
+        (app, cx)
+    }
+}
+
+/// What a session works with.
+pub fn env<'a>(turn: &'a mut Turn, route: &'a Route, now: Tick) -> Env<'a> {
+    Env { turn, limits: &route.limits, compression: &route.compression, now }
+}

@@ -1,0 +1,178 @@
+//! From a request head to a verdict: route, handshake, middleware, app.
+
+use std::net::IpAddr;
+
+use crate::app::conn::PostBox;
+use crate::app::{Address, Decision, Handle, Peer, Refusal, Request, Response};
+use crate::base::limits::HeadLimits;
+use crate::base::network::TrustedProxies;
+use crate::http::{Head, redact_target};
+use crate::net::connection::{Connection, Pending, RouteIndex};
+use crate::net::route::{Route, Target};
+use crate::session::handshake::{self, Policy};
+
+/// Who is let in, as far as it is the same for all routes.
+#[derive(Debug, Default)]
+pub struct Gate {
+    /// Who may speak for others.
+    pub trusted_proxies: TrustedProxies,
+    /// X-Forwarded-For of trusted proxies names the peer.
+    pub forwarded_for: bool,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It gets this page.
+    Respond(Response),
+    /// It is refused.
+    Refuse(Refusal),
+    /// The handshake is accepted.
+    Accept(Box<Pending>),
+    /// The app will say.
+    Later(Box<Pending>),
+}
+
+impl Gate {
+    /// Decides about a head, and leaves what is known then in `conn`.
+    #[expect(clippy::too_many_arguments, reason = "everything a decision depends on, used once")]
+    pub fn decide(
+        &self,
+        routes: &mut [Route],
+        head: &[u8],
+        limits: &HeadLimits,
+        conn: &mut Connection,
+        address: Address,
+        post: &PostBox,
+        stopping: bool,
+    ) -> Verdict {
+        let decided = self.try_decide(routes, head, limits, conn, address, post, stopping);
+        decided.unwrap_or_else(Verdict::Refuse)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "as above")]
+    fn try_decide(
+        &self,
+        routes: &mut [Route],
+        head: &[u8],
+        limits: &HeadLimits,
+        conn: &mut Connection,
+        address: Address,
+        post: &PostBox,
+        stopping: bool,
+    ) -> Result<Verdict, Refusal> {
+        let head = Head::parse(head, limits)?;
+        if stopping {
+            return Err(Refusal::new(503, "the server restarts").with_header("Retry-After", "1"));
+        }
+        conn.peer = self.peer(conn.peer, &head);
+        let request = Request::new(&head, conn.peer)?;
+        tracing::debug!(
+            connection = %conn.id, peer = %conn.peer, method = head.method(),
+            target = redact_target(head.target()), "request"
+        );
+        let found = routes
+            .iter_mut()
+            .enumerate()
+            .skip(1)
+            .find_map(|(index, route)| Some((index, route.pattern.matches(head.path())?, route)));
+        let (index, param, route) = found.ok_or_else(Refusal::not_found)?;
+        let app = match &mut route.target {
+            Target::Page(_) | Target::Nothing if head.method() != "GET" => {
+                return Err(Refusal::method_not_allowed());
+            }
+            Target::Page(page) => return Ok(Verdict::Respond(page.clone())),
+            Target::Nothing => return Err(Refusal::not_found()),
+            Target::App(app) => app,
+        };
+        let offer = handshake::check(&head)?;
+        let request = request.with_param(param);
+        route.chain.check(&request)?;
+        // From here on the middleware counts this connection: it is released when it is dropped.
+        conn.route = index as RouteIndex;
+        conn.passed = true;
+        let handle = Handle::new(conn.id, address, post.0.clone());
+        let decision = app.handshake(&request, &handle).map_err(|_| {
+            tracing::error!(connection = %conn.id, "the app panicked in handshake");
+            Refusal::new(500, "an internal error")
+        })?;
+        let policy = Policy { subprotocols: &route.subprotocols, deflate: route.deflate };
+        let agreed = offer.agree(&policy);
+        conn.path = request.path().into();
+        conn.subprotocol = agreed.subprotocol.as_ref().and_then(|agreed| {
+            route.subprotocols.iter().position(|spoken| spoken == agreed).map(|index| index as u8)
+        });
+        let pending = Box::new(Pending { answer: agreed.response(), deflate: agreed.deflate });
+        match decision {
+            Decision::Accept(state) => {
+                conn.state = Some(state);
+                Ok(Verdict::Accept(pending))
+            }
+            Decision::Later(state) => {
+                conn.state = Some(state);
+                Ok(Verdict::Later(pending))
+            }
+            Decision::Refuse(refusal) => Err(refusal),
+        }
+    }
+
+    /// Who asks: the last address in X-Forwarded-For that no trusted proxy stands for, if the
+    /// socket's own is a trusted proxy's.
+    fn peer(&self, socket: Peer, head: &Head<'_>) -> Peer {
+        if !self.forwarded_for || !self.trusted_proxies.trusts(socket.addr) {
+            return socket;
+        }
+        let listed: Vec<&[u8]> = head.fields().list("x-forwarded-for").collect();
+        let mut peer = socket;
+        for entry in listed.iter().rev() {
+            let Some(ip) = std::str::from_utf8(entry).ok().and_then(forwarded_ip) else {
+                break;
+            };
+            peer = ip.into();
+            if !self.trusted_proxies.trusts(Some(ip)) {
+                break;
+            }
+        }
+        peer
+    }
+}
+
+/// An address as proxies write it: bare, in brackets, with a port.
+fn forwarded_ip(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let socket = || text.parse::<std::net::SocketAddr>().ok().map(|socket| socket.ip());
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok().or_else(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_trusted_proxies_speak_for_others() {
+        let gate = Gate {
+            trusted_proxies: TrustedProxies {
+                networks: vec!["10.0.0.0/8".parse().unwrap()],
+                unix: true,
+            },
+            forwarded_for: true,
+        };
+        let peer_of = |gate: &Gate, socket: Option<&str>, lines: &str| {
+            let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+            let head = Head::parse(bytes.as_bytes(), &HeadLimits::default()).unwrap();
+            let socket = socket.map_or_else(Peer::default, |ip| ip.parse::<IpAddr>().unwrap().into());
+            gate.peer(socket, &head).to_string()
+        };
+        let line = "X-Forwarded-For: 6.6.6.6, 192.0.2.1, 10.9.9.9\r\n";
+        assert_eq!(peer_of(&gate, Some("10.0.0.1"), line), "192.0.2.1");
+        assert_eq!(peer_of(&gate, None, line), "192.0.2.1");
+        assert_eq!(peer_of(&gate, Some("192.0.2.7"), line), "192.0.2.7");
+        assert_eq!(peer_of(&gate, Some("10.0.0.1"), ""), "10.0.0.1");
+        assert_eq!(peer_of(&gate, Some("10.0.0.1"), "X-Forwarded-For: junk\r\n"), "10.0.0.1");
+        let ported = "X-Forwarded-For: [2001:db8::1]:443\r\n";
+        assert_eq!(peer_of(&gate, Some("10.0.0.1"), ported), "2001:db8::1");
+        let off = Gate { forwarded_for: false, ..gate };
+        assert_eq!(peer_of(&off, Some("10.0.0.1"), line), "10.0.0.1");
+    }
+}
