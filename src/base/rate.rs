@@ -58,7 +58,9 @@ impl RateLimit {
 
     fn refill(&mut self, now: Tick, per_second: u32) {
         let ticks = now.ticks().saturating_sub(self.seen.ticks());
-        self.used = self.used.saturating_sub(ticks.saturating_mul(per_second));
+        // The rate may have been lowered since, here or in the process this was saved in.
+        let used = self.used.min(per_second.saturating_mul(TICKS_PER_SECOND));
+        self.used = used.saturating_sub(ticks.saturating_mul(per_second));
         self.seen = now.max(self.seen);
     }
 }
@@ -111,6 +113,14 @@ mod tests {
         assert_eq!(allowed(&mut bucket, 50, 10), 10);
         assert_eq!(allowed(&mut bucket, 20, 10), 0);
         assert_eq!(allowed(&mut bucket, 51, 10), 1);
+    }
+
+    #[test]
+    fn a_lowered_rate_is_refilled_within_a_second() {
+        let mut bucket = RateLimit::new();
+        assert_eq!(allowed(&mut bucket, 50, 1_000), 1_000);
+        assert_eq!(allowed(&mut bucket, 50, 10), 0);
+        assert_eq!(allowed(&mut bucket, 60, 10), 10);
     }
 
     /// The naive twin: tokens as a float, with a cap.

@@ -43,8 +43,8 @@ impl Tick {
 
     /// The tick `time` after this one: rounded up to whole ticks, and at least one.
     ///
-    /// The clock is read rounded down, so a deadline made this way from "now" is met between one
-    /// tick too early and, in an idle loop, on time; time-outs here are seconds.
+    /// The clock is read rounded down ([`Tick::from_elapsed`]), so what is due `now.after(time)`
+    /// may come up to one tick early. The time-outs here are seconds.
     pub fn after(self, time: Duration) -> Self {
         let ticks = saturate(time.as_nanos().div_ceil(u128::from(TICK_MS) * 1_000_000));
         Self(self.0.saturating_add(ticks.max(1)))

@@ -58,7 +58,8 @@ mod tests {
     use socket2::{Domain, Socket, Type};
     use std::io::{ErrorKind, Read, Write};
     use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-    use std::time::Duration;
+    use std::thread;
+    use std::time::{Duration, Instant};
 
     const PATIENCE: Duration = Duration::from_secs(20);
     /// For what is not to happen.
@@ -117,8 +118,15 @@ mod tests {
 
         drop_new_connections(&listener).unwrap();
         half_done.write_all(b"hello").unwrap();
-        listener.set_nonblocking(false).unwrap();
-        let (mut accepted, _) = listener.accept().unwrap();
+        let start = Instant::now();
+        let mut accepted = loop {
+            match listener.accept() {
+                Ok((accepted, _)) => break accepted,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+            assert!(start.elapsed() < PATIENCE, "the last ACK did not pass");
+            thread::sleep(Duration::from_millis(1));
+        };
         drop(listener);
         accepted.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut bytes = [0; 5];
