@@ -83,7 +83,7 @@ pub enum Place {
     /// In this environment variable.
     Environment(String),
     /// In this flag.
-    Flag(&'static str),
+    Flag(String),
     /// The values do not go together, and the one to blame is a default.
     Default(String),
 }
@@ -94,8 +94,9 @@ impl fmt::Display for Place {
             Self::File {
                 name, line, column, ..
             } => write!(formatter, "{name}:{line}:{column}"),
-            Self::Other(name) | Self::Environment(name) => formatter.write_str(name),
-            Self::Flag(flag) => formatter.write_str(flag),
+            Self::Other(name) | Self::Environment(name) | Self::Flag(name) => {
+                formatter.write_str(name)
+            }
             Self::Default(key) => write!(formatter, "{key} (by default)"),
         }
     }

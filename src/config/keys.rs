@@ -74,6 +74,11 @@ impl Key {
         environment_name(&self.name_in(route))
     }
 
+    /// The flag that sets it for the server: `--log-level`. Keys of routes have none.
+    pub fn flag(&self) -> String {
+        format!("--{}", self.name.replace(['.', '_'], "-"))
+    }
+
     /// Its name for the server, or in the route of this index: `routes.0.limits.rooms_max`.
     pub(super) fn name_in(&self, route: Option<usize>) -> String {
         match route {

@@ -19,10 +19,15 @@
 mod address;
 mod error;
 mod keys;
+#[cfg(test)]
+mod reference;
 mod resolve;
 mod route;
 mod value;
 mod written;
+
+#[cfg(test)]
+mod tests;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -170,21 +175,11 @@ pub struct Sources<'a> {
     pub file: Option<(PathBuf, String)>,
     /// The environment. Only names that begin with `STEADFAST_` are looked at.
     pub environment: Vec<(OsString, OsString)>,
-    /// What flags say.
-    pub flags: Vec<FlagValue>,
+    /// Keys of the server given by flags, with their values; of a list, the items with commas
+    /// between them.
+    pub flags: Vec<(&'static Key, String)>,
     /// Reads the files that keys such as `tokens_file` name.
     pub read_file: Option<&'a dyn Fn(&Path) -> io::Result<String>>,
-}
-
-/// One key as given by a flag.
-#[derive(Debug, Clone)]
-pub struct FlagValue {
-    /// The flag as written: `--drain-duration`.
-    pub flag: &'static str,
-    /// The key it sets, one of [`KEYS`] outside routes: `drain_duration`.
-    pub key: &'static str,
-    /// Its value; of a list, the items with commas between them.
-    pub text: String,
 }
 
 /// What the configuration is resolved against: the machine, and the program it configures.
@@ -246,7 +241,7 @@ pub enum Origin {
     /// In this environment variable.
     Environment(String),
     /// With this flag.
-    Flag(&'static str),
+    Flag(String),
 }
 
 impl fmt::Display for Origin {

@@ -239,7 +239,7 @@ impl Reader<'_> {
                 }
             }
             Some(Source::Environment(name)) => Origin::Environment(name.clone()),
-            Some(Source::Flag(flag)) => Origin::Flag(flag),
+            Some(Source::Flag(flag)) => Origin::Flag(flag.clone()),
             // A route's own view of a server-wide key says nothing new.
             None if route.is_some() && key.scope == keys::Scope::Both => return,
             None => Origin::Default,
@@ -257,7 +257,7 @@ impl Reader<'_> {
             (Source::File(span), Some((name, text))) => place_in_file(name, text, span.clone()),
             (Source::File(_), None) => unreachable!("a span comes from a file"),
             (Source::Environment(name), _) => Place::Environment(name.clone()),
-            (Source::Flag(flag), _) => Place::Flag(flag),
+            (Source::Flag(flag), _) => Place::Flag(flag.clone()),
         };
         self.errors.push(Error {
             place,

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::{did_you_mean, place_in_file};
 use super::keys::{self, Scope};
 use super::value::Raw;
-use super::{Error, FlagValue, KEYS, Key, Place, Sources};
+use super::{Error, KEYS, Key, Place, Sources};
 
 /// A key of the server (`None`) or of the route of this index.
 pub(super) type Id = (Option<usize>, &'static str);
@@ -21,7 +21,7 @@ pub(super) type Id = (Option<usize>, &'static str);
 pub(super) enum Source {
     File(Range<usize>),
     Environment(String),
-    Flag(&'static str),
+    Flag(String),
 }
 
 /// A value as written, and where.
@@ -67,10 +67,9 @@ impl Merged {
             .insert((route, key.name), Written { raw, source });
     }
 
-    fn read_flags(&mut self, flags: &[FlagValue]) {
-        for FlagValue { flag, key, text } in flags {
-            let key = keys::find(key, false).expect("flags set keys of the table");
-            self.insert(None, key, Raw::Text(text.clone()), Source::Flag(flag));
+    fn read_flags(&mut self, flags: &[(&'static Key, String)]) {
+        for (key, text) in flags {
+            self.insert(None, key, Raw::Text(text.clone()), Source::Flag(key.flag()));
         }
     }
 
