@@ -1,8 +1,111 @@
-//! The command line: one file a verb.
+//! Layer 6: the command line, one file a verb.
+//!
+//! Verbs print what they are for on stdout and everything else on stderr. The exit status is 0 for
+//! done, 1 for failed, 2 for wrong usage or configuration.
 
+mod check_config;
+mod flags;
+pub mod logging;
+mod serve;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::{env, fs, thread};
+
+use clap::Parser;
+
+use crate::config::{self, Context, Key, Resolved, Settings, Sources};
+
+/// The exit status for wrong usage or configuration.
+const EXIT_USAGE: u8 = 2;
+
+/// A WebSocket server that never hangs up.
+#[derive(Debug, Parser)]
+#[command(name = "steadfast", version, propagate_version = true)]
+#[command(after_help = "Without a verb, `steadfast` is `steadfast serve`.")]
+struct CommandLine {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    Serve(serve::Args),
+    CheckConfig(check_config::Args),
+}
 
 /// Runs the `steadfast` command line with the built-in apps.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    run(env::args_os(), &Context::new(cores), crate::server::run)
+}
+
+/// Runs a command line: `args` begins with the program's name, `context` says which apps there
+/// are, and `serve` runs the server until it has stopped.
+pub fn run<E: Display>(
+    args: impl IntoIterator<Item = OsString>,
+    context: &Context,
+    serve: impl FnOnce(Settings) -> Result<(), E>,
+) -> ExitCode {
+    match CommandLine::try_parse_from(with_verb(args)) {
+        Ok(CommandLine {
+            verb: Verb::Serve(args),
+        }) => serve::run(&args, context, serve),
+        Ok(CommandLine {
+            verb: Verb::CheckConfig(args),
+        }) => check_config::run(&args, context),
+        Err(error) => {
+            // Help and the version are "errors" too, with status 0 and on stdout. If nobody reads
+            // them any more, nobody reads a complaint either.
+            let _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE))
+        }
+    }
+}
+
+/// Puts the verb `serve` where none is.
+fn with_verb(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    let is_of_no_verb = |arg: &OsString| {
+        arg.to_str()
+            .is_some_and(|arg| matches!(arg, "-h" | "--help" | "-V" | "--version"))
+    };
+    let has_verb = args
+        .get(1)
+        .is_some_and(|arg| is_of_no_verb(arg) || !arg.as_encoded_bytes().starts_with(b"-"));
+    if !has_verb {
+        args.insert(args.len().min(1), "serve".into());
+    }
+    args
+}
+
+/// The configuration of this process: the file, the environment, and the flags given.
+///
+/// # Errors
+/// The text to show.
+fn load(
+    file: Option<&Path>,
+    flags: Vec<(&'static Key, String)>,
+    context: &Context,
+) -> Result<Resolved, String> {
+    let file: Option<(PathBuf, String)> = match file {
+        Some(path) => match fs::read_to_string(path) {
+            Ok(text) => Some((path.to_owned(), text)),
+            Err(error) => return Err(format!("{} cannot be read: {error}", path.display())),
+        },
+        None => None,
+    };
+    let read_file = |path: &Path| fs::read_to_string(path);
+    let sources = Sources {
+        file,
+        environment: env::vars_os().collect(),
+        flags,
+        read_file: Some(&read_file),
+    };
+    config::resolve(&sources, context).map_err(|errors| errors.to_string())
 }
