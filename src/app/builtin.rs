@@ -1,9 +1,9 @@
 //! The built-in apps: echo and rooms. They use nothing that a user's own app could not.
 
 use super::handle::Handle;
-use crate::base::limits::ROOM_NAME_BYTES_MAX;
 use super::request::Request;
 use super::{App, CloseCode, Conn, Decision, Message, Refusal};
+use crate::base::limits::ROOM_NAME_BYTES_MAX;
 
 /// Sends every message back.
 #[derive(Debug, Default)]

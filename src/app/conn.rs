@@ -161,9 +161,16 @@ impl<'a> Conn<'a> {
         let window = self.session.deflate_window(self.env.turn.role());
         let mail = &mut self.intents.mail;
         let rooms_max = self.env.limits.rooms_max;
-        self.hub.join(self.memberships, self.address.key, window, room, rooms_max, &mut |to, item| {
-            mail.push((to, item));
-        })
+        self.hub.join(
+            self.memberships,
+            self.address.key,
+            window,
+            room,
+            rooms_max,
+            &mut |to, item| {
+                mail.push((to, item));
+            },
+        )
     }
 
     /// Leaves a room; false if it was not a member.

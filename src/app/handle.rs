@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::conn::Outgoing;
 use crate::base::id::ConnectionId;
 use crate::base::slab::Key;
-use crate::hub::WorkerIndex;
 use crate::http::Refusal;
+use crate::hub::WorkerIndex;
 use crate::ws::{CloseCode, CloseFrame};
 
 /// Where a connection lives in this process.

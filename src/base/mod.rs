@@ -3,6 +3,7 @@
 pub mod deflate_params;
 pub mod id;
 pub mod limits;
+pub mod network;
 pub mod rate;
 pub mod slab;
 pub mod snapshot;

@@ -15,19 +15,14 @@ pub(super) struct KeyFlags(pub(super) Vec<(&'static Key, String)>);
 /// Each key that has a flag, with the flag's name without its dashes.
 static FLAGS: LazyLock<Vec<(&'static Key, String)>> = LazyLock::new(|| {
     let of_server = KEYS.iter().filter(|key| key.scope != Scope::Route);
-    of_server
-        .map(|key| (key, key.flag().trim_start_matches('-').to_owned()))
-        .collect()
+    of_server.map(|key| (key, key.flag().trim_start_matches('-').to_owned())).collect()
 });
 
 /// Each key's default as one would write it.
 static DEFAULTS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
     let resolved = config::resolve(&Sources::default(), &Context::new(1));
     let listing = resolved.expect("the defaults hold").listing;
-    listing
-        .into_iter()
-        .map(|listed| (listed.key, listed.value))
-        .collect()
+    listing.into_iter().map(|listed| (listed.key, listed.value)).collect()
 });
 
 impl Args for KeyFlags {
@@ -59,27 +54,17 @@ impl FromArgMatches for KeyFlags {
 }
 
 fn arg(key: &'static Key, name: &'static str) -> Arg {
-    let arg = Arg::new(key.name)
-        .long(name)
-        .value_name(value_name(&key.shape))
-        .help(help(key));
+    let arg = Arg::new(key.name).long(name).value_name(value_name(&key.shape)).help(help(key));
     let arg = match key.name.split_once('.') {
         None => arg,
         // `-h` is for the flags one uses by hand.
-        Some(("head", _)) => arg
-            .help_heading("Limits of a request head")
-            .hide_short_help(true),
-        Some(("limits", _)) => arg
-            .help_heading("Limits of a connection")
-            .hide_short_help(true),
+        Some(("head", _)) => arg.help_heading("Limits of a request head").hide_short_help(true),
+        Some(("limits", _)) => arg.help_heading("Limits of a connection").hide_short_help(true),
         Some(("deflate", _)) => arg.help_heading("Compression").hide_short_help(true),
         Some(_) => arg,
     };
     match key.shape {
-        Shape::Boolean => arg
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_missing_value("true"),
+        Shape::Boolean => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
         shape if shape.is_list() => arg.action(ArgAction::Append),
         _ => arg,
     }
@@ -88,18 +73,11 @@ fn arg(key: &'static Key, name: &'static str) -> Arg {
 /// What the key means, its environment variable and its default.
 fn help(key: &Key) -> String {
     let meaning = key.meaning.replace('`', "");
-    let repeated = if key.shape.is_list() {
-        " May be repeated."
-    } else {
-        ""
-    };
+    let repeated = if key.shape.is_list() { " May be repeated." } else { "" };
     let variable = key.environment(None);
     let default = match DEFAULTS.get(key.name).map(String::as_str) {
         None | Some("") => String::new(),
-        Some(value) => format!(
-            " [default: {}]",
-            value.trim_matches(['[', ']']).replace('"', "")
-        ),
+        Some(value) => format!(" [default: {}]", value.trim_matches(['[', ']']).replace('"', "")),
     };
     format!("{meaning}{repeated} [env: {variable}]{default}")
         .replace("[default: ]", "[default: none]")

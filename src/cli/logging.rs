@@ -25,9 +25,7 @@ pub fn init(log: &Log) {
     // https://no-color.org: set and not empty.
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let form = match form {
-        Form::Human { color } => Form::Human {
-            color: color && !no_color,
-        },
+        Form::Human { color } => Form::Human { color: color && !no_color },
         Form::Json => Form::Json,
     };
     let _ = tracing::subscriber::set_global_default(subscriber(&log.level, form, io::stderr));
@@ -44,9 +42,7 @@ fn subscriber<W>(level: &str, form: Form, writer: W) -> Box<dyn Subscriber + Sen
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter: Targets = level
-        .parse()
-        .expect("the configuration has checked the level");
+    let filter: Targets = level.parse().expect("the configuration has checked the level");
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     match form {
         Form::Human { color } => {
@@ -93,19 +89,14 @@ mod tests {
 
     #[test]
     fn a_json_line_is_flat_and_its_time_is_utc() {
-        let text = logged("info", Form::Json, || {
-            tracing::info!(connection = 7, "open")
-        });
+        let text = logged("info", Form::Json, || tracing::info!(connection = 7, "open"));
         let line: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(line["connection"], 7);
         assert_eq!(line["message"], "open");
         assert_eq!(line["level"], "INFO");
         let time = line["timestamp"].as_str().unwrap();
         // 2026-01-02T03:04:05.678901Z
-        assert_eq!(
-            (&time[10..11], &time[19..20], &time[time.len() - 1..]),
-            ("T", ".", "Z")
-        );
+        assert_eq!((&time[10..11], &time[19..20], &time[time.len() - 1..]), ("T", ".", "Z"));
     }
 
     #[test]
@@ -123,11 +114,7 @@ mod tests {
             tracing::info!(target: "steadfast::ws", "ws");
             tracing::error!(target: "steadfast::ws", "broken");
         };
-        let text = logged(
-            "error,steadfast::net=debug",
-            Form::Human { color: false },
-            log,
-        );
+        let text = logged("error,steadfast::net=debug", Form::Human { color: false }, log);
         assert!(text.contains(": net") && text.contains(": broken") && !text.contains(": ws"));
         assert_eq!(logged("off", Form::Json, log), "");
     }

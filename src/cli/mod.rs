@@ -53,12 +53,8 @@ pub fn run<E: Display>(
     serve: impl FnOnce(Settings) -> Result<(), E>,
 ) -> ExitCode {
     match CommandLine::try_parse_from(with_verb(args)) {
-        Ok(CommandLine {
-            verb: Verb::Serve(args),
-        }) => serve::run(&args, context, serve),
-        Ok(CommandLine {
-            verb: Verb::CheckConfig(args),
-        }) => check_config::run(&args, context),
+        Ok(CommandLine { verb: Verb::Serve(args) }) => serve::run(&args, context, serve),
+        Ok(CommandLine { verb: Verb::CheckConfig(args) }) => check_config::run(&args, context),
         Err(error) => {
             // Help and the version are "errors" too, with status 0 and on stdout. If nobody reads
             // them any more, nobody reads a complaint either.
@@ -72,8 +68,7 @@ pub fn run<E: Display>(
 fn with_verb(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut args: Vec<OsString> = args.into_iter().collect();
     let is_of_no_verb = |arg: &OsString| {
-        arg.to_str()
-            .is_some_and(|arg| matches!(arg, "-h" | "--help" | "-V" | "--version"))
+        arg.to_str().is_some_and(|arg| matches!(arg, "-h" | "--help" | "-V" | "--version"))
     };
     let has_verb = args
         .get(1)
@@ -101,11 +96,7 @@ fn load(
         None => None,
     };
     let read_file = |path: &Path| fs::read_to_string(path);
-    let sources = Sources {
-        file,
-        environment: env::vars_os().collect(),
-        flags,
-        read_file: Some(&read_file),
-    };
+    let sources =
+        Sources { file, environment: env::vars_os().collect(), flags, read_file: Some(&read_file) };
     config::resolve(&sources, context).map_err(|errors| errors.to_string())
 }

@@ -19,12 +19,7 @@ Exit status: 0 stopped as told; 1 failed; 2 wrong usage or configuration.
 Everything but the log goes to stdout; the log goes to stderr.")]
 pub(super) struct Args {
     /// The configuration, a TOML file. `steadfast check-config FILE` checks one.
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "STEADFAST_CONFIG",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "FILE", env = "STEADFAST_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
     #[command(flatten)]
     flags: KeyFlags,

@@ -34,14 +34,7 @@ pub struct Error {
 impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}: {}", self.place, self.message)?;
-        if let Place::File {
-            line,
-            column,
-            text,
-            width,
-            ..
-        } = &self.place
-        {
+        if let Place::File { line, column, text, width, .. } = &self.place {
             let gutter = " ".repeat(line.to_string().len());
             // Tabs stay tabs, or the marker would stand elsewhere.
             let indent: String = text
@@ -49,11 +42,7 @@ impl fmt::Display for Error {
                 .take(column - 1)
                 .map(|character| if character == '\t' { '\t' } else { ' ' })
                 .collect();
-            write!(
-                formatter,
-                "\n  {line} | {text}\n  {gutter} | {indent}{}",
-                "^".repeat(*width)
-            )?;
+            write!(formatter, "\n  {line} | {text}\n  {gutter} | {indent}{}", "^".repeat(*width))?;
         }
         match &self.help {
             Some(help) => write!(formatter, "\n  {help}"),
@@ -91,9 +80,7 @@ pub enum Place {
 impl fmt::Display for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File {
-                name, line, column, ..
-            } => write!(formatter, "{name}:{line}:{column}"),
+            Self::File { name, line, column, .. } => write!(formatter, "{name}:{line}:{column}"),
             Self::Other(name) | Self::Environment(name) | Self::Flag(name) => {
                 formatter.write_str(name)
             }
@@ -107,41 +94,24 @@ pub(super) fn place_in_file(name: &Path, source: &str, span: Range<usize>) -> Pl
     let start = floor_char_boundary(source, span.start);
     let end = floor_char_boundary(source, span.end.max(start));
     let line_start = source[..start].rfind('\n').map_or(0, |newline| newline + 1);
-    let line_end = source[start..]
-        .find('\n')
-        .map_or(source.len(), |newline| start + newline);
+    let line_end = source[start..].find('\n').map_or(source.len(), |newline| start + newline);
     let line = source[..start].matches('\n').count() + 1;
     let column = source[line_start..start].chars().count() + 1;
     let text = &source[line_start..line_end];
     let public = without_secrets(&source[..line_start], text);
     // The marker stays below what is shown.
     let room = (public.chars().count() + 1).saturating_sub(column).max(1);
-    let width = source[start..end.min(line_end)]
-        .chars()
-        .count()
-        .clamp(1, room);
-    Place::File {
-        name: name.display().to_string(),
-        line,
-        column,
-        text: public,
-        width,
-    }
+    let width = source[start..end.min(line_end)].chars().count().clamp(1, room);
+    Place::File { name: name.display().to_string(), line, column, text: public, width }
 }
 
 /// 1-based line of a byte.
 pub(super) fn line_of(source: &str, byte: usize) -> usize {
-    source[..floor_char_boundary(source, byte)]
-        .matches('\n')
-        .count()
-        + 1
+    source[..floor_char_boundary(source, byte)].matches('\n').count() + 1
 }
 
 fn floor_char_boundary(text: &str, byte: usize) -> usize {
-    (0..=byte.min(text.len()))
-        .rev()
-        .find(|byte| text.is_char_boundary(*byte))
-        .unwrap_or(0)
+    (0..=byte.min(text.len())).rev().find(|byte| text.is_char_boundary(*byte)).unwrap_or(0)
 }
 
 /// The line with everything after `tokens =` taken out, also where the list began on a line before
@@ -150,10 +120,7 @@ fn without_secrets(before: &str, line: &str) -> String {
     if let Some(end) = secret_start(line) {
         return format!("{}…", &line[..end]);
     }
-    let assignment = before
-        .lines()
-        .rev()
-        .find(|line| line.contains('=') || line.starts_with('['));
+    let assignment = before.lines().rev().find(|line| line.contains('=') || line.starts_with('['));
     match assignment {
         Some(earlier)
             if secret_start(earlier).is_some()
@@ -202,11 +169,7 @@ fn distance(left: &str, right: &str) -> usize {
                 let edited = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
                 let swapped =
                     i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1];
-                if swapped {
-                    edited.min(rows[i - 2][j - 2] + 1)
-                } else {
-                    edited
-                }
+                if swapped { edited.min(rows[i - 2][j - 2] + 1) } else { edited }
             };
         }
     }
@@ -231,25 +194,15 @@ mod tests {
 
     #[test]
     fn nothing_is_suggested_for_what_is_far_off() {
-        assert_eq!(
-            did_you_mean("colour", ["listen", "workers"].into_iter()),
-            None
-        );
-        assert_eq!(
-            did_you_mean("wrokers", ["listen", "workers"].into_iter()),
-            Some("workers")
-        );
+        assert_eq!(did_you_mean("colour", ["listen", "workers"].into_iter()), None);
+        assert_eq!(did_you_mean("wrokers", ["listen", "workers"].into_iter()), Some("workers"));
     }
 
     #[test]
     fn lines_are_shown_without_secrets() {
         for (before, line, expected) in [
             ("", "tokens = [\"abc\"", "tokens =…"),
-            (
-                "",
-                "  { path = \"/\", tokens=['abc'] }",
-                "  { path = \"/\", tokens=…",
-            ),
+            ("", "  { path = \"/\", tokens=['abc'] }", "  { path = \"/\", tokens=…"),
             ("", "\"tokens\" = [\"abc\"]", "\"tokens\" =…"),
             ("tokens = [\n", "  \"abc\",", "…"),
             ("tokens = [\n  \"a\",\n", "  \"b\"", "…"),

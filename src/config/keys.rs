@@ -33,29 +33,16 @@ pub enum Scope {
 }
 
 const fn key(name: &'static str, shape: Shape, meaning: &'static str) -> Key {
-    Key {
-        name,
-        scope: Scope::Server,
-        shape,
-        meaning,
-        reason: "",
-        beyond: None,
-    }
+    Key { name, scope: Scope::Server, shape, meaning, reason: "", beyond: None }
 }
 
 impl Key {
     const fn inherited(self) -> Self {
-        Self {
-            scope: Scope::Both,
-            ..self
-        }
+        Self { scope: Scope::Both, ..self }
     }
 
     const fn of_route(self) -> Self {
-        Self {
-            scope: Scope::Route,
-            ..self
-        }
+        Self { scope: Scope::Route, ..self }
     }
 
     const fn because(self, reason: &'static str) -> Self {
@@ -63,10 +50,7 @@ impl Key {
     }
 
     const fn beyond(self, beyond: &'static str) -> Self {
-        Self {
-            beyond: Some(beyond),
-            ..self
-        }
+        Self { beyond: Some(beyond), ..self }
     }
 
     /// The environment variable that mirrors it; for a key of one route, that route's.
@@ -108,15 +92,8 @@ pub(super) fn find(name: &str, in_route: bool) -> Option<&'static Key> {
 /// Whether keys of this section exist: `limits`.
 pub(super) fn is_section(name: &str, in_route: bool) -> bool {
     KEYS.iter().any(|key| {
-        let allowed = if in_route {
-            key.scope == Scope::Both
-        } else {
-            key.scope != Scope::Route
-        };
-        let below = key
-            .name
-            .strip_prefix(name)
-            .is_some_and(|rest| rest.starts_with('.'));
+        let allowed = if in_route { key.scope == Scope::Both } else { key.scope != Scope::Route };
+        let below = key.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
         allowed && below
     })
 }
@@ -137,32 +114,15 @@ const fn bytes(min: u64, max: u64) -> Shape {
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-const SOME_TIME: Shape = Shape::Duration {
-    zero: false,
-    off: false,
-};
-const TIME_OR_OFF: Shape = Shape::Duration {
-    zero: false,
-    off: true,
-};
-const ANY_TIME: Shape = Shape::Duration {
-    zero: true,
-    off: false,
-};
+const SOME_TIME: Shape = Shape::Duration { zero: false, off: false };
+const TIME_OR_OFF: Shape = Shape::Duration { zero: false, off: true };
+const ANY_TIME: Shape = Shape::Duration { zero: true, off: false };
 
 /// Every key, in the order of the reference.
 pub static KEYS: &[Key] = &[
-    key(
-        "listen",
-        Shape::Listen,
-        "Where to listen: TCP addresses and Unix sockets.",
-    )
-    .because("reachable from this machine alone until somebody decides otherwise"),
-    key(
-        "workers",
-        count(1, 512, AUTO),
-        "Threads, each with an event loop; `auto` is one a core.",
-    ),
+    key("listen", Shape::Listen, "Where to listen: TCP addresses and Unix sockets.")
+        .because("reachable from this machine alone until somebody decides otherwise"),
+    key("workers", count(1, 512, AUTO), "Threads, each with an event loop; `auto` is one a core."),
     key(
         "control",
         Shape::Path,
@@ -224,13 +184,9 @@ pub static KEYS: &[Key] = &[
     )
     .because("what RFC 9110 §4.1 recommends to support")
     .beyond("414"),
-    key(
-        "head.headers_max",
-        count(1, 10_000, None),
-        "Most header fields.",
-    )
-    .because("as the large HTTP servers have it")
-    .beyond("431"),
+    key("head.headers_max", count(1, 10_000, None), "Most header fields.")
+        .because("as the large HTTP servers have it")
+        .beyond("431"),
     key(
         "head.handshake_timeout",
         SOME_TIME,
@@ -247,14 +203,10 @@ pub static KEYS: &[Key] = &[
     .because("a message is held in memory as a whole")
     .beyond("1009")
     .inherited(),
-    key(
-        "limits.fragments_max",
-        count(1, COUNT_MAX, None),
-        "Most fragments of one message.",
-    )
-    .because("bounds what endless empty fragments cost")
-    .beyond("1008")
-    .inherited(),
+    key("limits.fragments_max", count(1, COUNT_MAX, None), "Most fragments of one message.")
+        .because("bounds what endless empty fragments cost")
+        .beyond("1008")
+        .inherited(),
     key(
         "limits.queue_bytes_max",
         bytes(1, GIB),
@@ -264,13 +216,9 @@ pub static KEYS: &[Key] = &[
     .because("one slow reader must not hold the server's memory")
     .beyond("a reply pauses reading from that peer; a push closes it with 1008")
     .inherited(),
-    key(
-        "limits.ping_interval",
-        TIME_OR_OFF,
-        "A peer silent for this long is sent a ping.",
-    )
-    .because("below the 30 s and 60 s after which common proxies drop an idle connection")
-    .inherited(),
+    key("limits.ping_interval", TIME_OR_OFF, "A peer silent for this long is sent a ping.")
+        .because("below the 30 s and 60 s after which common proxies drop an idle connection")
+        .inherited(),
     key(
         "limits.pong_timeout",
         SOME_TIME,
@@ -305,42 +253,22 @@ pub static KEYS: &[Key] = &[
     .because("each asks for an answer; honest clients send one in seconds")
     .beyond("1008")
     .inherited(),
-    key(
-        "limits.message_rate_max",
-        count(1, COUNT_MAX, OFF),
-        "Messages a second a peer may send.",
-    )
-    .because("what is sane depends on the app")
-    .beyond("1008")
-    .inherited(),
-    key(
-        "limits.rooms_max",
-        count(1, COUNT_MAX, None),
-        "Rooms one connection may be in.",
-    )
-    .because("bounds what leaving them costs")
-    .beyond("1008")
-    .inherited(),
-    key(
-        "deflate.enabled",
-        Shape::Boolean,
-        "Whether offers of permessage-deflate are accepted.",
-    )
-    .inherited(),
-    key(
-        "deflate.level",
-        count(1, 9, None),
-        "zlib's level: 1 is fast, 9 is small.",
-    )
-    .because("most of the saving at a fraction of the time")
-    .inherited(),
-    key(
-        "deflate.threshold_bytes",
-        bytes(0, GIB),
-        "Shorter messages are sent as they are.",
-    )
-    .because("short texts hardly shrink, and a packet is a packet")
-    .inherited(),
+    key("limits.message_rate_max", count(1, COUNT_MAX, OFF), "Messages a second a peer may send.")
+        .because("what is sane depends on the app")
+        .beyond("1008")
+        .inherited(),
+    key("limits.rooms_max", count(1, COUNT_MAX, None), "Rooms one connection may be in.")
+        .because("bounds what leaving them costs")
+        .beyond("1008")
+        .inherited(),
+    key("deflate.enabled", Shape::Boolean, "Whether offers of permessage-deflate are accepted.")
+        .inherited(),
+    key("deflate.level", count(1, 9, None), "zlib's level: 1 is fast, 9 is small.")
+        .because("most of the saving at a fraction of the time")
+        .inherited(),
+    key("deflate.threshold_bytes", bytes(0, GIB), "Shorter messages are sent as they are.")
+        .because("short texts hardly shrink, and a packet is a packet")
+        .inherited(),
     key(
         "deflate.server_window_bits",
         count(9, 15, None),

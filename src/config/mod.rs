@@ -16,7 +16,6 @@
 //!
 //! Nothing here opens a file or reads the environment: the caller hands both in ([`Sources`]).
 
-mod address;
 mod error;
 mod keys;
 #[cfg(test)]
@@ -36,7 +35,7 @@ use std::{fmt, io};
 
 use crate::base::limits::{HeadLimits, Limits};
 
-pub use address::{IpNetwork, ListenAddr, TrustedProxies};
+pub use crate::base::network::{IpNetwork, ListenAddr, TrustedProxies};
 pub use error::{Error, Errors, Place};
 pub use keys::{KEYS, Key, Scope, environment_name};
 pub use route::AllowedOrigins;
@@ -114,12 +113,7 @@ pub struct Deflate {
 
 impl Default for Deflate {
     fn default() -> Self {
-        Self {
-            enabled: true,
-            level: 1,
-            threshold_bytes: 128,
-            server_window_bits: 15,
-        }
+        Self { enabled: true, level: 1, threshold_bytes: 128, server_window_bits: 15 }
     }
 }
 
@@ -270,8 +264,6 @@ impl Settings {
     /// # Panics
     /// If the context's default routes are not valid.
     pub fn defaults(context: &Context) -> Self {
-        resolve(&Sources::default(), context)
-            .expect("the context's default routes hold")
-            .settings
+        resolve(&Sources::default(), context).expect("the context's default routes hold").settings
     }
 }

@@ -88,17 +88,11 @@ beyond a limit is a close code (RFC 6455 §7.4) once the connection is open, and
 fn defaults() -> BTreeMap<String, String> {
     let mut sources = Sources::default();
     // A route that says nothing but what is required shows the defaults of a route's keys.
-    for (name, value) in [
-        ("STEADFAST_ROUTES_0_PATH", "/"),
-        ("STEADFAST_ROUTES_0_APP", "page"),
-    ] {
+    for (name, value) in [("STEADFAST_ROUTES_0_PATH", "/"), ("STEADFAST_ROUTES_0_APP", "page")] {
         sources.environment.push((name.into(), value.into()));
     }
     let listing = resolve(&sources, &Context::new(1)).unwrap().listing;
-    listing
-        .into_iter()
-        .map(|listed| (listed.key, listed.value))
-        .collect()
+    listing.into_iter().map(|listed| (listed.key, listed.value)).collect()
 }
 
 fn default(key: &Key, defaults: &BTreeMap<String, String>) -> String {
@@ -116,21 +110,16 @@ fn kind(shape: &Shape) -> String {
     let name = shape.name();
     match shape {
         Shape::Count { min, max, word } => {
-            let most = if *max < u64::from(u32::MAX) {
-                format!(" to {max}")
-            } else {
-                String::new()
-            };
+            let most =
+                if *max < u64::from(u32::MAX) { format!(" to {max}") } else { String::new() };
             let from = if most.is_empty() { "from " } else { "" };
             let word = word.map_or(String::new(), |word| format!(" or `\"{word}\"`"));
             format!("{name} {from}{min}{most}{word}")
         }
         Shape::Duration { off: true, .. } => format!("{name} or `\"off\"`"),
-        Shape::Choice(words) => words
-            .iter()
-            .map(|word| format!("`\"{word}\"`"))
-            .collect::<Vec<_>>()
-            .join(", "),
+        Shape::Choice(words) => {
+            words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", ")
+        }
         _ => name.to_owned(),
     }
 }
@@ -147,28 +136,14 @@ fn key_table(page: &mut String, keys: impl Iterator<Item = &'static Key>) {
     let defaults = defaults();
     *page += "| key | type | default | environment | meaning |\n|---|---|---|---|---|\n";
     for key in keys {
-        let Key {
-            name,
-            scope,
-            shape,
-            meaning,
-            reason,
-            beyond: _,
-        } = key;
+        let Key { name, scope, shape, meaning, reason, beyond: _ } = key;
         let route = (*scope == Scope::Route).then_some(0);
         let name = name.strip_prefix("routes.").unwrap_or(name);
-        let why = if reason.is_empty() {
-            String::new()
-        } else {
-            format!(" Why: {reason}.")
-        };
+        let why = if reason.is_empty() { String::new() } else { format!(" Why: {reason}.") };
         let (kind, default) = (kind(shape), default(key, &defaults));
         let variable = key.environment(route);
-        writeln!(
-            page,
-            "| `{name}` | {kind} | {default} | `{variable}` | {meaning}{why} |"
-        )
-        .unwrap();
+        writeln!(page, "| `{name}` | {kind} | {default} | `{variable}` | {meaning}{why} |")
+            .unwrap();
     }
 }
 
@@ -197,15 +172,9 @@ fn configuration_page() -> String {
         }
     }
     page += "\n## Keys of the server\n\n";
-    key_table(
-        &mut page,
-        KEYS.iter().filter(|key| key.scope != Scope::Route),
-    );
+    key_table(&mut page, KEYS.iter().filter(|key| key.scope != Scope::Route));
     page += ROUTES_HEAD;
-    key_table(
-        &mut page,
-        KEYS.iter().filter(|key| key.scope == Scope::Route),
-    );
+    key_table(&mut page, KEYS.iter().filter(|key| key.scope == Scope::Route));
     page
 }
 
@@ -218,21 +187,11 @@ fn limits_page() -> String {
         if !in_section && !key.name.ends_with("_max") {
             continue;
         }
-        let Key {
-            name,
-            meaning,
-            reason,
-            beyond,
-            ..
-        } = key;
+        let Key { name, meaning, reason, beyond, .. } = key;
         let beyond = beyond.unwrap_or_else(|| panic!("{name} says what happens beyond it"));
         let default = default(key, &defaults);
-        writeln!(
-            page,
-            "| `{name}` | {default} | {beyond} | {meaning} {} |",
-            sentence(reason)
-        )
-        .unwrap();
+        writeln!(page, "| `{name}` | {default} | {beyond} | {meaning} {} |", sentence(reason))
+            .unwrap();
     }
     write!(
         page,
@@ -270,13 +229,7 @@ fn the_limits_page_is_what_the_code_says() {
 #[test]
 fn the_example_of_the_page_holds() {
     let page = configuration_page();
-    let example = page
-        .split("```toml\n")
-        .nth(1)
-        .unwrap()
-        .split("```")
-        .next()
-        .unwrap();
+    let example = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     let read_file = |path: &std::path::Path| {
         assert_eq!(path, std::path::Path::new("/etc/tokens"));
         Ok("# ours\nabc\n".to_owned())
@@ -290,9 +243,6 @@ fn the_example_of_the_page_holds() {
     assert_eq!(settings.routes[0].limits.message_rate_max, Some(50));
     assert_eq!(settings.routes[0].limits.message_bytes_max, 64 * 1024);
     assert_eq!(settings.routes[0].tokens[0].expose(), "abc");
-    assert_eq!(
-        settings.routes[1].limits.message_bytes_max,
-        16 * 1024 * 1024
-    );
+    assert_eq!(settings.routes[1].limits.message_bytes_max, 16 * 1024 * 1024);
     assert!(!settings.routes[1].deflate.enabled && settings.routes[0].deflate.enabled);
 }

@@ -15,18 +15,11 @@ use super::{
 
 pub(super) fn resolve(sources: &Sources<'_>, context: &Context) -> Result<Resolved, Errors> {
     let merged = Merged::collect(sources);
-    let mut reader = Reader {
-        sources,
-        context,
-        merged: &merged,
-        errors: Vec::new(),
-        listing: Vec::new(),
-    };
+    let mut reader =
+        Reader { sources, context, merged: &merged, errors: Vec::new(), listing: Vec::new() };
     let settings = reader.settings();
     reader.check(&settings);
-    let Reader {
-        errors, listing, ..
-    } = reader;
+    let Reader { errors, listing, .. } = reader;
     let mut errors: Vec<Error> = merged.errors.iter().cloned().chain(errors).collect();
     if errors.is_empty() {
         return Ok(Resolved { settings, listing });
@@ -63,9 +56,7 @@ impl Reader<'_> {
     fn settings(&mut self) -> Settings {
         let listen = vec![ListenAddr::Tcp(([127, 0, 0, 1], 8000).into())];
         let listen = self.value(None, "listen", &listen);
-        let workers = self
-            .value(None, "workers", &None)
-            .unwrap_or(self.context.cores);
+        let workers = self.value(None, "workers", &None).unwrap_or(self.context.cores);
         let control = self.value(None, "control", &None);
         let connections_max = self.value(None, "connections_max", &None);
         let drain_duration = std::time::Duration::from_secs(10);
@@ -73,10 +64,7 @@ impl Reader<'_> {
         let trusted_proxies = self.value(None, "trusted_proxies", &TrustedProxies::default());
         let proxy_protocol = self.value(None, "proxy_protocol", &false);
         let forwarded_for = self.value(None, "forwarded_for", &false);
-        let log = Log {
-            level: "info".to_owned(),
-            format: LogFormat::Auto,
-        };
+        let log = Log { level: "info".to_owned(), format: LogFormat::Auto };
         let log = section!(self, None, "log.", &log, Log { level, format });
         let head = self.head();
         let limits = self.limits(None, &Limits::default());
@@ -105,12 +93,7 @@ impl Reader<'_> {
             None,
             "head.",
             &HeadLimits::default(),
-            HeadLimits {
-                head_bytes_max,
-                target_bytes_max,
-                headers_max,
-                handshake_timeout,
-            }
+            HeadLimits { head_bytes_max, target_bytes_max, headers_max, handshake_timeout }
         )
     }
 
@@ -141,12 +124,7 @@ impl Reader<'_> {
             route,
             "deflate.",
             base,
-            Deflate {
-                enabled,
-                level,
-                threshold_bytes,
-                server_window_bits,
-            }
+            Deflate { enabled, level, threshold_bytes, server_window_bits }
         )
     }
 
@@ -163,10 +141,7 @@ impl Reader<'_> {
                 self.require(*index, key);
             }
         }
-        indices
-            .into_iter()
-            .map(|index| self.route(index, "", "", limits, deflate))
-            .collect()
+        indices.into_iter().map(|index| self.route(index, "", "", limits, deflate)).collect()
     }
 
     fn route(
@@ -226,17 +201,11 @@ impl Reader<'_> {
     }
 
     fn list<T: Value>(&mut self, route: Option<usize>, key: &'static Key, value: &T) {
-        let origin = match self
-            .merged
-            .values
-            .get(&(route, key.name))
-            .map(|written| &written.source)
+        let origin = match self.merged.values.get(&(route, key.name)).map(|written| &written.source)
         {
             Some(Source::File(Range { start, .. })) => {
                 let text = self.sources.file.as_ref().map_or("", |(_, text)| text);
-                Origin::File {
-                    line: line_of(text, *start),
-                }
+                Origin::File { line: line_of(text, *start) }
             }
             Some(Source::Environment(name)) => Origin::Environment(name.clone()),
             Some(Source::Flag(flag)) => Origin::Flag(flag.clone()),
@@ -245,11 +214,7 @@ impl Reader<'_> {
             None => Origin::Default,
         };
         let value = value.show(&key.shape);
-        self.listing.push(Listed {
-            key: key.name_in(route),
-            value,
-            origin,
-        });
+        self.listing.push(Listed { key: key.name_in(route), value, origin });
     }
 
     fn error(&mut self, source: &Source, message: String, help: Option<String>) {
@@ -259,11 +224,7 @@ impl Reader<'_> {
             (Source::Environment(name), _) => Place::Environment(name.clone()),
             (Source::Flag(flag), _) => Place::Flag(flag.clone()),
         };
-        self.errors.push(Error {
-            place,
-            message,
-            help,
-        });
+        self.errors.push(Error { place, message, help });
     }
 
     /// An error about a key that is well written but wrong beside the others.
@@ -273,21 +234,13 @@ impl Reader<'_> {
             Some(written) => self.error(&written.source, message, help),
             None => {
                 let place = Place::Default(table_entry(name).name_in(route));
-                self.errors.push(Error {
-                    place,
-                    message,
-                    help,
-                });
+                self.errors.push(Error { place, message, help });
             }
         }
     }
 
     fn require(&mut self, index: usize, leaf: &str) {
-        let name = if leaf == "path" {
-            "routes.path"
-        } else {
-            "routes.app"
-        };
+        let name = if leaf == "path" { "routes.path" } else { "routes.app" };
         if !self.merged.values.contains_key(&(Some(index), name)) {
             let source = &self.merged.routes[&index];
             let help = format!("allowed: {}", table_entry(name).shape.allowed());
@@ -305,10 +258,7 @@ impl Reader<'_> {
             return Vec::new();
         }
         // A path in the file means the same whatever directory the server starts in.
-        let written_in = match (
-            &self.merged.values[&(route, NAME)].source,
-            &self.sources.file,
-        ) {
+        let written_in = match (&self.merged.values[&(route, NAME)].source, &self.sources.file) {
             (Source::File(_), Some((name, _))) => name.parent(),
             _ => None,
         };
@@ -361,30 +311,18 @@ impl Reader<'_> {
         if !self.errors.is_empty() {
             return;
         }
-        let Settings {
-            head,
-            workers,
-            connections_max,
-            trusted_proxies,
-            ..
-        } = settings;
+        let Settings { head, workers, connections_max, trusted_proxies, .. } = settings;
         if head.target_bytes_max > head.head_bytes_max {
             let message = "the target cannot be longer than the head it is part of".to_owned();
-            self.error_at(
-                None,
-                "head.target_bytes_max",
-                message,
-                "raise head.head_bytes_max",
-            );
+            self.error_at(None, "head.target_bytes_max", message, "raise head.head_bytes_max");
         }
         if connections_max.is_some_and(|most| most < *workers) {
             let message = format!("less than one connection for each of {workers} workers");
             self.error_at(None, "connections_max", message, "lower `workers`");
         }
-        for (name, on) in [
-            ("proxy_protocol", settings.proxy_protocol),
-            ("forwarded_for", settings.forwarded_for),
-        ] {
+        for (name, on) in
+            [("proxy_protocol", settings.proxy_protocol), ("forwarded_for", settings.forwarded_for)]
+        {
             if on && trusted_proxies.is_empty() {
                 let message = "no proxy is trusted".to_owned();
                 self.error_at(None, name, message, "list them in `trusted_proxies`");
@@ -404,31 +342,16 @@ impl Reader<'_> {
                 Some(near) => format!("did you mean {}?", quoted(near)),
                 None => format!("allowed: {}", one_of(apps)),
             };
-            self.error_at(
-                at,
-                "routes.app",
-                format!("there is no app {:?}", route.app),
-                &help,
-            );
+            self.error_at(at, "routes.app", format!("there is no app {:?}", route.app), &help);
         }
         if route.app == "rooms" && !has_parameter(&route.path, "name") {
             let message = "the app \"rooms\" takes a room's name from the path".to_owned();
-            self.error_at(
-                at,
-                "routes.path",
-                message,
-                "put {name} into it: \"/rooms/{name}\"",
-            );
+            self.error_at(at, "routes.path", message, "put {name} into it: \"/rooms/{name}\"");
         }
         let paths = matched_paths(&route.path);
-        if let Some(first) = earlier
-            .iter()
-            .position(|other| matched_paths(&other.path) == paths)
-        {
-            let message = format!(
-                "matches the same paths as route {first}, {:?}",
-                earlier[first].path
-            );
+        if let Some(first) = earlier.iter().position(|other| matched_paths(&other.path) == paths) {
+            let message =
+                format!("matches the same paths as route {first}, {:?}", earlier[first].path);
             self.error_at(at, "routes.path", message, "");
         }
     }
@@ -436,8 +359,5 @@ impl Reader<'_> {
 
 /// The table's entry for a key the code reads.
 fn table_entry(name: &str) -> &'static Key {
-    keys::KEYS
-        .iter()
-        .find(|key| key.name == name)
-        .expect("each key that is read is in the table")
+    keys::KEYS.iter().find(|key| key.name == name).expect("each key that is read is in the table")
 }

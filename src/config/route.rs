@@ -1,7 +1,7 @@
 //! What a route's keys allow: path patterns and origins.
 
-use super::address::{IpNetwork, TrustedProxies};
 use super::value::{Item, Problem, Raw, Shape, Value, quoted};
+use crate::base::network::{IpNetwork, TrustedProxies};
 
 /// Which origins (RFC 6454) may connect from a browser. No `Origin` at all is not a browser and is
 /// none of this policy's business; `null` never matches.
@@ -17,11 +17,7 @@ pub struct AllowedOrigins {
 
 impl Default for AllowedOrigins {
     fn default() -> Self {
-        Self {
-            any: false,
-            same_host: true,
-            origins: Vec::new(),
-        }
+        Self { any: false, same_host: true, origins: Vec::new() }
     }
 }
 
@@ -31,11 +27,7 @@ impl Value for AllowedOrigins {
         if items.len() > 1 && items.contains(&AllowedOrigin::Any) {
             return Err("\"*\" is not alone in the list".to_owned().into());
         }
-        let mut allowed = Self {
-            any: false,
-            same_host: false,
-            origins: Vec::new(),
-        };
+        let mut allowed = Self { any: false, same_host: false, origins: Vec::new() };
         for item in items {
             match item {
                 AllowedOrigin::Any => allowed.any = true,
@@ -47,11 +39,7 @@ impl Value for AllowedOrigins {
     }
 
     fn show(&self, shape: &Shape) -> String {
-        let Self {
-            any,
-            same_host,
-            origins,
-        } = self;
+        let Self { any, same_host, origins } = self;
         let mut items = Vec::new();
         items.extend(any.then_some(AllowedOrigin::Any));
         items.extend(same_host.then_some(AllowedOrigin::SameHost));
@@ -95,29 +83,20 @@ fn origin(text: &str) -> Result<String, String> {
         return Err(format!("{text:?} has no scheme such as https://"));
     };
     if authority.contains(['/', '?', '#']) {
-        return Err(format!(
-            "{text:?} has a path; an origin ends with its host or port"
-        ));
+        return Err(format!("{text:?} has a path; an origin ends with its host or port"));
     }
     let is_scheme = scheme.starts_with(|c: char| c.is_ascii_lowercase())
-        && scheme
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
     // The colons of an IPv6 address are inside brackets.
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (authority, None),
     };
-    let is_host = match host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-    {
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(ip) => ip.parse::<std::net::Ipv6Addr>().is_ok(),
         None => {
             !host.is_empty()
-                && host
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
         }
     };
     let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
@@ -147,14 +126,10 @@ pub(super) fn check_pattern(text: &str) -> Result<(), String> {
             Some(name) => parameters.push(name),
             None if segment.is_empty() => return Err(format!("{text:?} has an empty segment")),
             None if matches!(segment, "." | "..") => {
-                return Err(format!(
-                    "{text:?} has a segment {segment:?}, which clients remove"
-                ));
+                return Err(format!("{text:?} has a segment {segment:?}, which clients remove"));
             }
             None if !segment.bytes().all(is_path_byte) => {
-                return Err(format!(
-                    "{segment:?} in {text:?} is not a segment of a path"
-                ));
+                return Err(format!("{segment:?} in {text:?} is not a segment of a path"));
             }
             None => {}
         }
@@ -185,9 +160,7 @@ pub(super) fn matched_paths(pattern: &str) -> String {
 
 /// Whether the pattern has the parameter `{name}`.
 pub(super) fn has_parameter(pattern: &str, name: &str) -> bool {
-    pattern
-        .split('/')
-        .any(|segment| parameter(segment) == Some(name))
+    pattern.split('/').any(|segment| parameter(segment) == Some(name))
 }
 
 impl Value for TrustedProxies {
@@ -204,11 +177,7 @@ impl Value for TrustedProxies {
 
     fn show(&self, shape: &Shape) -> String {
         let Self { networks, unix } = self;
-        let mut items: Vec<_> = networks
-            .iter()
-            .copied()
-            .map(TrustedProxy::Network)
-            .collect();
+        let mut items: Vec<_> = networks.iter().copied().map(TrustedProxy::Network).collect();
         items.extend(unix.then_some(TrustedProxy::Unix));
         items.show(shape)
     }
@@ -252,24 +221,16 @@ mod tests {
         ] {
             assert_eq!(origin(text).as_deref(), Ok(expected));
         }
-        for text in [
-            "https://",
-            "https://a:0",
-            "https://a:99999",
-            "1s://a",
-            "https://u@h",
-            "https://[::z]",
-        ] {
+        for text in
+            ["https://", "https://a:0", "https://a:99999", "1s://a", "https://u@h", "https://[::z]"]
+        {
             assert_eq!(origin(text), Err(format!("{text:?} is not an origin")));
         }
     }
 
     #[test]
     fn patterns_that_match_the_same_paths_compare_equal() {
-        assert_eq!(
-            matched_paths("/rooms/{name}"),
-            matched_paths("/rooms/{room}")
-        );
+        assert_eq!(matched_paths("/rooms/{name}"), matched_paths("/rooms/{room}"));
         assert_ne!(matched_paths("/rooms/{name}"), matched_paths("/rooms/name"));
         assert!(has_parameter("/a/{b}/c", "b"));
         assert!(!has_parameter("/a/b/c", "b"));

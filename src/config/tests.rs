@@ -24,9 +24,7 @@ fn sources<'a>(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)])
 }
 
 fn settings(file: &str) -> Settings {
-    resolve(&sources(file, &[], &[]), &context())
-        .unwrap()
-        .settings
+    resolve(&sources(file, &[], &[]), &context()).unwrap().settings
 }
 
 fn errors(sources: &Sources<'_>) -> String {
@@ -35,10 +33,7 @@ fn errors(sources: &Sources<'_>) -> String {
 
 #[track_caller]
 fn assert_file_error(file: &str, expected: &str) {
-    assert_eq!(
-        errors(&sources(file, &[], &[])),
-        expected.trim_matches('\n')
-    );
+    assert_eq!(errors(&sources(file, &[], &[])), expected.trim_matches('\n'));
 }
 
 #[test]
@@ -51,16 +46,10 @@ fn defaults_are_those_of_the_design() {
         (settings.head, settings.limits.clone()),
         (HeadLimits::default(), Limits::default())
     );
-    let routes = settings
-        .routes
-        .iter()
-        .map(|route| (route.path.as_str(), route.app.as_str()));
+    let routes = settings.routes.iter().map(|route| (route.path.as_str(), route.app.as_str()));
     assert!(routes.eq([("/", "page"), ("/echo", "echo"), ("/rooms/{name}", "rooms")]));
     for route in &settings.routes {
-        assert_eq!(
-            (&route.limits, &route.deflate),
-            (&settings.limits, &Deflate::default())
-        );
+        assert_eq!((&route.limits, &route.deflate), (&settings.limits, &Deflate::default()));
         assert_eq!(route.allowed_origins, AllowedOrigins::default());
         assert!(route.tokens.is_empty() && route.connections_per_ip_max.is_none());
     }
@@ -85,26 +74,11 @@ fn later_sources_win_key_by_key() {
     assert_eq!(settings.workers, 3);
     assert_eq!(settings.drain_duration, Duration::from_secs(2));
     assert_eq!(settings.connections_max, Some(100));
-    assert_eq!(
-        settings.log,
-        Log {
-            level: "warn".to_owned(),
-            format: LogFormat::Json
-        }
-    );
-    assert_eq!(
-        settings.listen,
-        ["[::1]:80".parse().unwrap(), "unix:/s".parse().unwrap()]
-    );
+    assert_eq!(settings.log, Log { level: "warn".to_owned(), format: LogFormat::Json });
+    assert_eq!(settings.listen, ["[::1]:80".parse().unwrap(), "unix:/s".parse().unwrap()]);
 
     let origin = |key: &str| {
-        resolved
-            .listing
-            .iter()
-            .find(|listed| listed.key == key)
-            .unwrap()
-            .origin
-            .to_string()
+        resolved.listing.iter().find(|listed| listed.key == key).unwrap().origin.to_string()
     };
     assert_eq!(origin("workers"), "--workers");
     assert_eq!(origin("drain_duration"), "STEADFAST_DRAIN_DURATION");
@@ -119,9 +93,7 @@ fn routes_inherit_limits_and_compression_key_by_key() {
          [[routes]]\npath = '/a'\napp = 'echo'\nlimits.rooms_max = 3\ndeflate.enabled = false\n\
          [[routes]]\npath = '/b'\napp = 'echo'\n",
     );
-    let [a, b] = settings.routes.as_slice() else {
-        panic!("two routes")
-    };
+    let [a, b] = settings.routes.as_slice() else { panic!("two routes") };
     assert_eq!((a.limits.message_bytes_max, a.limits.rooms_max), (2048, 3));
     assert_eq!((b.limits.message_bytes_max, b.limits.rooms_max), (2048, 7));
     assert_eq!((a.deflate.enabled, a.deflate.level), (false, 9));
@@ -136,14 +108,8 @@ fn words_stand_for_none() {
     );
     assert_eq!((settings.workers, settings.connections_max), (4, None));
     let limits = settings.limits;
-    assert_eq!(
-        (limits.ping_interval, limits.idle_timeout),
-        (None, Some(Duration::from_secs(90)))
-    );
-    assert_eq!(
-        (limits.control_rate_max, limits.message_rate_max),
-        (None, Some(5))
-    );
+    assert_eq!((limits.ping_interval, limits.idle_timeout), (None, Some(Duration::from_secs(90))));
+    assert_eq!((limits.control_rate_max, limits.message_rate_max), (None, Some(5)));
 }
 
 /// A value for each shape that is not the default, in the environment's form.
@@ -181,10 +147,7 @@ fn every_key_can_be_set_by_its_environment_variable() {
                 continue;
             }
             let name = key.environment(route);
-            assert!(
-                variables.insert(name.clone()),
-                "{name} is the variable of two keys"
-            );
+            assert!(variables.insert(name.clone()), "{name} is the variable of two keys");
             let mut environment = vec![
                 // Without it the two keys that need a proxy are errors.
                 ("STEADFAST_TRUSTED_PROXIES".to_owned(), "::1"),
@@ -192,29 +155,17 @@ fn every_key_can_be_set_by_its_environment_variable() {
                 ("STEADFAST_ROUTES_0_APP".to_owned(), "echo"),
             ];
             let resolved = |environment: &[(String, &str)]| {
-                let environment: Vec<_> = environment
-                    .iter()
-                    .map(|(name, value)| (name.as_str(), *value))
-                    .collect();
+                let environment: Vec<_> =
+                    environment.iter().map(|(name, value)| (name.as_str(), *value)).collect();
                 let sources = sources("", &environment, &[]);
-                resolve(
-                    &Sources {
-                        read_file: Some(&read_file),
-                        ..sources
-                    },
-                    &context(),
-                )
-                .unwrap()
+                resolve(&Sources { read_file: Some(&read_file), ..sources }, &context()).unwrap()
             };
             let before = resolved(&environment).settings;
             environment.retain(|(other, _)| *other != name);
             environment.push((name.clone(), another_value(key)));
             let after = resolved(&environment);
             assert_ne!(before, after.settings, "{name} changes the settings");
-            let listed = after
-                .listing
-                .iter()
-                .find(|listed| listed.key == key.name_in(route));
+            let listed = after.listing.iter().find(|listed| listed.key == key.name_in(route));
             assert_eq!(listed.unwrap().origin, Origin::Environment(name));
         }
     }
@@ -226,10 +177,7 @@ fn the_listing_reads_back_as_the_same_settings() {
                 connections_max = 5000\n[limits]\nmessage_bytes_max = 1000\nping_interval = 'off'\n\
                 idle_timeout = '1h1ms'\n";
     let first = resolve(&sources(file, &[], &[]), &context()).unwrap();
-    let lines = first
-        .listing
-        .iter()
-        .filter(|listed| !listed.key.starts_with("routes."));
+    let lines = first.listing.iter().filter(|listed| !listed.key.starts_with("routes."));
     let again: String = lines
         .filter(|listed| !listed.value.is_empty())
         .map(|listed| format!("{} = {}\n", listed.key, listed.value))
@@ -239,17 +187,10 @@ fn the_listing_reads_back_as_the_same_settings() {
 
 #[test]
 fn every_key_is_listed_once() {
-    let environment = [
-        ("STEADFAST_ROUTES_0_PATH", "/"),
-        ("STEADFAST_ROUTES_0_APP", "page"),
-    ];
-    let listing = resolve(&sources("", &environment, &[]), &context())
-        .unwrap()
-        .listing;
+    let environment = [("STEADFAST_ROUTES_0_PATH", "/"), ("STEADFAST_ROUTES_0_APP", "page")];
+    let listing = resolve(&sources("", &environment, &[]), &context()).unwrap().listing;
     let listed: Vec<_> = listing.iter().map(|listed| listed.key.clone()).collect();
-    let in_table = KEYS
-        .iter()
-        .map(|key| key.name_in((key.scope == Scope::Route).then_some(0)));
+    let in_table = KEYS.iter().map(|key| key.name_in((key.scope == Scope::Route).then_some(0)));
     assert_eq!(listed, in_table.collect::<Vec<_>>());
 }
 
@@ -261,17 +202,9 @@ fn the_environment_changes_and_adds_routes() {
         ("STEADFAST_ROUTES_1_PATH", "/b"),
         ("STEADFAST_ROUTES_1_APP", "page"),
     ];
-    let settings = resolve(&sources(file, &environment, &[]), &context())
-        .unwrap()
-        .settings;
+    let settings = resolve(&sources(file, &environment, &[]), &context()).unwrap().settings;
     assert_eq!(settings.routes[0].subprotocols, ["one", "two"]);
-    assert_eq!(
-        (
-            settings.routes[0].path.as_str(),
-            settings.routes[1].path.as_str()
-        ),
-        ("/a", "/b")
-    );
+    assert_eq!((settings.routes[0].path.as_str(), settings.routes[1].path.as_str()), ("/a", "/b"));
 }
 
 #[test]
@@ -310,34 +243,16 @@ fn tokens_of_a_file_are_one_a_line() {
     let resolved = |file: &str, more: &str| {
         let text = format!("[[routes]]\npath = '/'\napp = 'echo'\ntokens_file = '{file}'\n{more}");
         let file = Some(("/etc/s/s.toml".into(), text));
-        let sources = Sources {
-            file,
-            read_file: Some(&read_file),
-            ..Sources::default()
-        };
+        let sources = Sources { file, read_file: Some(&read_file), ..Sources::default() };
         resolve(&sources, &context()).map_err(|errors| errors.0[0].to_string())
     };
-    let tokens = resolved("good", "").unwrap().settings.routes[0]
-        .tokens
-        .clone();
+    let tokens = resolved("good", "").unwrap().settings.routes[0].tokens.clone();
     assert_eq!(tokens, [Secret::new("abc"), Secret::new("def")]);
     let first_lines = [
-        (
-            "bad",
-            "",
-            "/etc/s/bad:2: a secret has a character that is not allowed",
-        ),
+        ("bad", "", "/etc/s/bad:2: a secret has a character that is not allowed"),
         ("empty", "", "/etc/s/s.toml:4:15: /etc/s/empty has no token"),
-        (
-            "gone",
-            "",
-            "/etc/s/s.toml:4:15: /etc/s/gone cannot be read: not found",
-        ),
-        (
-            "good",
-            "tokens = ['x']",
-            "/etc/s/s.toml:4:15: the route has `tokens` as well",
-        ),
+        ("gone", "", "/etc/s/s.toml:4:15: /etc/s/gone cannot be read: not found"),
+        ("good", "tokens = ['x']", "/etc/s/s.toml:4:15: the route has `tokens` as well"),
     ];
     for (file, more, expected) in first_lines {
         let error = resolved(file, more).unwrap_err();
@@ -377,10 +292,7 @@ fn all_errors_are_reported_at_once_in_the_order_of_the_sources() {
         &[("drain_duration", "10")],
     );
     let text = errors(&sources);
-    let firsts: Vec<_> = text
-        .split("\n\n")
-        .filter_map(|error| error.lines().next())
-        .collect();
+    let firsts: Vec<_> = text.split("\n\n").filter_map(|error| error.lines().next()).collect();
     assert_eq!(
         firsts,
         [

@@ -51,10 +51,7 @@ pub(super) struct Problem {
 
 impl From<String> for Problem {
     fn from(message: String) -> Self {
-        Self {
-            message,
-            span: None,
-        }
+        Self { message, span: None }
     }
 }
 
@@ -203,10 +200,7 @@ impl Shape {
 
 /// `"a", "b" or "c"`.
 pub(super) fn one_of<T: AsRef<str>>(words: &[T]) -> String {
-    let quoted: Vec<_> = words
-        .iter()
-        .map(|word| format!("\"{}\"", word.as_ref()))
-        .collect();
+    let quoted: Vec<_> = words.iter().map(|word| format!("\"{}\"", word.as_ref())).collect();
     match quoted.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         _ => quoted.concat(),
@@ -298,18 +292,12 @@ fn number(raw: &Raw, shape: &Shape) -> Result<u64, Problem> {
     }
 }
 
-const SIZE_UNITS: [(&str, u64); 4] = [
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("B", 1),
-];
+const SIZE_UNITS: [(&str, u64); 4] =
+    [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// `64 KiB` as bytes; saturates.
 fn size(text: &str) -> Result<u64, String> {
-    let digits = text
-        .find(|character: char| !character.is_ascii_digit())
-        .unwrap_or(text.len());
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = (&text[..digits], text[digits..].trim_start());
     if number.is_empty() {
         return Err(format!("{text:?} is not a size"));
@@ -320,18 +308,12 @@ fn size(text: &str) -> Result<u64, String> {
             _ => format!("{unit:?} in {text:?} is not a unit of size"),
         });
     };
-    Ok(number
-        .parse::<u64>()
-        .unwrap_or(u64::MAX)
-        .saturating_mul(*factor))
+    Ok(number.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(*factor))
 }
 
 /// `65536` as `64 KiB`: with the largest unit that divides it.
 fn size_text(bytes: u64) -> String {
-    match SIZE_UNITS
-        .iter()
-        .find(|(_, factor)| bytes > 0 && bytes % factor == 0)
-    {
+    match SIZE_UNITS.iter().find(|(_, factor)| bytes > 0 && bytes % factor == 0) {
         Some((unit, factor)) if *factor > 1 => format!("{} {unit}", bytes / factor),
         _ => bytes.to_string(),
     }
@@ -391,16 +373,12 @@ fn duration(text: &str) -> Result<Duration, String> {
     let mut rest = text;
     let mut sum_ms = 0u64;
     while !rest.is_empty() || text.is_empty() {
-        let digits = rest
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(rest.len());
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         let (number, after) = rest.split_at(digits);
         if number.is_empty() {
             return Err(format!("{text:?} is not a duration"));
         }
-        let letters = after
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(after.len());
+        let letters = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
         let (unit, after) = after.split_at(letters);
         let Some((_, factor_ms)) = DURATION_UNITS.iter().find(|(name, _)| *name == unit) else {
             return Err(match unit {
@@ -425,11 +403,7 @@ fn duration_text(duration: Duration) -> String {
             rest_ms %= factor_ms;
         }
     }
-    if text.is_empty() {
-        "0s".to_owned()
-    } else {
-        text
-    }
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 impl Value for Option<PathBuf> {
@@ -547,10 +521,7 @@ impl<T: Item> Value for Vec<T> {
         }
         let mut items: Vec<T> = Vec::with_capacity(texts.len());
         for (text, span) in texts {
-            let problem = |message| Problem {
-                message,
-                span: span.clone(),
-            };
+            let problem = |message| Problem { message, span: span.clone() };
             let item = T::parse_item(text).map_err(problem)?;
             if items.contains(&item) {
                 return Err(problem(match secret {
@@ -629,13 +600,9 @@ mod tests {
 
     #[test]
     fn sizes_read_back_as_written() {
-        for (text, bytes) in [
-            ("1 MiB", 1 << 20),
-            ("3 KiB", 3072),
-            ("2 GiB", 2 << 30),
-            ("1000", 1000),
-            ("0", 0),
-        ] {
+        for (text, bytes) in
+            [("1 MiB", 1 << 20), ("3 KiB", 3072), ("2 GiB", 2 << 30), ("1000", 1000), ("0", 0)]
+        {
             assert_eq!(size_text(bytes), text);
         }
         assert_eq!(size("64KiB"), Ok(65_536));
@@ -649,10 +616,7 @@ mod tests {
             assert_eq!(duration_text(duration(text).unwrap()), text);
         }
         assert_eq!(duration("90s").unwrap(), duration("1m30s").unwrap());
-        assert_eq!(
-            duration("99999999999999999999h").unwrap(),
-            Duration::from_millis(u64::MAX)
-        );
+        assert_eq!(duration("99999999999999999999h").unwrap(), Duration::from_millis(u64::MAX));
     }
 
     #[test]

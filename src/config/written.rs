@@ -42,20 +42,10 @@ pub(super) struct Merged {
 
 impl Merged {
     pub(super) fn collect(sources: &Sources<'_>) -> Self {
-        let Sources {
-            file,
-            environment,
-            flags,
-            read_file: _,
-        } = sources;
+        let Sources { file, environment, flags, read_file: _ } = sources;
         let mut merged = Self::default();
         if let Some((name, text)) = file {
-            FileReader {
-                name,
-                text,
-                merged: &mut merged,
-            }
-            .read();
+            FileReader { name, text, merged: &mut merged }.read();
         }
         merged.read_environment(environment);
         merged.read_flags(flags);
@@ -63,8 +53,7 @@ impl Merged {
     }
 
     fn insert(&mut self, route: Option<usize>, key: &'static Key, raw: Raw, source: Source) {
-        self.values
-            .insert((route, key.name), Written { raw, source });
+        self.values.insert((route, key.name), Written { raw, source });
     }
 
     fn read_flags(&mut self, flags: &[(&'static Key, String)]) {
@@ -94,42 +83,26 @@ impl Merged {
                     .collect();
                 let help = did_you_mean(&name, known.iter().map(String::as_str))
                     .map(|known| format!("did you mean {known}?"));
-                self.errors.push(error(
-                    "no key has this environment variable".to_owned(),
-                    help,
-                ));
+                self.errors.push(error("no key has this environment variable".to_owned(), help));
                 continue;
             };
             let Some(text) = value.to_str() else {
-                self.errors
-                    .push(error("the value is not UTF-8".to_owned(), None));
+                self.errors.push(error("the value is not UTF-8".to_owned(), None));
                 continue;
             };
             if let Some(route) = route {
-                self.routes
-                    .entry(route)
-                    .or_insert_with(|| Source::Environment(name.clone()));
+                self.routes.entry(route).or_insert_with(|| Source::Environment(name.clone()));
             }
-            self.insert(
-                route,
-                key,
-                Raw::Text(text.to_owned()),
-                Source::Environment(name),
-            );
+            self.insert(route, key, Raw::Text(text.to_owned()), Source::Environment(name));
         }
         self.refuse_gaps();
     }
 
     /// Route 2 without a route 1 is a slip, most likely a count from 1.
     fn refuse_gaps(&mut self) {
-        let first_missing = (0..)
-            .find(|index| !self.routes.contains_key(index))
-            .unwrap_or(0);
-        let beyond: Vec<usize> = self
-            .routes
-            .range(first_missing..)
-            .map(|(index, _)| *index)
-            .collect();
+        let first_missing = (0..).find(|index| !self.routes.contains_key(index)).unwrap_or(0);
+        let beyond: Vec<usize> =
+            self.routes.range(first_missing..).map(|(index, _)| *index).collect();
         for index in beyond {
             let Some(Source::Environment(name)) = self.routes.remove(&index) else {
                 continue;
@@ -158,9 +131,8 @@ fn is_not_ours(name: &str) -> bool {
 
 /// The key that the variable sets.
 fn find_variable(name: &str) -> Option<(Option<usize>, &'static Key)> {
-    if let Some(key) = KEYS
-        .iter()
-        .find(|key| key.scope != Scope::Route && key.environment(None) == name)
+    if let Some(key) =
+        KEYS.iter().find(|key| key.scope != Scope::Route && key.environment(None) == name)
     {
         return Some((None, key));
     }
@@ -193,11 +165,7 @@ impl FileReader<'_> {
 
     fn error(&mut self, span: Range<usize>, message: String, help: Option<String>) {
         let place = place_in_file(self.name, self.text, span);
-        self.merged.errors.push(Error {
-            place,
-            message,
-            help,
-        });
+        self.merged.errors.push(Error { place, message, help });
     }
 
     /// Reads the keys below `prefix`, which is empty or ends with a dot.
@@ -262,10 +230,7 @@ fn suggestion(name: &str, in_route: bool) -> Option<String> {
         return Some(format!("did you mean `{near}`?"));
     }
     let leaf = name.rsplit('.').next().unwrap_or(name);
-    if let Some(key) = KEYS
-        .iter()
-        .find(|key| key.name.rsplit('.').next() == Some(leaf))
-    {
+    if let Some(key) = KEYS.iter().find(|key| key.name.rsplit('.').next() == Some(leaf)) {
         return Some(match (key.scope, key.name.rsplit_once('.')) {
             (Scope::Route, _) => format!("`{leaf}` belongs into a [[routes]]"),
             (Scope::Server, None) => format!("`{leaf}` belongs to the server, above all tables"),
@@ -288,12 +253,9 @@ fn raw(value: &DeValue<'_>) -> Raw {
             Raw::Integer(parsed.unwrap_or(i128::MAX))
         }
         DeValue::Boolean(value) => Raw::Boolean(*value),
-        DeValue::Array(items) => Raw::List(
-            items
-                .iter()
-                .map(|item| (raw(item.get_ref()), item.span()))
-                .collect(),
-        ),
+        DeValue::Array(items) => {
+            Raw::List(items.iter().map(|item| (raw(item.get_ref()), item.span())).collect())
+        }
         DeValue::Float(_) => Raw::Other("a number with a fraction"),
         DeValue::Datetime(_) => Raw::Other("a date"),
         DeValue::Table(_) => Raw::Other("a table"),

@@ -27,9 +27,7 @@ impl FromStr for ListenAddr {
             }
             if path.len() > UNIX_PATH_BYTES_MAX {
                 let length = path.len();
-                return Err(format!(
-                    "the path of {text:?} has {length} bytes, a socket's has 107"
-                ));
+                return Err(format!("the path of {text:?} has {length} bytes, a socket's has 107"));
             }
             return Ok(Self::Unix(path.into()));
         }
@@ -94,9 +92,7 @@ impl FromStr for IpNetwork {
         };
         // `contains` compares such a peer as IPv4, so the network would match nobody.
         if address.to_canonical() != address {
-            return Err(format!(
-                "{text:?} is IPv4 mapped into IPv6; write the IPv4 network"
-            ));
+            return Err(format!("{text:?} is IPv4 mapped into IPv6; write the IPv4 network"));
         }
         let bits_max = if address.is_ipv4() { 32 } else { 128 };
         let prefix_bits = match prefix.map(u8::from_str) {
@@ -111,10 +107,7 @@ impl FromStr for IpNetwork {
                 "{text:?} has bits beyond its prefix; the network is \"{network}/{prefix_bits}\""
             ));
         }
-        Ok(Self {
-            address,
-            prefix_bits,
-        })
+        Ok(Self { address, prefix_bits })
     }
 }
 
@@ -173,12 +166,7 @@ mod tests {
 
     #[test]
     fn listen_addresses_read_back_as_written() {
-        for text in [
-            "127.0.0.1:8000",
-            "[::]:80",
-            "0.0.0.0:0",
-            "unix:/run/steadfast.sock",
-        ] {
+        for text in ["127.0.0.1:8000", "[::]:80", "0.0.0.0:0", "unix:/run/steadfast.sock"] {
             assert_eq!(text.parse::<ListenAddr>().unwrap().to_string(), text);
         }
     }
@@ -210,29 +198,16 @@ mod tests {
             ("::1", "::2", false),
         ];
         for (text, ip, expected) in cases {
-            assert_eq!(
-                network(text).contains(ip.parse().unwrap()),
-                expected,
-                "{ip} in {text}"
-            );
+            assert_eq!(network(text).contains(ip.parse().unwrap()), expected, "{ip} in {text}");
         }
     }
 
     #[test]
     fn trust_is_by_network_or_by_socket_kind() {
-        let proxies = TrustedProxies {
-            networks: vec![network("10.0.0.0/8")],
-            unix: false,
-        };
+        let proxies = TrustedProxies { networks: vec![network("10.0.0.0/8")], unix: false };
         assert!(proxies.trusts(Some("10.0.0.1".parse().unwrap())));
         assert!(!proxies.trusts(Some("127.0.0.1".parse().unwrap())));
         assert!(!proxies.trusts(None));
-        assert!(
-            TrustedProxies {
-                networks: vec![],
-                unix: true
-            }
-            .trusts(None)
-        );
+        assert!(TrustedProxies { networks: vec![], unix: true }.trusts(None));
     }
 }
