@@ -8,7 +8,7 @@
 #   STEADFAST         the server's binary      (default target/release/steadfast)
 #   AUTOBAHN_CLIENT   the client's binary, called with the fuzzing server's URL
 #                     (default target/release/examples/autobahn_client)
-#   AUTOBAHN_SECONDS  bound on the whole run   (default 600)
+#   AUTOBAHN_SECONDS  bound on the whole run   (default 900)
 # It builds nothing. The reports (index.html, for reading) stay in autobahn/reports/<role>.
 set -euo pipefail
 
@@ -17,7 +17,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 target=${CARGO_TARGET_DIR:-$(dirname "$here")/target}
 server_binary=${STEADFAST:-$target/release/steadfast}
 client_binary=${AUTOBAHN_CLIENT:-$target/release/examples/autobahn_client}
-seconds_max=${AUTOBAHN_SECONDS:-600}
+seconds_max=${AUTOBAHN_SECONDS:-900}
 agent=steadfast # the client role names itself so too
 children=()     # process ids of `timeout`s, each the leader of its own process group
 
