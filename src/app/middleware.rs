@@ -135,10 +135,7 @@ impl Middleware for OriginPolicy {
         };
         match allowed {
             true => Ok(()),
-            false => Err(Refusal::new(
-                403,
-                "pages of this origin may not connect here",
-            )),
+            false => Err(Refusal::new(403, "pages of this origin may not connect here")),
         }
     }
 }
@@ -173,9 +170,7 @@ impl<'a> Origin<'a> {
 
     fn same_as(&self, other: &Self) -> bool {
         self.scheme.eq_ignore_ascii_case(other.scheme)
-            && self
-                .authority
-                .same_as(&other.authority, self.default_port())
+            && self.authority.same_as(&other.authority, self.default_port())
     }
 }
 
@@ -225,13 +220,12 @@ impl IpCounts {
     }
 
     fn shard(&self, net: Ipv6Addr) -> MutexGuard<'_, BTreeMap<Ipv6Addr, u32>> {
-        let mixed = net.octets().iter().fold(0_usize, |mixed, &octet| {
-            mixed.wrapping_mul(31).wrapping_add(usize::from(octet))
-        });
+        let mixed = net
+            .octets()
+            .iter()
+            .fold(0_usize, |mixed, &octet| mixed.wrapping_mul(31).wrapping_add(usize::from(octet)));
         // Whoever panicked while holding it changed at most one number.
-        self.shards[mixed % SHARDS]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shards[mixed % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -21,19 +21,13 @@ pub struct Peer {
 impl From<SocketAddr> for Peer {
     /// An IPv4 address mapped into IPv6 (a dual-stack listener) becomes plain IPv4.
     fn from(address: SocketAddr) -> Self {
-        Self {
-            addr: Some(address.ip().to_canonical()),
-            port: Some(address.port()),
-        }
+        Self { addr: Some(address.ip().to_canonical()), port: Some(address.port()) }
     }
 }
 
 impl From<IpAddr> for Peer {
     fn from(address: IpAddr) -> Self {
-        Self {
-            addr: Some(address.to_canonical()),
-            port: None,
-        }
+        Self { addr: Some(address.to_canonical()), port: None }
     }
 }
 
@@ -64,12 +58,7 @@ impl<'a> Request<'a> {
     pub fn new(head: &'a Head<'a>, peer: Peer) -> Result<Self, HeadError> {
         // Parts are separated by ASCII, so they decode if the whole does.
         percent_decode(head.query().unwrap_or_default(), true)?;
-        Ok(Self {
-            head,
-            path: head.decoded_path()?,
-            param: None,
-            peer,
-        })
+        Ok(Self { head, path: head.decoded_path()?, param: None, peer })
     }
 
     /// With what the route's pattern captured (`{name}` in `/rooms/{name}`), decoded.
@@ -122,8 +111,7 @@ impl<'a> Request<'a> {
 
     /// The subprotocols offered, in order of preference, without those that are tokens.
     pub fn subprotocols(&self) -> impl Iterator<Item = &'a str> {
-        self.offered()
-            .filter(|offered| !offered.starts_with(BEARER_PREFIX))
+        self.offered().filter(|offered| !offered.starts_with(BEARER_PREFIX))
     }
 
     /// The bearer tokens presented: in Authorization (RFC 6750 §2.1), as `?token=` (§2.3 with a
@@ -144,11 +132,7 @@ impl<'a> Request<'a> {
             .offered()
             .filter_map(|offered| offered.strip_prefix(BEARER_PREFIX))
             .map(Cow::Borrowed);
-        authorization
-            .into_iter()
-            .chain(self.query("token"))
-            .chain(subprotocols)
-            .collect()
+        authorization.into_iter().chain(self.query("token")).chain(subprotocols).collect()
     }
 
     fn offered(&self) -> impl Iterator<Item = &'a str> {
@@ -213,10 +197,7 @@ mod tests {
         assert_eq!(tokens("/", "Authorization: Basic hush\r\n"), "");
         assert_eq!(tokens("/", "Authorization: Bearer\r\n"), "");
         assert_eq!(tokens("/?x=1&token=hush%21", ""), "hush!");
-        assert_eq!(
-            tokens("/", "Sec-WebSocket-Protocol: a, bearer.hush.b\r\n"),
-            "hush.b"
-        );
+        assert_eq!(tokens("/", "Sec-WebSocket-Protocol: a, bearer.hush.b\r\n"), "hush.b");
         let all = "Authorization: Bearer hush1\r\nSec-WebSocket-Protocol: bearer.hush3\r\n";
         assert_eq!(tokens("/?token=hush2", all), "hush1 hush2 hush3");
     }

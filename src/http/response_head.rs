@@ -86,10 +86,7 @@ mod tests {
         use HeadError::*;
         type Case = (&'static [u8], Result<(u16, &'static str), HeadError>);
         let cases: &[Case] = &[
-            (
-                b"HTTP/1.1 101 Switching Protocols",
-                Ok((101, "Switching Protocols")),
-            ),
+            (b"HTTP/1.1 101 Switching Protocols", Ok((101, "Switching Protocols"))),
             (b"HTTP/1.0 200 ", Ok((200, ""))),
             (b"HTTP/1.1 404", Ok((404, ""))),
             (b"HTTP/1.1 400 a\xc2\x9bb", Ok((400, "a b"))),
@@ -116,11 +113,7 @@ mod tests {
 
     #[test]
     fn limits_hold() {
-        let limits = HeadLimits {
-            head_bytes_max: 40,
-            headers_max: 1,
-            ..HeadLimits::default()
-        };
+        let limits = HeadLimits { head_bytes_max: 40, headers_max: 1, ..HeadLimits::default() };
         let parse = |bytes: &[u8]| ResponseHead::parse(bytes, &limits).map(|_| ());
         assert_eq!(parse(b"HTTP/1.1 101 x\r\nA: b\r\n\r\n"), Ok(()));
         let many = b"HTTP/1.1 101 x\r\nA: b\r\nA: b\r\n\r\n";

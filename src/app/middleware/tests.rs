@@ -39,12 +39,7 @@ fn origins() {
         (same, "localhost:8000", "http://localhost", false),
         (same, "localhost", "http://localhost:8000", false),
         (same, "example.org:80", "https://example.org", false),
-        (
-            same,
-            "example.org",
-            "http://example.org.evil.example",
-            false,
-        ),
+        (same, "example.org", "http://example.org.evil.example", false),
         (same, "example.org", "http://evil-example.org", false),
         (same, "example.org", "http://sub.example.org", false),
         (same, "example.org", "null", false),
@@ -52,12 +47,7 @@ fn origins() {
         (same, "example.org", "", false),
         (same, "example.org", "example.org", false),
         (same, "example.org", "http://example.org/", false),
-        (
-            same,
-            "example.org",
-            "http://example.org@evil.example",
-            false,
-        ),
+        (same, "example.org", "http://example.org@evil.example", false),
         (same, "example.org", "http://a http://example.org", false),
         (same, "example.org", "1http://example.org", false),
         // The list adds to it, and compares the scheme as well.
@@ -81,20 +71,10 @@ fn origins() {
         assert_eq!(status, expected, "{origins:?} {host} {origin}");
     }
     // No Origin is no browser; two are nobody's.
-    assert_eq!(
-        status(&mut policy(same), "Host: a\r\n", Peer::default()),
-        101
-    );
+    assert_eq!(status(&mut policy(same), "Host: a\r\n", Peer::default()), 101);
     let twice = "Host: a\r\nOrigin: http://a\r\nOrigin: http://a\r\n";
     assert_eq!(status(&mut policy(any), twice, Peer::default()), 403);
-    for bad in [
-        "null",
-        "example.org",
-        "https://",
-        "https://a/",
-        "https://*.a b",
-        "",
-    ] {
+    for bad in ["null", "example.org", "https://", "https://a/", "https://*.a b", ""] {
         let error = OriginPolicy::new(&[bad.to_owned()]).unwrap_err();
         assert!(error.contains(&format!("{bad:?}")), "{error}");
     }
@@ -111,11 +91,7 @@ fn an_address_has_so_many_connections_over_all_workers() {
     assert_eq!(status(&mut two, host, peer("::ffff:192.0.2.1")), 101);
     assert_eq!(status(&mut one, host, v4), 429);
     assert_eq!(status(&mut two, host, v4), 429);
-    assert_eq!(
-        status(&mut one, host, peer("192.0.2.2")),
-        101,
-        "another address"
-    );
+    assert_eq!(status(&mut one, host, peer("192.0.2.2")), 101, "another address");
     two.release(&v4);
     assert_eq!(status(&mut one, host, v4), 101);
 
@@ -127,28 +103,13 @@ fn an_address_has_so_many_connections_over_all_workers() {
     assert_eq!(counts.count(v6(":9").addr.unwrap()), 2);
 
     for _ in 0..5 {
-        assert_eq!(
-            status(&mut one, host, Peer::default()),
-            101,
-            "a Unix socket"
-        );
+        assert_eq!(status(&mut one, host, Peer::default()), 101, "a Unix socket");
     }
     one.release(&Peer::default());
-    for ended in [
-        v4,
-        v4,
-        peer("192.0.2.2"),
-        v6(":1"),
-        v6(":1"),
-        peer("2001:db8:1:3::1"),
-    ] {
+    for ended in [v4, v4, peer("192.0.2.2"), v6(":1"), v6(":1"), peer("2001:db8:1:3::1")] {
         one.release(&ended);
     }
-    let left: usize = counts
-        .shards
-        .iter()
-        .map(|shard| shard.lock().unwrap().len())
-        .sum();
+    let left: usize = counts.shards.iter().map(|shard| shard.lock().unwrap().len()).sum();
     assert_eq!(left, 0, "addresses without connections cost nothing");
     assert_eq!(status(&mut ConnectionsPerIp::new(counts, 0), host, v4), 429);
 }
@@ -163,15 +124,7 @@ fn bearer_tokens() {
     };
     assert_eq!(answer("hush-1"), Ok(()));
     assert_eq!(answer("hush-22"), Ok(()));
-    for wrong in [
-        "hush-2",
-        "hush-",
-        "hush-11",
-        "hush-1hush-1",
-        "Hush-1",
-        "x",
-        "",
-    ] {
+    for wrong in ["hush-2", "hush-", "hush-11", "hush-1hush-1", "Hush-1", "x", ""] {
         let refusal = answer(wrong).unwrap_err();
         assert_eq!(refusal.status, 401, "{wrong}");
         let (name, challenge) = &refusal.headers[0];
@@ -221,16 +174,10 @@ fn who_passed_a_refused_request_is_released() {
     ];
     for (verdict, expected, balance) in verdicts {
         let passed = Arc::new(AtomicI32::new(0));
-        let gate = |verdict| -> Box<dyn Middleware> {
-            Box::new(Gate {
-                passed: passed.clone(),
-                verdict,
-            })
-        };
+        let gate =
+            |verdict| -> Box<dyn Middleware> { Box::new(Gate { passed: passed.clone(), verdict }) };
         let mut chain = Chain::new(vec![gate(|| Ok(())), gate(verdict), gate(|| Ok(()))]);
-        let status = chain
-            .check(&request)
-            .map_or_else(|refusal| refusal.status, |()| 101);
+        let status = chain.check(&request).map_or_else(|refusal| refusal.status, |()| 101);
         assert_eq!(status, expected);
         assert_eq!(passed.load(Ordering::Relaxed), balance);
         if status == 101 {

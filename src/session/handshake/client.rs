@@ -161,10 +161,7 @@ impl ClientHandshake {
     pub fn check_response(&self, head: &ResponseHead<'_>) -> Result<ClientAgreed, ClientError> {
         let bad = |reason| Err(ClientError::BadAnswer(reason));
         if head.status() != 101 {
-            return Err(ClientError::Refused {
-                status: head.status(),
-                phrase: head.phrase(),
-            });
+            return Err(ClientError::Refused { status: head.status(), phrase: head.phrase() });
         }
         if head.is_http_1_0() {
             return bad("it is HTTP/1.0");
@@ -191,10 +188,7 @@ impl ClientHandshake {
         let Some(name) = answered.next() else {
             return Ok(None);
         };
-        let offered = self
-            .subprotocols
-            .iter()
-            .find(|offered| offered.as_bytes() == name);
+        let offered = self.subprotocols.iter().find(|offered| offered.as_bytes() == name);
         match (offered, answered.next()) {
             (Some(offered), None) => Ok(Some(offered.clone())),
             (_, Some(_)) => Err(ClientError::BadAnswer("it has several subprotocols")),
@@ -216,9 +210,7 @@ impl ClientHandshake {
             [answer] if self.deflate => extensions::accept_answer(answer)
                 .map(Some)
                 .ok_or(ClientError::BadAnswer("its extension cannot be used")),
-            _ => Err(ClientError::BadAnswer(
-                "it has an extension that was not offered",
-            )),
+            _ => Err(ClientError::BadAnswer("it has an extension that was not offered")),
         }
     }
 }
@@ -258,12 +250,7 @@ fn check_subprotocols(names: &[String]) -> Result<(), ClientError> {
 
 fn check_headers(headers: &[(String, String)]) -> Result<(), ClientError> {
     for (at, (name, value)) in headers.iter().enumerate() {
-        let ours = [
-            "upgrade",
-            "connection",
-            "content-length",
-            "transfer-encoding",
-        ];
+        let ours = ["upgrade", "connection", "content-length", "transfer-encoding"];
         let lower = name.to_ascii_lowercase();
         let repeats_host = is_host(name) && headers[..at].iter().any(|(name, _)| is_host(name));
         if !is_token(name.as_bytes())

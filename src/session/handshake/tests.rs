@@ -301,10 +301,8 @@ fn an_offer_shows_no_token() {
 #[test]
 fn any_byte_anywhere_gets_an_answer() {
     let limits = HeadLimits::default();
-    let policy = Policy {
-        subprotocols: &["a".to_owned()],
-        deflate: Some(DeflatePolicy::default()),
-    };
+    let policy =
+        Policy { subprotocols: &["a".to_owned()], deflate: Some(DeflatePolicy::default()) };
     let valid = request(&[
         "+Sec-WebSocket-Protocol: a",
         "+Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=\"10\"",
@@ -318,11 +316,7 @@ fn any_byte_anywhere_gets_an_answer() {
             let Ok(head) = Head::parse(&bytes[..end], &limits) else {
                 continue;
             };
-            assert_eq!(
-                end,
-                bytes.len(),
-                "only the last blank line ends a valid head"
-            );
+            assert_eq!(end, bytes.len(), "only the last blank line ends a valid head");
             let Ok(offer) = check(&head) else {
                 continue;
             };
@@ -331,8 +325,5 @@ fn any_byte_anywhere_gets_an_answer() {
             accepted += 1;
         }
     }
-    assert!(
-        accepted > valid.len(),
-        "the unchanged head alone is accepted that often"
-    );
+    assert!(accepted > valid.len(), "the unchanged head alone is accepted that often");
 }

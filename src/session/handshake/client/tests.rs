@@ -4,12 +4,7 @@ use crate::base::limits::HeadLimits;
 use crate::http::Head;
 
 fn options() -> ClientOptions<'static> {
-    ClientOptions {
-        key: *b"the sample nonce",
-        subprotocols: &[],
-        headers: &[],
-        deflate: false,
-    }
+    ClientOptions { key: *b"the sample nonce", subprotocols: &[], headers: &[], deflate: false }
 }
 
 fn url() -> ClientUrl {
@@ -23,19 +18,10 @@ fn answer(handshake: &ClientHandshake, bytes: &[u8]) -> Result<ClientAgreed, Cli
 #[test]
 fn urls() {
     let url = ClientUrl::parse("WS://[::1]:8000?a=b").unwrap();
-    assert_eq!(
-        (url.secure, url.host.as_str(), url.port),
-        (false, "::1", 8000)
-    );
-    assert_eq!(
-        (url.authority.as_str(), url.target.as_str()),
-        ("[::1]:8000", "/?a=b")
-    );
+    assert_eq!((url.secure, url.host.as_str(), url.port), (false, "::1", 8000));
+    assert_eq!((url.authority.as_str(), url.target.as_str()), ("[::1]:8000", "/?a=b"));
     let url = ClientUrl::parse("wss://example.org").unwrap();
-    assert_eq!(
-        (url.secure, url.port, url.target.as_str()),
-        (true, 443, "/")
-    );
+    assert_eq!((url.secure, url.port, url.target.as_str()), (true, 443, "/"));
     for bad in [
         "example.org",
         "ftp://a/",
@@ -47,10 +33,7 @@ fn urls() {
         "ws://a/\r\nX: y",
         "ws://u:p@a/",
     ] {
-        assert!(
-            matches!(ClientUrl::parse(bad), Err(ClientError::BadUrl(_))),
-            "{bad}"
-        );
+        assert!(matches!(ClientUrl::parse(bad), Err(ClientError::BadUrl(_))), "{bad}");
     }
 }
 
@@ -91,19 +74,13 @@ fn what_cannot_be_sent() {
         ("Content-Length", "0"),
     ] {
         let headers = [(name.to_owned(), value.to_owned())];
-        let options = ClientOptions {
-            headers: &headers,
-            ..options()
-        };
+        let options = ClientOptions { headers: &headers, ..options() };
         let error = ClientHandshake::new(&url(), &options).unwrap_err();
         assert_eq!(error, ClientError::BadHeader(name.to_owned()));
     }
     for names in [&["a b"][..], &["a", "a"], &[""]] {
         let subprotocols: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let options = ClientOptions {
-            subprotocols: &subprotocols,
-            ..options()
-        };
+        let options = ClientOptions { subprotocols: &subprotocols, ..options() };
         let error = ClientHandshake::new(&url(), &options).unwrap_err();
         assert!(matches!(error, ClientError::BadSubprotocol(_)));
     }
@@ -112,10 +89,7 @@ fn what_cannot_be_sent() {
 #[test]
 fn a_host_header_replaces_that_of_the_url() {
     let headers = [("host".to_owned(), "other".to_owned())];
-    let options = ClientOptions {
-        headers: &headers,
-        ..options()
-    };
+    let options = ClientOptions { headers: &headers, ..options() };
     let handshake = ClientHandshake::new(&url(), &options).unwrap();
     let head = Head::parse(handshake.request(), &HeadLimits::default()).unwrap();
     assert_eq!(head.host(), Some("other"));
@@ -125,35 +99,22 @@ fn a_host_header_replaces_that_of_the_url() {
 #[test]
 fn client_and_server_agree() {
     let subprotocols = ["a".to_owned(), "b".to_owned()];
-    for (deflate, server_window_bits, client_window_bits) in [
-        (false, 15, None),
-        (true, 15, None),
-        (true, 9, Some(9)),
-        (true, 12, Some(14)),
-    ] {
-        let options = ClientOptions {
-            subprotocols: &subprotocols,
-            deflate,
-            ..options()
-        };
+    for (deflate, server_window_bits, client_window_bits) in
+        [(false, 15, None), (true, 15, None), (true, 9, Some(9)), (true, 12, Some(14))]
+    {
+        let options = ClientOptions { subprotocols: &subprotocols, deflate, ..options() };
         let client = ClientHandshake::new(&url(), &options).unwrap();
         let head = Head::parse(client.request(), &HeadLimits::default()).unwrap();
         let agreed = check(&head).unwrap().agree(&Policy {
             subprotocols: &subprotocols[1..],
-            deflate: Some(DeflatePolicy {
-                server_window_bits,
-                client_window_bits,
-            }),
+            deflate: Some(DeflatePolicy { server_window_bits, client_window_bits }),
         });
         let joined = answer(&client, &agreed.response()).unwrap();
         assert_eq!(joined.subprotocol.as_deref(), Some("b"));
         assert_eq!(joined.deflate.is_some(), deflate);
         // The server did not name its window, so the client must expect the largest.
         let client_bits = |params: DeflateParams| params.client_window_bits;
-        assert_eq!(
-            joined.deflate.map(client_bits),
-            agreed.deflate.map(client_bits)
-        );
+        assert_eq!(joined.deflate.map(client_bits), agreed.deflate.map(client_bits));
     }
 }
 
@@ -162,11 +123,7 @@ fn answers() {
     const OK: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\n\
          Connection: upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
     let subprotocols = ["a".to_owned()];
-    let offering = ClientOptions {
-        subprotocols: &subprotocols,
-        deflate: true,
-        ..options()
-    };
+    let offering = ClientOptions { subprotocols: &subprotocols, deflate: true, ..options() };
     let offering = ClientHandshake::new(&url(), &offering).unwrap();
     let plain = ClientHandshake::new(&url(), &options()).unwrap();
 
@@ -200,19 +157,13 @@ fn answers() {
         "; server_no_context_takeover, permessage-deflate; server_no_context_takeover",
         ";",
     ] {
-        assert!(
-            matches!(extension(bad), Err(ClientError::BadAnswer(_))),
-            "{bad}"
-        );
+        assert!(matches!(extension(bad), Err(ClientError::BadAnswer(_))), "{bad}");
     }
     for more in [
         "Sec-WebSocket-Protocol: a\r\n",
         "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n",
     ] {
-        assert!(
-            matches!(fine(&plain, more), Err(ClientError::BadAnswer(_))),
-            "{more}"
-        );
+        assert!(matches!(fine(&plain, more), Err(ClientError::BadAnswer(_))), "{more}");
     }
     for more in [
         "Sec-WebSocket-Protocol: A\r\n",
@@ -220,10 +171,7 @@ fn answers() {
         "Sec-WebSocket-Extensions: x\r\n",
         "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n",
     ] {
-        assert!(
-            matches!(fine(&offering, more), Err(ClientError::BadAnswer(_))),
-            "{more}"
-        );
+        assert!(matches!(fine(&offering, more), Err(ClientError::BadAnswer(_))), "{more}");
     }
     for (from, to) in [
         ("HTTP/1.1", "HTTP/1.0"),
@@ -238,9 +186,6 @@ fn answers() {
     }
     assert_eq!(
         answer(&plain, b"HTTP/1.1 403 No\r\n\r\n"),
-        Err(ClientError::Refused {
-            status: 403,
-            phrase: "No".to_owned()
-        })
+        Err(ClientError::Refused { status: 403, phrase: "No".to_owned() })
     );
 }
