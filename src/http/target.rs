@@ -108,7 +108,7 @@ impl<'a> Authority<'a> {
             }
             None => {
                 let end = text.find(':').unwrap_or(text.len());
-                is_name(text[..end].as_bytes()).then_some(end)?
+                is_name(&text.as_bytes()[..end]).then_some(end)?
             }
         };
         let (host, rest) = text.split_at(end);
