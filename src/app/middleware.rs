@@ -82,12 +82,19 @@ fn release(gates: &mut [Box<dyn Middleware>], peer: &Peer) {
 /// From which web pages a browser may connect (RFC 6455 §10.2, RFC 6454).
 ///
 /// A request without Origin comes from no browser and passes. Pages of the host that the request is
-/// for pass, whatever the configured list says. `null` (a sandboxed frame, a local file) never
+/// for pass, unless [`without_same_host`](Self::without_same_host). `null` (a sandboxed frame, a local file) never
 /// passes, not even with `*`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct OriginPolicy {
     any: bool,
+    same_host: bool,
     listed: Vec<String>,
+}
+
+impl Default for OriginPolicy {
+    fn default() -> Self {
+        Self { any: false, same_host: true, listed: Vec::new() }
+    }
 }
 
 impl OriginPolicy {
@@ -111,6 +118,13 @@ impl OriginPolicy {
         Ok(policy)
     }
 
+    /// Takes away that pages of the host that the request is for may connect.
+    #[must_use]
+    pub fn without_same_host(mut self) -> Self {
+        self.same_host = false;
+        self
+    }
+
     fn allows(&self, origin: &[u8], host: Option<&str>) -> bool {
         let Some(origin) = std::str::from_utf8(origin).ok().and_then(Origin::parse) else {
             return false;
@@ -121,7 +135,7 @@ impl OriginPolicy {
         let same_host =
             host.is_some_and(|host| host.same_as(&origin.authority, origin.default_port()));
         let listed = |listed: &String| Origin::parse(listed).is_some_and(|it| it.same_as(&origin));
-        self.any || same_host || self.listed.iter().any(listed)
+        self.any || (self.same_host && same_host) || self.listed.iter().any(listed)
     }
 }
 

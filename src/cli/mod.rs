@@ -12,14 +12,14 @@ mod serve;
 mod tests;
 
 use std::ffi::OsString;
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::{env, fs, thread};
+use std::{env, fs};
 
 use clap::Parser;
 
-use crate::config::{self, Context, Key, Resolved, Settings, Sources};
+use crate::config::{self, Context, Key, Resolved, Sources};
+use crate::server::{Builder, Server};
 
 /// The exit status for wrong usage or configuration.
 const EXIT_USAGE: u8 = 2;
@@ -41,19 +41,15 @@ enum Verb {
 
 /// Runs the `steadfast` command line with the built-in apps.
 pub fn main() -> ExitCode {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    run(env::args_os(), &Context::new(cores), crate::server::run)
+    Server::run_from_args()
 }
 
-/// Runs a command line: `args` begins with the program's name, `context` says which apps there
-/// are, and `serve` runs the server until it has stopped.
-pub fn run<E: Display>(
-    args: impl IntoIterator<Item = OsString>,
-    context: &Context,
-    serve: impl FnOnce(Settings) -> Result<(), E>,
-) -> ExitCode {
+/// Runs a command line for the server that `builder` describes; `args` begins with the program's
+/// name.
+pub fn run(args: impl IntoIterator<Item = OsString>, builder: Builder) -> ExitCode {
+    let context = &builder.context();
     match CommandLine::try_parse_from(with_verb(args)) {
-        Ok(CommandLine { verb: Verb::Serve(args) }) => serve::run(&args, context, serve),
+        Ok(CommandLine { verb: Verb::Serve(args) }) => serve::run(&args, context, |settings| builder.serve(&settings)),
         Ok(CommandLine { verb: Verb::CheckConfig(args) }) => check_config::run(&args, context),
         Err(error) => {
             // Help and the version are "errors" too, with status 0 and on stdout. If nobody reads

@@ -20,6 +20,11 @@ impl Accounts {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// How many connections may be.
+    pub fn connections_max(&self) -> usize {
+        self.connections_max
+    }
+
     /// Counts a connection in, if there is room for it.
     pub(super) fn enter(&self) -> bool {
         let before = self.connections.fetch_add(1, Ordering::Relaxed);

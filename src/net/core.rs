@@ -14,7 +14,7 @@ use crate::base::slab::Key;
 use crate::base::tick::Tick;
 use crate::hub::{Hub, WorkerIndex};
 use crate::net::connection::{Connection, NO_ROUTE, Pending};
-use crate::net::gate::{Gate, Verdict};
+use crate::net::gate::{self, Gate, Verdict};
 use crate::net::route::{Route, Target};
 use crate::session::turn::Turn;
 use crate::session::{Closed, Env, Event};
@@ -217,8 +217,11 @@ impl Core {
         }
     }
 
-    /// Closes a connection with the close handshake.
-    pub fn close(&mut self, conn: &mut Connection, frame: CloseFrame) {
+    /// Asks a connection to go because the server stops.
+    pub fn stop(&mut self, conn: &mut Connection, frame: CloseFrame) {
+        if conn.session.is_handshaking() {
+            return self.refuse(conn, &gate::stopping());
+        }
         let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
         conn.session.close(frame, &mut env);
     }

@@ -18,6 +18,8 @@ pub struct Gate {
     pub trusted_proxies: TrustedProxies,
     /// X-Forwarded-For of trusted proxies names the peer.
     pub forwarded_for: bool,
+    /// Connections of trusted proxies begin with a PROXY protocol header.
+    pub proxy_protocol: bool,
 }
 
 /// What becomes of a request.
@@ -63,7 +65,7 @@ impl Gate {
     ) -> Result<Verdict, Refusal> {
         let head = Head::parse(head, limits)?;
         if stopping {
-            return Err(Refusal::new(503, "the server restarts").with_header("Retry-After", "1"));
+            return Err(self::stopping());
         }
         conn.peer = self.peer(conn.peer, &head);
         let request = Request::new(&head, conn.peer)?;
@@ -137,6 +139,11 @@ impl Gate {
     }
 }
 
+/// What a handshake is told while the server stops.
+pub fn stopping() -> Refusal {
+    Refusal::new(503, "the server restarts").with_header("Retry-After", "1")
+}
+
 /// An address as proxies write it: bare, in brackets, with a port.
 fn forwarded_ip(text: &str) -> Option<IpAddr> {
     let text = text.trim();
@@ -157,6 +164,7 @@ mod tests {
                 unix: true,
             },
             forwarded_for: true,
+            proxy_protocol: false,
         };
         let peer_of = |gate: &Gate, socket: Option<&str>, lines: &str| {
             let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");

@@ -410,9 +410,10 @@ impl Session {
         self.last_outbound = env.now;
     }
 
-    /// Answers the head with something else than a WebSocket: a page or a refusal, then the end.
+    /// Answers the head, even one that is not complete, with something else than a WebSocket: a
+    /// page or a refusal, then the end.
     pub fn refuse(&mut self, response: &[u8], env: &mut Env<'_>) {
-        if matches!(self.state, State::Deciding) {
+        if self.is_handshaking() {
             let range = env.turn.append(response);
             self.out.push(env.turn, range);
             self.linger(env.limits, env.now);

@@ -4,6 +4,7 @@
 pub mod filter;
 pub mod limits;
 pub mod lock;
+pub mod process;
 pub mod rand;
 pub mod signals;
 pub mod tcp;

@@ -1,0 +1,163 @@
+//! Listening sockets.
+//!
+//! Each worker has a TCP listener of its own on the same address (SO_REUSEPORT), among which the
+//! kernel spreads new connections. A Unix socket has one queue, which all workers accept from.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+
+use mio::event::Source;
+use mio::net::{TcpListener, UnixListener};
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::app::Peer;
+use crate::base::network::ListenAddr;
+use crate::net::stream::Stream;
+use crate::sys::filter;
+
+/// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn. Large, for
+/// the storm of reconnects after another server's crash.
+const BACKLOG: i32 = 4_096;
+
+/// A listening, non-blocking socket of one worker.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket; the same for all workers.
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Accepts one connection.
+    ///
+    /// # Errors
+    /// `WouldBlock` if none waits; EMFILE and its like.
+    pub fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                listener.accept().map(|(stream, peer)| (Stream::Tcp(stream), peer.into()))
+            }
+            Self::Unix(listener) => {
+                listener.accept().map(|(stream, _)| (Stream::Unix(stream), Peer::default()))
+            }
+        }
+    }
+
+    /// Makes the kernel drop new connection attempts, so that the queue can be emptied and the
+    /// listener closed without a reset. A Unix socket has no half-open connections: nothing to do.
+    ///
+    /// # Errors
+    /// Those of setsockopt.
+    pub fn drop_new_connections(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => filter::drop_new_connections(listener),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Registers for new connections, edge-triggered.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => listener.register(registry, token, Interest::READABLE),
+            Self::Unix(listener) => listener.register(registry, token, Interest::READABLE),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+/// An address that is being listened on: one listener for each worker.
+#[derive(Debug)]
+pub struct Bound {
+    /// The address, with the port that was given if 0 was asked for.
+    pub address: ListenAddr,
+    /// One for each worker.
+    pub listeners: Vec<Listener>,
+    /// Removes a Unix socket's path when it is dropped.
+    pub unlink: Option<Unlink>,
+}
+
+/// A path that is removed when this is dropped.
+#[derive(Debug)]
+pub struct Unlink(PathBuf);
+
+impl Drop for Unlink {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Listens on an address for `workers` workers.
+///
+/// # Errors
+/// `AddrInUse` if anybody else listens there, another Steadfast with SO_REUSEPORT included.
+pub fn bind(address: &ListenAddr, workers: usize) -> io::Result<Bound> {
+    match address {
+        ListenAddr::Tcp(address) => bind_tcp(*address, workers),
+        ListenAddr::Unix(path) => bind_unix(path, workers),
+    }
+}
+
+fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<Bound> {
+    // SO_REUSEPORT alone would let a second server of the same user share the port in silence.
+    let probe = tcp_socket(address)?;
+    probe.bind(&address.into())?;
+    drop(probe);
+    let mut address = address;
+    let mut listeners = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        let socket = tcp_socket(address)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        if let Some(bound) = socket.local_addr()?.as_socket() {
+            address = bound;
+        }
+        socket.listen(BACKLOG)?;
+        listeners.push(Listener::Tcp(TcpListener::from_std(socket.into())));
+    }
+    Ok(Bound { address: ListenAddr::Tcp(address), listeners, unlink: None })
+}
+
+fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    // Accepted sockets inherit it, which saves a system call each.
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket)
+}
+
+fn bind_unix(path: &Path, workers: usize) -> io::Result<Bound> {
+    match StdUnixStream::connect(path) {
+        Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+        // Left behind by a server that was killed.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)?;
+        }
+        Err(_) => {}
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    let unlink = Some(Unlink(path.to_owned()));
+    socket.listen(BACKLOG)?;
+    let listeners = (0..workers)
+        .map(|_| Ok(Listener::Unix(UnixListener::from_std(socket.try_clone()?.into()))))
+        .collect::<io::Result<_>>()?;
+    Ok(Bound { address: ListenAddr::Unix(path.to_owned()), listeners, unlink })
+}

@@ -1,0 +1,76 @@
+//! One server a port: a lock beside the control socket, held while the server runs.
+//!
+//! Another server of the same user could share the port by SO_REUSEPORT, and the kernel would
+//! spread connections over both in silence.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::base::network::ListenAddr;
+use crate::sys::lock::Lock;
+
+/// The lock of one port.
+#[derive(Debug)]
+pub(super) struct PortLock {
+    _lock: Lock,
+}
+
+impl PortLock {
+    /// Takes the lock of an address; `None` if it needs none: a Unix socket's path can be bound
+    /// only once, and port 0 is never taken.
+    ///
+    /// # Errors
+    /// `AddrInUse` if another server holds it.
+    pub(super) fn acquire(address: &ListenAddr, control: Option<&Path>) -> io::Result<Option<Self>> {
+        let ListenAddr::Tcp(socket) = address else {
+            return Ok(None);
+        };
+        if socket.port() == 0 {
+            return Ok(None);
+        }
+        let directory = match control.and_then(Path::parent) {
+            Some(parent) => parent.to_owned(),
+            None => default_directory(),
+        };
+        let path = directory.join(format!("{}.lock", file_name(&socket.to_string())));
+        let locked = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .and_then(|()| Lock::acquire(&path));
+        match locked {
+            Ok(Some(lock)) => Ok(Some(Self { _lock: lock })),
+            Ok(None) => Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                format!(
+                    "another Steadfast serves {address} (it holds {}); stop it first, or listen elsewhere",
+                    path.display()
+                ),
+            )),
+            Err(error) => {
+                // The probe of the port itself still stands between two servers.
+                tracing::warn!(path = %path.display(), %error, "the port cannot be locked");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// An address as a file's name.
+fn file_name(address: &str) -> String {
+    address.replace([':', '[', ']', '%'], "_")
+}
+
+/// Where the control socket and its locks are if nothing else is configured.
+fn default_directory() -> PathBuf {
+    if let Some(directory) = std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) {
+        return Path::new(&directory).join("steadfast");
+    }
+    let uid = crate::sys::process::user_id();
+    if uid == 0 {
+        return PathBuf::from("/run/steadfast");
+    }
+    PathBuf::from(format!("/tmp/steadfast-{uid}"))
+}

@@ -1,0 +1,116 @@
+//! From a route as it is configured to a route as a worker has it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::Builder;
+use crate::app::builtin::{Echo, Rooms};
+use crate::app::erased::erase;
+use crate::app::middleware::{
+    BearerTokens, Chain, ConnectionsPerIp, IpCounts, Middleware, OriginPolicy,
+};
+use crate::app::Response;
+use crate::config::{self, Settings};
+use crate::net::route::{Pattern, Route, Target};
+use crate::session::Compression;
+use crate::session::handshake::DeflatePolicy;
+
+/// The name of the demo page among the apps.
+pub(super) const PAGE: &str = "page";
+
+/// The chat page; it comes with the binary and asks for nothing else.
+const PAGE_HTML: &str = include_str!("../app/page/index.html");
+
+/// Forbids the page to load or to reach anything but this server.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                           connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What the workers share: one count of connections per address for each route.
+#[derive(Clone)]
+pub(super) struct Shared {
+    counts: Vec<Arc<IpCounts>>,
+}
+
+impl Shared {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self { counts: settings.routes.iter().map(|_| Arc::default()).collect() }
+    }
+}
+
+/// A worker's routes; the first is for connections without one.
+pub(super) fn build(builder: &Builder, settings: &Settings, shared: &Shared) -> Vec<Route> {
+    let nowhere = Route {
+        pattern: Pattern::new("/"),
+        target: Target::Nothing,
+        chain: Chain::default(),
+        limits: settings.limits.clone(),
+        compression: compression(&settings.deflate),
+        subprotocols: Vec::new(),
+        deflate: None,
+    };
+    let configured = settings.routes.iter().zip(&shared.counts).map(|(route, counts)| Route {
+        pattern: Pattern::new(&route.path),
+        target: target(builder, &route.app),
+        chain: chain(builder, route, counts),
+        limits: route.limits.clone(),
+        compression: compression(&route.deflate),
+        subprotocols: route.subprotocols.clone(),
+        deflate: route.deflate.enabled.then_some(DeflatePolicy {
+            server_window_bits: route.deflate.server_window_bits,
+            client_window_bits: None,
+        }),
+    });
+    std::iter::once(nowhere).chain(configured).collect()
+}
+
+fn compression(deflate: &config::Deflate) -> Compression {
+    Compression { level: deflate.level, threshold_bytes: deflate.threshold_bytes }
+}
+
+fn target(builder: &Builder, app: &str) -> Target {
+    // The builder's own come first: a name given twice is the user's.
+    if let Some((_, factory)) = builder.apps.iter().find(|(name, _)| name == app) {
+        return Target::App(factory());
+    }
+    match app {
+        "echo" => Target::App(erase(Echo)),
+        "rooms" => Target::App(erase(Rooms)),
+        PAGE => Target::Page(page()),
+        _ => Target::Nothing,
+    }
+}
+
+fn page() -> Response {
+    let html: Cow<'static, [u8]> = Cow::Borrowed(PAGE_HTML.as_bytes());
+    Response::new(200, "text/html; charset=utf-8", html)
+        .with_header("Content-Security-Policy", PAGE_POLICY)
+        .with_header("X-Content-Type-Options", "nosniff")
+        .with_header("Referrer-Policy", "no-referrer")
+        .with_header("Cache-Control", "no-cache")
+}
+
+/// Cheap gates first; the count last of the built-in ones, so that it counts no refused request.
+fn chain(builder: &Builder, route: &config::Route, counts: &Arc<IpCounts>) -> Chain {
+    let mut gates: Vec<Box<dyn Middleware>> = vec![Box::new(origins(&route.allowed_origins))];
+    if !route.tokens.is_empty() {
+        let tokens = route.tokens.iter().map(|token| token.expose().to_owned()).collect();
+        gates.push(Box::new(BearerTokens::new(tokens).expect("the configuration is checked")));
+    }
+    if let Some(max) = route.connections_per_ip_max {
+        let max = u32::try_from(max).unwrap_or(u32::MAX);
+        gates.push(Box::new(ConnectionsPerIp::new(counts.clone(), max)));
+    }
+    for (path, factory) in &builder.middleware {
+        if path.as_ref().is_none_or(|path| *path == route.path) {
+            gates.push(factory());
+        }
+    }
+    Chain::new(gates)
+}
+
+fn origins(allowed: &config::AllowedOrigins) -> OriginPolicy {
+    let any = allowed.any.then(|| "*".to_owned());
+    let listed: Vec<String> = allowed.origins.iter().cloned().chain(any).collect();
+    let policy = OriginPolicy::new(&listed).expect("the configuration is checked");
+    if allowed.same_host { policy } else { policy.without_same_host() }
+}
