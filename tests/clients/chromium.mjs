@@ -34,7 +34,7 @@ async function accepts() {
 async function start() {
   await stop('SIGKILL'); // one that a failed check left behind
   if (await accepts()) throw new Error(`port ${port} is in use`);
-  const child = spawn(binary, ['serve', '--listen', `127.0.0.1:${port}`], { stdio: ['ignore', 'inherit', 'inherit'] });
+  const child = spawn(binary, ['serve', '--workers', '2', '--listen', `127.0.0.1:${port}`], { stdio: ['ignore', 'inherit', 'inherit'] });
   server = child;
   const until = Date.now() + WAIT_MS;
   while (!await accepts()) {
