@@ -63,9 +63,7 @@ impl Server {
         stream.set_read_timeout(Some(WAIT))?;
         stream.set_write_timeout(Some(WAIT))?;
         // Our own limits must not be what stops a message.
-        let config = WebSocketConfig::default()
-            .max_message_size(None)
-            .max_frame_size(None);
+        let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
         match tungstenite::client::client_with_config(request, stream, Some(config)) {
             Ok((client, _)) => Ok(client),
             Err(tungstenite::HandshakeError::Failure(error)) => Err(error),
@@ -117,12 +115,7 @@ fn echoes(client: &mut Client, message: Message) {
     client.send(message.clone()).expect("sent");
     let back = client.read().expect("an echo");
     // Not assert_eq: nobody wants to see a mebibyte.
-    assert!(
-        back == message,
-        "{} bytes came back for {}",
-        back.len(),
-        message.len()
-    );
+    assert!(back == message, "{} bytes came back for {}", back.len(), message.len());
 }
 
 fn data(opcode: Data, fin: bool, payload: &[u8]) -> Message {
@@ -157,16 +150,11 @@ fn many_in_flight_come_back_in_order() {
     let server = Server::start();
     let mut client = server.dial("/echo");
     for n in 0..5_000 {
-        client
-            .write(Message::text(format!("message {n}")))
-            .expect("written");
+        client.write(Message::text(format!("message {n}"))).expect("written");
     }
     client.flush().expect("flushed");
     for n in 0..5_000 {
-        assert_eq!(
-            client.read().expect("an echo"),
-            Message::text(format!("message {n}"))
-        );
+        assert_eq!(client.read().expect("an echo"), Message::text(format!("message {n}")));
     }
 }
 
@@ -175,18 +163,11 @@ fn fragments_with_a_ping_between_them() {
     let server = Server::start();
     let mut client = server.dial("/echo");
     let crab = "🦀".as_bytes();
-    client
-        .send(data(Data::Text, false, &crab[..1]))
-        .expect("sent");
+    client.send(data(Data::Text, false, &crab[..1])).expect("sent");
     client.send(Message::Ping("between".into())).expect("sent");
-    assert_eq!(
-        client.read().expect("a pong"),
-        Message::Pong("between".into())
-    );
+    assert_eq!(client.read().expect("a pong"), Message::Pong("between".into()));
     client.send(data(Data::Continue, false, b"")).expect("sent");
-    client
-        .send(data(Data::Continue, true, &crab[1..]))
-        .expect("sent");
+    client.send(data(Data::Continue, true, &crab[1..])).expect("sent");
     assert_eq!(client.read().expect("an echo"), Message::text("🦀"));
 }
 
@@ -195,16 +176,9 @@ fn pings_are_answered_and_pongs_are_not() {
     let server = Server::start();
     let mut client = server.dial("/echo");
     for length in [0, 1, 125] {
-        client
-            .send(Message::Pong("nobody asked".into()))
-            .expect("sent");
-        client
-            .send(Message::Ping(vec![7; length].into()))
-            .expect("sent");
-        assert_eq!(
-            client.read().expect("a pong"),
-            Message::Pong(vec![7; length].into())
-        );
+        client.send(Message::Pong("nobody asked".into())).expect("sent");
+        client.send(Message::Ping(vec![7; length].into())).expect("sent");
+        assert_eq!(client.read().expect("a pong"), Message::Pong(vec![7; length].into()));
     }
 }
 
@@ -213,19 +187,13 @@ fn our_close_comes_back_and_the_connection_ends() {
     let server = Server::start();
     for code in [1000, 1001, 1003, 1007, 1011, 3000, 4999] {
         let mut client = server.dial("/echo");
-        let close = CloseFrame {
-            code: CloseCode::from(code),
-            reason: "bye".into(),
-        };
+        let close = CloseFrame { code: CloseCode::from(code), reason: "bye".into() };
         client.close(Some(close)).expect("sent");
         assert_eq!(closed_with(&mut client), Some(CloseCode::from(code)));
     }
     let mut client = server.dial("/echo");
     client.close(None).expect("sent");
-    assert!(matches!(
-        closed_with(&mut client),
-        None | Some(CloseCode::Normal)
-    ));
+    assert!(matches!(closed_with(&mut client), None | Some(CloseCode::Normal)));
 }
 
 #[test]
@@ -245,21 +213,13 @@ fn what_is_above_the_limit_closes_with_1009() {
 fn violations_get_their_close_code() {
     let server = Server::start();
     let cases = [
-        (
-            "a continuation of nothing",
-            vec![data(Data::Continue, true, b"x")],
-            CloseCode::Protocol,
-        ),
+        ("a continuation of nothing", vec![data(Data::Continue, true, b"x")], CloseCode::Protocol),
         (
             "a new message inside a message",
             vec![data(Data::Text, false, b"x"), data(Data::Text, true, b"y")],
             CloseCode::Protocol,
         ),
-        (
-            "a reserved opcode",
-            vec![data(Data::Reserved(3), true, b"")],
-            CloseCode::Protocol,
-        ),
+        ("a reserved opcode", vec![data(Data::Reserved(3), true, b"")], CloseCode::Protocol),
         (
             "a long ping",
             vec![Message::Frame(Frame::message(
@@ -271,11 +231,7 @@ fn violations_get_their_close_code() {
         ),
         (
             "a fragmented ping",
-            vec![Message::Frame(Frame::message(
-                "",
-                OpCode::Control(Control::Ping),
-                false,
-            ))],
+            vec![Message::Frame(Frame::message("", OpCode::Control(Control::Ping), false))],
             CloseCode::Protocol,
         ),
         (
@@ -319,15 +275,12 @@ fn a_room_has_one_order_for_all() {
     const MEMBERS: usize = 8;
     const EACH: usize = 400;
     let server = Server::start();
-    let mut members: Vec<Client> = (0..MEMBERS)
-        .map(|_| server.dial("/rooms/order?self=1"))
-        .collect();
+    let mut members: Vec<Client> =
+        (0..MEMBERS).map(|_| server.dial("/rooms/order?self=1")).collect();
 
     // A member that has heard itself is in. The last word is spoken when all are.
     for (n, member) in members.iter_mut().enumerate() {
-        member
-            .send(Message::text(format!("here {n}")))
-            .expect("sent");
+        member.send(Message::text(format!("here {n}"))).expect("sent");
         while member.read().expect("a message") != Message::text(format!("here {n}")) {}
     }
     members[0].send(Message::text("all here")).expect("sent");
@@ -340,9 +293,7 @@ fn a_room_has_one_order_for_all() {
             thread::spawn(move || {
                 let mut order = Vec::new();
                 for k in 0..EACH {
-                    member
-                        .send(Message::text(format!("{n}:{k}")))
-                        .expect("sent");
+                    member.send(Message::text(format!("{n}:{k}"))).expect("sent");
                     order.push(member.read().expect("a message"));
                 }
                 while order.len() < MEMBERS * EACH {
@@ -352,24 +303,14 @@ fn a_room_has_one_order_for_all() {
             })
         })
         .collect();
-    let orders: Vec<_> = speakers
-        .into_iter()
-        .map(|each| each.join().expect("a speaker"))
-        .collect();
+    let orders: Vec<_> = speakers.into_iter().map(|each| each.join().expect("a speaker")).collect();
     for (n, order) in orders.iter().enumerate() {
-        assert!(
-            order == &orders[0],
-            "members {n} and 0 saw different orders"
-        );
+        assert!(order == &orders[0], "members {n} and 0 saw different orders");
         let own = orders[0].iter().filter_map(|message| match message {
             Message::Text(text) => text.strip_prefix(&format!("{n}:")).map(str::to_owned),
             _ => None,
         });
         let wanted: Vec<String> = (0..EACH).map(|k| k.to_string()).collect();
-        assert_eq!(
-            own.collect::<Vec<_>>(),
-            wanted,
-            "the messages of member {n}"
-        );
+        assert_eq!(own.collect::<Vec<_>>(), wanted, "the messages of member {n}");
     }
 }
