@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::http::HeaderValue;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
-use tungstenite::protocol::frame::{CloseFrame, Frame};
+use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
 use tungstenite::protocol::{WebSocket, WebSocketConfig};
 use tungstenite::{Error, Message};
 
@@ -118,8 +118,13 @@ fn echoes(client: &mut Client, message: Message) {
     assert!(back == message, "{} bytes came back for {}", back.len(), message.len());
 }
 
+fn frame(opcode: OpCode, fin: bool, payload: &[u8]) -> Message {
+    let header = FrameHeader { is_final: fin, opcode, ..FrameHeader::default() };
+    Message::Frame(Frame::from_payload(header, payload.to_vec().into()))
+}
+
 fn data(opcode: Data, fin: bool, payload: &[u8]) -> Message {
-    Message::Frame(Frame::message(payload.to_vec(), OpCode::Data(opcode), fin))
+    frame(OpCode::Data(opcode), fin, payload)
 }
 
 /// Sends and lets a connection that the server has closed meanwhile be told by the reading.
@@ -212,6 +217,7 @@ fn what_is_above_the_limit_closes_with_1009() {
 #[test]
 fn violations_get_their_close_code() {
     let server = Server::start();
+    let ping = OpCode::Control(Control::Ping);
     let cases = [
         ("a continuation of nothing", vec![data(Data::Continue, true, b"x")], CloseCode::Protocol),
         (
@@ -220,20 +226,8 @@ fn violations_get_their_close_code() {
             CloseCode::Protocol,
         ),
         ("a reserved opcode", vec![data(Data::Reserved(3), true, b"")], CloseCode::Protocol),
-        (
-            "a long ping",
-            vec![Message::Frame(Frame::message(
-                vec![0; 126],
-                OpCode::Control(Control::Ping),
-                true,
-            ))],
-            CloseCode::Protocol,
-        ),
-        (
-            "a fragmented ping",
-            vec![Message::Frame(Frame::message("", OpCode::Control(Control::Ping), false))],
-            CloseCode::Protocol,
-        ),
+        ("a long ping", vec![frame(ping, true, &[0; 126])], CloseCode::Protocol),
+        ("a fragmented ping", vec![frame(ping, false, b"")], CloseCode::Protocol),
         (
             "a surrogate before FIN",
             vec![data(Data::Text, false, b"\xed\xa0\x80")],
