@@ -29,6 +29,10 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(flags: &[&str]) -> Self {
         // Between our letting go of a port and the server's taking it somebody else may have it.
         for _ in 0..5 {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
@@ -36,6 +40,7 @@ impl Server {
             drop(free);
             let mut child = Command::new(env!("CARGO_BIN_EXE_steadfast"))
                 .args(["serve", "--workers", "2", "--listen", &address.to_string()])
+                .args(flags)
                 .stdin(Stdio::null())
                 .spawn()
                 .expect("the binary starts");
@@ -46,6 +51,23 @@ impl Server {
             let _ = child.wait();
         }
         panic!("the server never came to accept connections");
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// The exit status, once the process has ended by itself.
+    fn exit_status(&mut self) -> Option<i32> {
+        let until = Instant::now() + WAIT;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child's status") {
+                return status.code();
+            }
+            assert!(Instant::now() < until, "still running after {WAIT:?}");
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     fn dial(&self, path: &str) -> Client {
@@ -306,5 +328,20 @@ fn a_room_has_one_order_for_all() {
         });
         let wanted: Vec<String> = (0..EACH).map(|k| k.to_string()).collect();
         assert_eq!(own.collect::<Vec<_>>(), wanted, "the messages of member {n}");
+    }
+}
+
+#[test]
+fn told_to_stop_it_says_so_and_ends_well() {
+    for (signal, code) in [("-TERM", CloseCode::Restart), ("-INT", CloseCode::Away)] {
+        let mut server = Server::start_with(&["--drain-duration", "200ms"]);
+        let mut clients: Vec<Client> = (0..20).map(|_| server.dial("/echo")).collect();
+        server.signal(signal);
+        for client in &mut clients {
+            assert_eq!(closed_with(client), Some(code), "{signal}");
+        }
+        drop(clients);
+        assert_eq!(server.exit_status(), Some(0), "{signal}");
+        assert!(TcpStream::connect(server.address).is_err(), "{signal}: somebody still listens");
     }
 }
