@@ -204,9 +204,9 @@ async function run(browser) {
   });
 
   await check('another room hears nothing; the room can be changed', async () => {
-    const cid = await open(context, '#quiet%20corner', 'Cid');
+    const cid = await open(context, '#quiet%20corner%2F%C3%BC', 'Cid');
     await reaches(cid, 'open');
-    assert.equal(await cid.getByLabel('Room').inputValue(), 'quiet corner');
+    assert.equal(await cid.getByLabel('Room').inputValue(), 'quiet corner/ü');
     await say(ada, 'only for the lobby');
     spoken.push('Ada: only for the lobby');
     await messages(ben, spoken.length);
