@@ -10,8 +10,6 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mio::Poll;
-
 use crate::app::conn::PostBox;
 use crate::app::erased::{self, AnyApp};
 use crate::app::{App, Middleware, Outgoing, Post, Undeliverable};
@@ -26,7 +24,7 @@ use crate::net::gate::Gate;
 use crate::net::listener::{self, Bound, Listener};
 use crate::net::mailbox::Mailboxes;
 use crate::net::stop::Stop;
-use crate::net::worker::{self, Parts, Worker};
+use crate::net::worker::{Parts, Worker};
 use crate::session::turn::Turn;
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::{limits, rand};
@@ -35,6 +33,11 @@ use lock::PortLock;
 
 /// Descriptors kept for what is no connection: listeners, epolls, wakers, logs, an app's files.
 const DESCRIPTORS_RESERVED: usize = 128;
+
+/// How often the main thread looks whether its workers are there: while they serve, and while they
+/// stop.
+const SERVING_LOOK: Duration = Duration::from_secs(1);
+const STOPPING_LOOK: Duration = Duration::from_millis(20);
 
 /// Makes an app's instance for a worker.
 type AppFactory = Arc<dyn Fn() -> Box<dyn AnyApp> + Send + Sync>;
@@ -109,7 +112,8 @@ impl Builder {
 
     /// What a configuration for this server may refer to.
     pub fn context(&self) -> config::Context {
-        let mut context = config::Context::new(thread::available_parallelism().map_or(1, usize::from));
+        let mut context =
+            config::Context::new(thread::available_parallelism().map_or(1, usize::from));
         context.apps.extend(self.apps.iter().map(|(name, _)| name.clone()));
         context.routes_default.extend(self.routes.iter().cloned());
         context
@@ -165,8 +169,7 @@ impl Builder {
             }
         }
         let started = Instant::now();
-        let polls = (0..workers).map(|_| Poll::new()).collect::<io::Result<Vec<_>>>()?;
-        let mailboxes = Mailboxes::new(polls.iter().map(Poll::registry), worker::WAKER)?;
+        let (mailboxes, polls) = Mailboxes::new(workers)?;
         let accounts = Arc::new(Accounts::new(connections_max));
         let ids = Arc::new(ConnectionIds::new(first_id()?));
         let shared = routes::Shared::new(settings);
@@ -180,11 +183,12 @@ impl Builder {
                 index: index as WorkerIndex,
             };
             let (mailboxes, accounts) = (mailboxes.clone(), accounts.clone());
-            let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                let core = setup.core(mailboxes.clone());
-                let parts = Parts { poll, listeners, core, mailboxes, accounts, started };
-                Worker::new(parts, workers)?.run()
-            })?;
+            let thread =
+                thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                    let core = setup.core(mailboxes.clone());
+                    let parts = Parts { poll, listeners, core, mailboxes, accounts, started };
+                    Worker::new(parts, workers)?.run()
+                })?;
             threads.push(thread);
         }
         Ok(Running { addresses, mailboxes, accounts, threads, _unlink: unlink, _locks: locks })
@@ -306,13 +310,15 @@ impl Running {
                 self.stop(Stop::Fast);
                 break;
             }
-            match signals.wait(Duration::from_millis(100))? {
-                Some(Signal::Terminate) if !draining => {
+            // Signals come at once; that a worker has ended, with the next look.
+            let look_after = if draining { STOPPING_LOOK } else { SERVING_LOOK };
+            match signals.wait(look_after)? {
+                Some(Signal::Term) if !draining => {
                     tracing::info!(?drain, connections = self.connections(), "draining");
                     draining = true;
                     self.stop(Stop::Drain(drain));
                 }
-                Some(Signal::Interrupt | Signal::Terminate) => {
+                Some(Signal::Int | Signal::Term) => {
                     tracing::info!(connections = self.connections(), "stopping");
                     draining = true;
                     self.stop(Stop::Fast);
@@ -356,7 +362,9 @@ fn first_id() -> io::Result<u64> {
 
 fn explain(address: &ListenAddr, error: &io::Error) -> io::Error {
     let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => ": another server listens there; stop it first, or listen elsewhere",
+        io::ErrorKind::AddrInUse => {
+            ": another server listens there; stop it first, or listen elsewhere"
+        }
         io::ErrorKind::PermissionDenied => ": ports below 1024 need CAP_NET_BIND_SERVICE",
         io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
         _ => "",

@@ -34,20 +34,10 @@ impl Frames {
     /// Messages of `size` bytes of payload.
     pub fn new(size: usize) -> Self {
         let pattern = noise(size + 4 * SLICES as usize);
-        let masked = pattern
-            .iter()
-            .zip(KEY.iter().cycle())
-            .map(|(byte, key)| byte ^ key)
-            .collect();
+        let masked = pattern.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
         let mut sent_header = header(size, 0x80);
         sent_header.extend(KEY);
-        Self {
-            size,
-            sent_header,
-            reply_header: header(size, 0),
-            pattern,
-            masked,
-        }
+        Self { size, sent_header, reply_header: header(size, 0), pattern, masked }
     }
 
     /// Length of a frame as sent, header and key included.
@@ -125,10 +115,7 @@ pub struct Replies {
 impl Replies {
     /// A connection whose first reply is message `sequence`.
     pub fn starting_at(sequence: Sequence) -> Self {
-        Self {
-            sequence,
-            position: 0,
-        }
+        Self { sequence, position: 0 }
     }
 
     /// Compares the next `bytes` of the stream with what they must be; returns how many replies
@@ -167,10 +154,7 @@ impl Replies {
             _ if position < header_len => Kind::Length,
             _ => Kind::Payload(position - header_len),
         };
-        Mismatch {
-            sequence: self.sequence,
-            kind,
-        }
+        Mismatch { sequence: self.sequence, kind }
     }
 }
 
@@ -194,10 +178,9 @@ impl fmt::Display for Mismatch {
         write!(f, "reply {}: ", self.sequence)?;
         match self.kind {
             Kind::FirstByte(0x88) => write!(f, "the server sent a Close"),
-            Kind::FirstByte(byte) => write!(
-                f,
-                "its first byte is {byte:#04x}, not {FIRST_BYTE:#04x} (FIN, binary)"
-            ),
+            Kind::FirstByte(byte) => {
+                write!(f, "its first byte is {byte:#04x}, not {FIRST_BYTE:#04x} (FIN, binary)")
+            }
             Kind::Masked => write!(f, "it is masked"),
             Kind::Length => write!(f, "its length is not what was sent"),
             Kind::Payload(at) => write!(f, "its payload differs from byte {at} on"),
@@ -237,9 +220,8 @@ mod tests {
             for piece_len in [1, 2, 3, 127, 4_096, stream.len()] {
                 let mut replies = Replies::starting_at(7);
                 let pieces = stream.chunks(piece_len);
-                let complete: u64 = pieces
-                    .map(|piece| replies.check(&frames, piece).unwrap())
-                    .sum();
+                let complete: u64 =
+                    pieces.map(|piece| replies.check(&frames, piece).unwrap()).sum();
                 assert_eq!(complete, 3, "{size} bytes in pieces of {piece_len}");
             }
         }

@@ -13,9 +13,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let port = port_argument()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         println!("{}", listener.local_addr()?.port());

@@ -53,11 +53,7 @@ impl Processes {
 
     /// What they have used, in sum.
     pub fn cpu_time(&self) -> Result<CpuTime> {
-        let mut sum = CpuTime {
-            total: Duration::ZERO,
-            user_ticks: 0,
-            system_ticks: 0,
-        };
+        let mut sum = CpuTime { total: Duration::ZERO, user_ticks: 0, system_ticks: 0 };
         for &pid in &self.pids {
             sum.total += sys::cpu_time(pid)?;
             let (user_ticks, system_ticks) = ticks(pid)?;
@@ -89,9 +85,7 @@ impl Processes {
 fn ticks(pid: u32) -> Result<(u64, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The second field is the program's name in parentheses, which may hold spaces.
-    let (_, fields) = stat
-        .rsplit_once(") ")
-        .context("no name in /proc/PID/stat")?;
+    let (_, fields) = stat.rsplit_once(") ").context("no name in /proc/PID/stat")?;
     let mut fields = fields.split(' ').skip(11);
     let mut field =
         || -> Result<u64> { Ok(fields.next().context("short /proc/PID/stat")?.parse()?) };

@@ -60,10 +60,7 @@ fn clock_time(clock: libc::clockid_t) -> io::Result<Duration> {
     let mut time: libc::timespec = unsafe { mem::zeroed() };
     // SAFETY: the pointer is to a live local of the type the call expects.
     check(unsafe { libc::clock_gettime(clock, &mut time) })?;
-    Ok(Duration::new(
-        time.tv_sec.cast_unsigned(),
-        time.tv_nsec as u32,
-    ))
+    Ok(Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32))
 }
 
 /// Sends `signal` to process `pid`.

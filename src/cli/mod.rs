@@ -49,7 +49,9 @@ pub fn main() -> ExitCode {
 pub fn run(args: impl IntoIterator<Item = OsString>, builder: Builder) -> ExitCode {
     let context = &builder.context();
     match CommandLine::try_parse_from(with_verb(args)) {
-        Ok(CommandLine { verb: Verb::Serve(args) }) => serve::run(&args, context, |settings| builder.serve(&settings)),
+        Ok(CommandLine { verb: Verb::Serve(args) }) => {
+            serve::run(&args, context, |settings| builder.serve(&settings))
+        }
         Ok(CommandLine { verb: Verb::CheckConfig(args) }) => check_config::run(&args, context),
         Err(error) => {
             // Help and the version are "errors" too, with status 0 and on stdout. If nobody reads

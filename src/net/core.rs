@@ -267,11 +267,11 @@ impl Core {
         &'a mut self,
         conn: &'a mut Connection,
         key: Key,
-    ) -> (Option<&'a mut dyn AnyApp>, Conn<'a>) {
+    ) -> (Option<&'a mut (dyn AnyApp + 'static)>, Conn<'a>) {
         let route = &mut self.routes[usize::from(conn.route)];
-        let subprotocol = conn.subprotocol.and_then(|index| {
-            route.subprotocols.get(usize::from(index)).map(String::as_str)
-        });
+        let subprotocol = conn
+            .subprotocol
+            .and_then(|index| route.subprotocols.get(usize::from(index)).map(String::as_str));
         let app = match &mut route.target {
             Target::App(app) => Some(&mut **app),
             Target::Page(_) | Target::Nothing => None,

@@ -73,11 +73,10 @@ impl Gate {
             connection = %conn.id, peer = %conn.peer, method = head.method(),
             target = redact_target(head.target()), "request"
         );
-        let found = routes
-            .iter_mut()
-            .enumerate()
-            .skip(1)
-            .find_map(|(index, route)| Some((index, route.pattern.matches(head.path())?, route)));
+        let found =
+            routes.iter_mut().enumerate().skip(1).find_map(|(index, route)| {
+                Some((index, route.pattern.matches(head.path())?, route))
+            });
         let (index, param, route) = found.ok_or_else(Refusal::not_found)?;
         let app = match &mut route.target {
             Target::Page(_) | Target::Nothing if head.method() != "GET" => {
@@ -169,7 +168,8 @@ mod tests {
         let peer_of = |gate: &Gate, socket: Option<&str>, lines: &str| {
             let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
             let head = Head::parse(bytes.as_bytes(), &HeadLimits::default()).unwrap();
-            let socket = socket.map_or_else(Peer::default, |ip| ip.parse::<IpAddr>().unwrap().into());
+            let socket =
+                socket.map_or_else(Peer::default, |ip| ip.parse::<IpAddr>().unwrap().into());
             gate.peer(socket, &head).to_string()
         };
         let line = "X-Forwarded-For: 6.6.6.6, 192.0.2.1, 10.9.9.9\r\n";

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mio::{Registry, Token, Waker};
+use mio::{Poll, Token, Waker};
 
 use crate::app::{Address, Command, Outgoing, Post, Undeliverable};
 use crate::base::slab::Key;
@@ -22,6 +22,9 @@ const LANE_ITEMS_MAX: usize = 4_096;
 
 /// Payload bytes in one lane from which on it counts as full.
 const LANE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The token of the waker's events.
+pub const WAKER: Token = Token(usize::MAX);
 
 /// What a worker is sent.
 #[derive(Debug)]
@@ -118,20 +121,20 @@ pub struct Mailboxes {
 }
 
 impl Mailboxes {
-    /// One for each worker's poll; `token` is what its waker's events carry.
+    /// One for each of `workers` workers, and the worker's epoll, whose waker it has.
     ///
     /// # Errors
-    /// No descriptors are left for the wakers.
-    pub fn new<'r>(
-        registries: impl Iterator<Item = &'r Registry>,
-        token: Token,
-    ) -> io::Result<Arc<Self>> {
-        let boxes = registries
-            .map(|registry| {
-                Ok(Mailbox { lanes: Mutex::default(), waker: Waker::new(registry, token)? })
+    /// No descriptors are left.
+    pub fn new(workers: usize) -> io::Result<(Arc<Self>, Vec<Poll>)> {
+        let polls = (0..workers).map(|_| Poll::new()).collect::<io::Result<Vec<_>>>()?;
+        let boxes = polls
+            .iter()
+            .map(|poll| {
+                let waker = Waker::new(poll.registry(), WAKER)?;
+                Ok(Mailbox { lanes: Mutex::default(), waker })
             })
             .collect::<io::Result<_>>()?;
-        Ok(Arc::new(Self { boxes }))
+        Ok((Arc::new(Self { boxes }), polls))
     }
 
     /// Moves what fits of a worker's mail for another; what does not stays in `outbox`, and `from`

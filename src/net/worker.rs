@@ -24,14 +24,11 @@ use crate::net::accounts::Accounts;
 use crate::net::connection::{Connection, NO_ROUTE};
 use crate::net::core::{Core, Fed, env};
 use crate::net::listener::Listener;
-use crate::net::mailbox::{Mail, Mailboxes};
+use crate::net::mailbox::{Mail, Mailboxes, WAKER};
 use crate::net::stop::{Stop, Stopping};
 use crate::session::{Next, Session};
 use crate::ws::deflate::Inflater;
 use crate::ws::{CloseCode, CloseFrame, Input};
-
-/// The token of the mailbox's waker.
-pub const WAKER: Token = Token(usize::MAX);
 
 /// Tokens of listeners: this and below, far above any connection's key.
 const LISTENER_0: usize = usize::MAX - 1;
@@ -613,8 +610,7 @@ impl Worker {
         self.stopping.as_ref().is_some_and(|stopping| {
             let timeouts = self.core.routes.iter().map(|route| route.limits.close_timeout);
             let nobody_left = self.conns.is_empty() && self.listeners.is_empty();
-            let overdue =
-                stopping.until(timeouts.max().unwrap_or_default()) <= self.core.now;
+            let overdue = stopping.until(timeouts.max().unwrap_or_default()) <= self.core.now;
             overdue || (stopping.all_told() && nobody_left)
         })
     }

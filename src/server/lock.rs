@@ -23,7 +23,10 @@ impl PortLock {
     ///
     /// # Errors
     /// `AddrInUse` if another server holds it.
-    pub(super) fn acquire(address: &ListenAddr, control: Option<&Path>) -> io::Result<Option<Self>> {
+    pub(super) fn acquire(
+        address: &ListenAddr,
+        control: Option<&Path>,
+    ) -> io::Result<Option<Self>> {
         let ListenAddr::Tcp(socket) = address else {
             return Ok(None);
         };

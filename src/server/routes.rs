@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Builder;
+use crate::app::Response;
 use crate::app::builtin::{Echo, Rooms};
 use crate::app::erased::erase;
 use crate::app::middleware::{
     BearerTokens, Chain, ConnectionsPerIp, IpCounts, Middleware, OriginPolicy,
 };
-use crate::app::Response;
 use crate::config::{self, Settings};
 use crate::net::route::{Pattern, Route, Target};
 use crate::session::Compression;

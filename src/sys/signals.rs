@@ -8,6 +8,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::time::Duration;
 
 /// The signals a server acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -105,6 +106,28 @@ impl Signals {
         let mut all = Signal::ALL.into_iter();
         let signal = all.find(|signal| u32::try_from(signal.number()) == Ok(number));
         Ok(Some(signal.expect("the descriptor reports the signals of its set alone")))
+    }
+}
+
+impl Signals {
+    /// The next signal that arrives, or `None` if none does within `timeout`.
+    ///
+    /// # Errors
+    /// Those of poll(2) and read(2): none are to be expected.
+    pub fn wait(&self, timeout: Duration) -> io::Result<Option<Signal>> {
+        if let Some(signal) = self.read()? {
+            return Ok(Some(signal));
+        }
+        let mut poll = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: `poll` is one valid pollfd while the call lasts.
+        if unsafe { libc::poll(&mut poll, 1, timeout_ms) } < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+        self.read()
     }
 }
 

@@ -56,9 +56,7 @@ fn main() -> Result<ExitCode> {
             build(&["-p", "steadfast"])?;
         }
     }
-    let steadfast = arguments
-        .server
-        .unwrap_or_else(|| programs.join("steadfast"));
+    let steadfast = arguments.server.unwrap_or_else(|| programs.join("steadfast"));
     let places = Places {
         steadfast: (!arguments.peers_only).then_some(steadfast),
         programs,

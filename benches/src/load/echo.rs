@@ -41,12 +41,8 @@ pub fn run(target: &Target, echo: &Echo) -> Result<Report> {
     let mut events = Events::with_capacity(1024);
     let mut connections = Vec::with_capacity(echo.connections);
     for number in 0..echo.connections {
-        let stream = open_registered(
-            target,
-            number,
-            &poll,
-            Interest::READABLE | Interest::WRITABLE,
-        )?;
+        let stream =
+            open_registered(target, number, &poll, Interest::READABLE | Interest::WRITABLE)?;
         connections.push(Connection::new(stream, number, echo.in_flight));
     }
 

@@ -92,10 +92,7 @@ fn attend(poll: &mut Poll, connections: &[TcpStream]) -> Result<()> {
             read_all(stream, &mut input, |mut bytes| {
                 while let [first, len, rest @ ..] = bytes {
                     let len = usize::from(*len);
-                    ensure!(
-                        *first == 0x89 && rest.len() >= len,
-                        "not a ping: {bytes:x?}"
-                    );
+                    ensure!(*first == 0x89 && rest.len() >= len, "not a ping: {bytes:x?}");
                     let (payload, rest) = rest.split_at(len);
                     // Masked with the key zero, which leaves the payload as it is.
                     let mut pong = vec![0x8a, 0x80 | len as u8, 0, 0, 0, 0];

@@ -124,8 +124,7 @@ fn open_registered(
 ) -> Result<mio::net::TcpStream> {
     let stream = open(target, number).with_context(|| format!("connection {number}"))?;
     let mut stream = mio::net::TcpStream::from_std(stream);
-    poll.registry()
-        .register(&mut stream, Token(number), interest)?;
+    poll.registry().register(&mut stream, Token(number), interest)?;
     Ok(stream)
 }
 
@@ -203,11 +202,7 @@ impl Window {
     /// To be called as `count` grows; returns the report once the window is over. `each` is what
     /// one of what is counted stands for, in messages.
     fn advance(&mut self, count: u64, each: u64) -> Result<Option<Report>> {
-        let limit = if self.begin.is_none() {
-            self.begins_at
-        } else {
-            self.ends_at
-        };
+        let limit = if self.begin.is_none() { self.begins_at } else { self.ends_at };
         if count < limit {
             return Ok(None);
         }
@@ -228,19 +223,10 @@ impl Window {
         let system = now.server.system_ticks - begin.server.system_ticks;
         let mut report = Report::default();
         report.set("messages", messages);
-        report.set(
-            "server_ns",
-            per_message(now.server.total - begin.server.total),
-        );
+        report.set("server_ns", per_message(now.server.total - begin.server.total));
         report.set("load_ns", per_message(now.load - begin.load));
-        report.set(
-            "messages_per_second",
-            messages / (now.wall - begin.wall).as_secs_f64(),
-        );
-        report.set(
-            "system_share",
-            system as f64 / (user + system).max(1) as f64,
-        );
+        report.set("messages_per_second", messages / (now.wall - begin.wall).as_secs_f64());
+        report.set("system_share", system as f64 / (user + system).max(1) as f64);
         Ok(Some(report))
     }
 }

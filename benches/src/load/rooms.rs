@@ -41,18 +41,9 @@ pub fn run(target: &Target, rooms: &Rooms) -> Result<Report> {
         let stream = open_registered(target, number, &poll, Interest::READABLE)?;
         receivers.push((stream, Replies::starting_at(0)));
     }
-    let stream = open_registered(
-        target,
-        rooms.receivers,
-        &poll,
-        Interest::READABLE | Interest::WRITABLE,
-    )?;
-    let mut publisher = Publisher {
-        stream,
-        published: 0,
-        output: Vec::new(),
-        position: 0,
-    };
+    let stream =
+        open_registered(target, rooms.receivers, &poll, Interest::READABLE | Interest::WRITABLE)?;
+    let mut publisher = Publisher { stream, published: 0, output: Vec::new(), position: 0 };
 
     let mut window = Window::new(target.pid, rooms.warmup, rooms.publications)?;
     let mut input = vec![0; READ_BYTES];
@@ -96,11 +87,7 @@ struct Progress {
 
 impl Progress {
     fn new(receivers: usize, in_flight: u64) -> Self {
-        Self {
-            receivers,
-            complete: 0,
-            counts: vec![0; in_flight as usize],
-        }
+        Self { receivers, complete: 0, counts: vec![0; in_flight as usize] }
     }
 
     /// One more receiver has had `publication`. Receivers get them in order, so they also become

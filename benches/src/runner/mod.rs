@@ -30,18 +30,11 @@ pub fn measure(scenario: &Scenario, rounds: usize, places: &Places) -> Result<bo
     let servers = scenario.servers.iter().copied();
     let mut rows: Vec<Row> = servers
         .filter(|kind| *kind != Kind::Steadfast || places.steadfast.is_some())
-        .map(|kind| Row {
-            kind,
-            reports: Vec::new(),
-            void: 0,
-        })
+        .map(|kind| Row { kind, reports: Vec::new(), void: 0 })
         .collect();
     for round in 1..=rounds {
         for row in &mut rows {
-            eprintln!(
-                "{}: round {round} of {rounds}, {}",
-                scenario.title, row.kind
-            );
+            eprintln!("{}: round {round} of {rounds}, {}", scenario.title, row.kind);
             let server = Server::start(row.kind, places)?;
             match run_load(scenario, &server, places) {
                 Ok(report) => row.reports.push(report),
@@ -65,9 +58,7 @@ fn run_load(scenario: &Scenario, server: &Server, places: &Places) -> Result<Rep
         .args(&scenario.load)
         .stdin(Stdio::null());
     sys::confine(&mut command, places.load_core);
-    let output = command
-        .output()
-        .with_context(|| format!("starting {}", program.display()))?;
+    let output = command.output().with_context(|| format!("starting {}", program.display()))?;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr).trim_end());
     }

@@ -46,30 +46,17 @@ pub enum Target {
     AtMost(f64),
 }
 
-const ECHO_SERVERS: &[Kind] = &[
-    Kind::Tungstenite,
-    Kind::TungsteniteBatch,
-    Kind::Fastwebsockets,
-    Kind::Steadfast,
-];
+const ECHO_SERVERS: &[Kind] =
+    &[Kind::Tungstenite, Kind::TungsteniteBatch, Kind::Fastwebsockets, Kind::Steadfast];
 
 /// All scenarios; message counts times `scale`.
 ///
 /// Counts are such that the plain server is busy for one to three seconds, which leaves steadfast
 /// 0.1 s at least.
 pub fn all(scale: f64) -> Vec<Scenario> {
-    let plain = |factor| Target::Ratio {
-        server: Kind::Tungstenite,
-        factor,
-    };
-    let batching = |factor| Target::Ratio {
-        server: Kind::TungsteniteBatch,
-        factor,
-    };
-    let room = |factor| Target::Ratio {
-        server: Kind::Rooms,
-        factor,
-    };
+    let plain = |factor| Target::Ratio { server: Kind::Tungstenite, factor };
+    let batching = |factor| Target::Ratio { server: Kind::TungsteniteBatch, factor };
+    let room = |factor| Target::Ratio { server: Kind::Rooms, factor };
     let echo = |title, size, in_flight, connections, messages, targets| Scenario {
         group: Group::Echo,
         title,
@@ -113,22 +100,8 @@ pub fn all(scale: f64) -> Vec<Scenario> {
             500_000,
             vec![plain(12.0), batching(1.4)],
         ),
-        echo(
-            "echo: 20 B, 1 in flight, 64 connections",
-            20,
-            1,
-            64,
-            300_000,
-            vec![plain(1.4)],
-        ),
-        echo(
-            "echo: 20 B, 1 in flight, 1 connection",
-            20,
-            1,
-            1,
-            100_000,
-            vec![],
-        ),
+        echo("echo: 20 B, 1 in flight, 64 connections", 20, 1, 64, 300_000, vec![plain(1.4)]),
+        echo("echo: 20 B, 1 in flight, 1 connection", 20, 1, 1, 100_000, vec![]),
         echo(
             "echo: 16 KiB, 4 in flight, 16 connections",
             16 * 1024,
@@ -137,20 +110,8 @@ pub fn all(scale: f64) -> Vec<Scenario> {
             100_000,
             vec![plain(1.3)],
         ),
-        echo(
-            "echo: 1 MB, 1 in flight, 4 connections",
-            1_000_000,
-            1,
-            4,
-            2_000,
-            vec![plain(1.7)],
-        ),
-        rooms(
-            "rooms: 64 B, 8 publications in flight, 1,000 receivers",
-            64,
-            400,
-            vec![room(20.0)],
-        ),
+        echo("echo: 1 MB, 1 in flight, 4 connections", 1_000_000, 1, 4, 2_000, vec![plain(1.7)]),
+        rooms("rooms: 64 B, 8 publications in flight, 1,000 receivers", 64, 400, vec![room(20.0)]),
         rooms(
             "rooms: 1 KiB, 8 publications in flight, 1,000 receivers",
             1024,

@@ -90,12 +90,7 @@ impl Server {
             command.args(["serve", "--workers", "1", "--listen", &address.to_string()]);
             command.stdout(log.try_clone()?);
             let child = spawn(&mut command, &program)?;
-            let mut server = Self {
-                kind,
-                child,
-                log,
-                address,
-            };
+            let mut server = Self { kind, child, log, address };
             server.await_listening()?;
             return Ok(server);
         }
@@ -105,17 +100,9 @@ impl Server {
         let stdout = child.stdout.take().expect("it was asked for");
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        let port: u16 = line
-            .trim()
-            .parse()
-            .with_context(|| format!("{kind} printed no port"))?;
+        let port: u16 = line.trim().parse().with_context(|| format!("{kind} printed no port"))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Ok(Self {
-            kind,
-            child,
-            log,
-            address,
-        })
+        Ok(Self { kind, child, log, address })
     }
 
     /// Its process.
@@ -177,27 +164,18 @@ impl Drop for Server {
 }
 
 fn spawn(command: &mut Command, program: &Path) -> Result<Child> {
-    command
-        .spawn()
-        .with_context(|| format!("starting {}", program.display()))
+    command.spawn().with_context(|| format!("starting {}", program.display()))
 }
 
 /// A port that is free now. Another process could take it first; then the server fails to start,
 /// which is an error and not a wrong figure.
 fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 fn nameless_file() -> Result<File> {
     let path = std::env::temp_dir().join(format!("steadfast-bench-{}.log", std::process::id()));
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&path)?;
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
     std::fs::remove_file(&path)?;
     Ok(file)
 }

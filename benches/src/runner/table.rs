@@ -145,11 +145,7 @@ mod tests {
 
     fn row(kind: Kind, figures: &[f64]) -> Row {
         let report = |figure| Report::parse(&format!("server_ns {figure}\n")).unwrap();
-        Row {
-            kind,
-            reports: figures.iter().map(report).collect(),
-            void: 0,
-        }
+        Row { kind, reports: figures.iter().map(report).collect(), void: 0 }
     }
 
     #[test]
@@ -157,21 +153,13 @@ mod tests {
         let median = |figures: &[f64]| row(Kind::Steadfast, figures).median("server_ns").unwrap();
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert_eq!(
-            row(Kind::Steadfast, &[3.0, 1.0, 2.0])
-                .range("server_ns")
-                .unwrap(),
-            (1.0, 3.0)
-        );
+        assert_eq!(row(Kind::Steadfast, &[3.0, 1.0, 2.0]).range("server_ns").unwrap(), (1.0, 3.0));
     }
 
     #[test]
     fn a_target_is_met_only_by_a_measured_ratio() {
         let scenario = &super::super::scenario::all(1.0)[0];
-        let target = Target::Ratio {
-            server: Kind::Tungstenite,
-            factor: 2.0,
-        };
+        let target = Target::Ratio { server: Kind::Tungstenite, factor: 2.0 };
         let ours = row(Kind::Steadfast, &[10.0]);
         let met = |rows: &[&Row]| verdict(scenario, target, rows).unwrap();
         assert!(met(&[&row(Kind::Tungstenite, &[20.0]), &ours]));
