@@ -312,7 +312,9 @@ impl Reader<'_> {
             return;
         }
         let Settings { head, workers, connections_max, trusted_proxies, .. } = settings;
-        if head.target_bytes_max > head.head_bytes_max {
+        // Where only the head's bound was lowered, it comes first for targets too.
+        let target_written = self.merged.values.contains_key(&(None, "head.target_bytes_max"));
+        if target_written && head.target_bytes_max > head.head_bytes_max {
             let message = "the target cannot be longer than the head it is part of".to_owned();
             self.error_at(None, "head.target_bytes_max", message, "raise head.head_bytes_max");
         }

@@ -1,5 +1,7 @@
 //! The configuration as a whole: precedence, inheritance, and every error word for word.
 
+mod messages;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -29,11 +31,6 @@ fn settings(file: &str) -> Settings {
 
 fn errors(sources: &Sources<'_>) -> String {
     resolve(sources, &context()).unwrap_err().to_string()
-}
-
-#[track_caller]
-fn assert_file_error(file: &str, expected: &str) {
-    assert_eq!(errors(&sources(file, &[], &[])), expected.trim_matches('\n'));
 }
 
 #[test]
