@@ -256,7 +256,8 @@ impl fmt::Display for Origin {
 ///
 /// # Errors
 /// Every error found, in the order of the sources: unknown keys and variables, values that are
-/// not what the key allows, and values that do not go together.
+/// not what the key allows; and, once each value is right by itself, values that do not go
+/// together.
 pub fn resolve(sources: &Sources<'_>, context: &Context) -> Result<Resolved, Errors> {
     resolve::resolve(sources, context)
 }

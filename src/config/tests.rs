@@ -284,7 +284,7 @@ fn secrets_are_shown_nowhere() {
 #[test]
 fn all_errors_are_reported_at_once_in_the_order_of_the_sources() {
     let sources = sources(
-        "workers = 0\n\n[log]\nformat = 'xml'\n",
+        "workers = 0\n\n[log]\nformat = 'xml'\n[[routes]]\npath = '/'\napp = 'ecko'\n",
         &[("STEADFAST_LISTEN", "here")],
         &[("drain_duration", "10")],
     );
@@ -295,6 +295,7 @@ fn all_errors_are_reported_at_once_in_the_order_of_the_sources() {
         [
             "s.toml:1:11: 0 is too small",
             "s.toml:4:10: \"xml\" is not a log format",
+            "s.toml:7:7: there is no app \"ecko\"",
             "STEADFAST_LISTEN: \"here\" is not an address",
             "--drain-duration: \"10\" has no unit at its end",
         ]

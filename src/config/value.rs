@@ -459,6 +459,7 @@ impl Value for String {
         match shape {
             Shape::LogLevel => check_log_level(text)?,
             Shape::Pattern => super::route::check_pattern(text)?,
+            Shape::App if text.is_empty() => return Err("the name is empty".to_owned().into()),
             _ => {}
         }
         Ok(text.to_owned())

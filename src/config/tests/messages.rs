@@ -294,6 +294,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("proxy_protocol = true\n", "1:18: no proxy is trusted", "list them in `trusted_proxies`"),
     ("forwarded_for = true\n", "1:17: no proxy is trusted", "list them in `trusted_proxies`"),
     ("workers = 'four'\n", r#"1:11: "four" is not a number"#, WORKERS),
+    ("[[routes]]\npath = '/'\napp = ''\n", "3:7: the name is empty", APP),
 ];
 
 type Variables = &'static [(&'static str, &'static str)];
