@@ -129,7 +129,7 @@ fn without_secrets(before: &str, line: &str) -> String {
         {
             "…".to_owned()
         }
-        _ => line.trim_end().to_owned(),
+        _ => line.trim_end_matches('\r').to_owned(),
     }
 }
 

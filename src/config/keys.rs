@@ -218,6 +218,7 @@ pub static KEYS: &[Key] = &[
     .inherited(),
     key("limits.ping_interval", TIME_OR_OFF, "A peer silent for this long is sent a ping.")
         .because("below the 30 s and 60 s after which common proxies drop an idle connection")
+        .beyond("a ping is sent")
         .inherited(),
     key(
         "limits.pong_timeout",
@@ -259,7 +260,7 @@ pub static KEYS: &[Key] = &[
         .inherited(),
     key("limits.rooms_max", count(1, COUNT_MAX, None), "Rooms one connection may be in.")
         .because("bounds what leaving them costs")
-        .beyond("1008")
+        .beyond("the join is refused")
         .inherited(),
     key("deflate.enabled", Shape::Boolean, "Whether offers of permessage-deflate are accepted.")
         .inherited(),

@@ -161,6 +161,9 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Gives a file's text.
+pub type ReadFile = dyn Fn(&Path) -> io::Result<String>;
+
 /// Where values are written, by rising precedence.
 #[derive(Default)]
 pub struct Sources<'a> {
@@ -173,7 +176,7 @@ pub struct Sources<'a> {
     /// between them.
     pub flags: Vec<(&'static Key, String)>,
     /// Reads the files that keys such as `tokens_file` name.
-    pub read_file: Option<&'a dyn Fn(&Path) -> io::Result<String>>,
+    pub read_file: Option<&'a ReadFile>,
 }
 
 /// What the configuration is resolved against: the machine, and the program it configures.
@@ -253,7 +256,8 @@ impl fmt::Display for Origin {
 ///
 /// # Errors
 /// Every error found, in the order of the sources: unknown keys and variables, values that are
-/// not what the key allows, and values that do not go together.
+/// not what the key allows; and, once each value is right by itself, values that do not go
+/// together.
 pub fn resolve(sources: &Sources<'_>, context: &Context) -> Result<Resolved, Errors> {
     resolve::resolve(sources, context)
 }

@@ -79,8 +79,9 @@ const LIMITS_HEAD: &str = r#"# Limits
 <!-- Written by `BLESS=1 cargo test reference` from `src/config/keys.rs`; edit there. -->
 
 Everything a peer can make the server hold or do has a limit with a name, a default and a reason.
-Each is a key of the configuration; those of `limits` can differ by route. A number
-beyond a limit is a close code (RFC 6455 §7.4) once the connection is open, and an HTTP status before.
+Each is a key of the configuration; those of `limits` can differ by route. What follows beyond it is an
+HTTP status (three digits) before the handshake is accepted, and a close code (four digits, RFC 6455
+§7.4) after.
 
 "#;
 
@@ -132,6 +133,23 @@ fn sentence(text: &str) -> String {
     }
 }
 
+/// What is quoted, and what Markdown would take for its own, as code.
+fn as_markdown(text: &str) -> String {
+    let quoted: Vec<String> = text
+        .split('"')
+        .enumerate()
+        .map(|(index, part)| match index % 2 {
+            0 => part.to_owned(),
+            _ => format!("`\"{part}\"`"),
+        })
+        .collect();
+    quoted
+        .concat()
+        .replace("!#$%&'*+-.^_`|~", "``!#$%&'*+-.^_`|~``")
+        .replace("-._~!$&'()*+,;=:@%", "`-._~!$&'()*+,;=:@%`")
+        .replace(" {parameter}", " `{parameter}`")
+}
+
 fn key_table(page: &mut String, keys: impl Iterator<Item = &'static Key>) {
     let defaults = defaults();
     *page += "| key | type | default | environment | meaning |\n|---|---|---|---|---|\n";
@@ -159,7 +177,7 @@ fn configuration_page() -> String {
             Shape::Bytes { .. } => "bytes as a number, or a string with a unit: `\"64 KiB\"` (`B`, `KiB`, \
                 `MiB`, `GiB`, each 1,024 of the one before)."
                 .to_owned(),
-            _ => sentence(&shape.allowed()),
+            _ => as_markdown(&sentence(&shape.allowed())),
         };
         let title = match shape {
             Shape::LogLevel => "level",

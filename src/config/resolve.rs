@@ -307,12 +307,20 @@ impl Reader<'_> {
 
     /// What depends on more than one key, or on the program.
     fn check(&mut self, settings: &Settings) {
+        for (index, route) in settings.routes.iter().enumerate() {
+            // An app left out, empty or not a string has been complained about.
+            if !route.app.is_empty() {
+                self.check_app(index, &route.app);
+            }
+        }
         // A value that did not parse was replaced by its default: what follows from that is noise.
         if !self.errors.is_empty() {
             return;
         }
         let Settings { head, workers, connections_max, trusted_proxies, .. } = settings;
-        if head.target_bytes_max > head.head_bytes_max {
+        // Where only the head's bound was lowered, it comes first for targets too.
+        let target_written = self.merged.values.contains_key(&(None, "head.target_bytes_max"));
+        if target_written && head.target_bytes_max > head.head_bytes_max {
             let message = "the target cannot be longer than the head it is part of".to_owned();
             self.error_at(None, "head.target_bytes_max", message, "raise head.head_bytes_max");
         }
@@ -333,17 +341,20 @@ impl Reader<'_> {
         }
     }
 
-    fn check_route(&mut self, index: usize, route: &Route, earlier: &[Route]) {
-        let at = Some(index);
+    fn check_app(&mut self, index: usize, app: &str) {
         let apps = &self.context.apps;
-        if !apps.contains(&route.app) {
-            let near = did_you_mean(&route.app, apps.iter().map(String::as_str));
+        if !apps.iter().any(|known| known == app) {
+            let near = did_you_mean(app, apps.iter().map(String::as_str));
             let help = match near {
                 Some(near) => format!("did you mean {}?", quoted(near)),
                 None => format!("allowed: {}", one_of(apps)),
             };
-            self.error_at(at, "routes.app", format!("there is no app {:?}", route.app), &help);
+            self.error_at(Some(index), "routes.app", format!("there is no app {app:?}"), &help);
         }
+    }
+
+    fn check_route(&mut self, index: usize, route: &Route, earlier: &[Route]) {
+        let at = Some(index);
         if route.app == "rooms" && !has_parameter(&route.path, "name") {
             let message = "the app \"rooms\" takes a room's name from the path".to_owned();
             self.error_at(at, "routes.path", message, "put {name} into it: \"/rooms/{name}\"");

@@ -1,5 +1,7 @@
 //! The configuration as a whole: precedence, inheritance, and every error word for word.
 
+mod messages;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -29,11 +31,6 @@ fn settings(file: &str) -> Settings {
 
 fn errors(sources: &Sources<'_>) -> String {
     resolve(sources, &context()).unwrap_err().to_string()
-}
-
-#[track_caller]
-fn assert_file_error(file: &str, expected: &str) {
-    assert_eq!(errors(&sources(file, &[], &[])), expected.trim_matches('\n'));
 }
 
 #[test]
@@ -287,7 +284,7 @@ fn secrets_are_shown_nowhere() {
 #[test]
 fn all_errors_are_reported_at_once_in_the_order_of_the_sources() {
     let sources = sources(
-        "workers = 0\n\n[log]\nformat = 'xml'\n",
+        "workers = 0\n\n[log]\nformat = 'xml'\n[[routes]]\npath = '/'\napp = 'ecko'\n",
         &[("STEADFAST_LISTEN", "here")],
         &[("drain_duration", "10")],
     );
@@ -298,6 +295,7 @@ fn all_errors_are_reported_at_once_in_the_order_of_the_sources() {
         [
             "s.toml:1:11: 0 is too small",
             "s.toml:4:10: \"xml\" is not a log format",
+            "s.toml:7:7: there is no app \"ecko\"",
             "STEADFAST_LISTEN: \"here\" is not an address",
             "--drain-duration: \"10\" has no unit at its end",
         ]

@@ -15,6 +15,7 @@ pub(super) enum Raw {
     /// From the environment or a flag: its type is what the key wants it to be.
     Text(String),
     String(String),
+    /// `MAX` for all that 128 bits do not hold.
     Integer(i128),
     Boolean(bool),
     List(Vec<(Raw, Range<usize>)>),
@@ -26,6 +27,7 @@ impl Raw {
     fn describe(&self) -> String {
         match self {
             Self::Text(text) | Self::String(text) => format!("{text:?}"),
+            Self::Integer(i128::MAX) => "the number".to_owned(),
             Self::Integer(number) => number.to_string(),
             Self::Boolean(value) => value.to_string(),
             Self::List(_) => "a list".to_owned(),
@@ -281,7 +283,12 @@ fn number(raw: &Raw, shape: &Shape) -> Result<u64, Problem> {
         Raw::Text(text) | Raw::String(text) if unit => i128::from(size(text)?),
         _ => {
             let noun = if unit { "size" } else { "number" };
-            return Err(format!("{} is not a {noun}", raw.describe()).into());
+            return Err(match raw {
+                Raw::String(text) if text.parse::<i128>().is_ok() => {
+                    format!("{text:?} is a string, not a number").into()
+                }
+                _ => format!("{} is not a {noun}", raw.describe()).into(),
+            });
         }
     };
     let shown = raw.describe();
@@ -313,7 +320,7 @@ fn size(text: &str) -> Result<u64, String> {
 
 /// `65536` as `64 KiB`: with the largest unit that divides it.
 fn size_text(bytes: u64) -> String {
-    match SIZE_UNITS.iter().find(|(_, factor)| bytes > 0 && bytes % factor == 0) {
+    match SIZE_UNITS.iter().find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor)) {
         Some((unit, factor)) if *factor > 1 => format!("{} {unit}", bytes / factor),
         _ => bytes.to_string(),
     }
@@ -452,6 +459,7 @@ impl Value for String {
         match shape {
             Shape::LogLevel => check_log_level(text)?,
             Shape::Pattern => super::route::check_pattern(text)?,
+            Shape::App if text.is_empty() => return Err("the name is empty".to_owned().into()),
             _ => {}
         }
         Ok(text.to_owned())

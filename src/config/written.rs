@@ -76,18 +76,15 @@ impl Merged {
                 help,
             };
             let Some((route, key)) = find_variable(&name) else {
-                let known: Vec<String> = KEYS
-                    .iter()
-                    .filter(|key| key.scope != Scope::Route)
-                    .map(|key| key.environment(None))
-                    .collect();
-                let help = did_you_mean(&name, known.iter().map(String::as_str))
-                    .map(|known| format!("did you mean {known}?"));
-                self.errors.push(error("no key has this environment variable".to_owned(), help));
+                let help = suggested_variable(&name);
+                let help = help.map(|known| format!("did you mean {known}?"));
+                let message = "no key has this environment variable".to_owned();
+                self.errors.push(error(message, help));
                 continue;
             };
             let Some(text) = value.to_str() else {
-                self.errors.push(error("the value is not UTF-8".to_owned(), None));
+                let message = "the value is not UTF-8".to_owned();
+                self.errors.push(error(message, None));
                 continue;
             };
             if let Some(route) = route {
@@ -110,7 +107,7 @@ impl Merged {
             self.values.retain(|(route, _), _| *route != Some(index));
             self.errors.push(Error {
                 place: Place::Environment(name),
-                message: format!("there is no route before the one numbered {index}"),
+                message: format!("route {index} is set, but there is no route {first_missing}"),
                 help: Some("routes count from 0, those of the file first".to_owned()),
             });
         }
@@ -143,6 +140,21 @@ fn find_variable(name: &str) -> Option<(Option<usize>, &'static Key)> {
         .iter()
         .find(|key| key.scope != Scope::Server && key.environment(Some(route)) == name)?;
     Some((Some(route), key))
+}
+
+/// A variable that exists and has a name like this one.
+fn suggested_variable(name: &str) -> Option<String> {
+    let index = name.strip_prefix("STEADFAST_ROUTES_").and_then(|rest| rest.split('_').next());
+    let route: Option<usize> = index.and_then(|index| index.parse().ok());
+    // The prefix is common to all and would make everything look alike.
+    let (prefix, other_scope) = match route {
+        Some(route) => (format!("STEADFAST_ROUTES_{route}_"), Scope::Server),
+        None => ("STEADFAST_".to_owned(), Scope::Route),
+    };
+    let keys = KEYS.iter().filter(|key| key.scope != other_scope);
+    let known: Vec<String> = keys.map(|key| key.environment(route)).collect();
+    let tails = known.iter().filter_map(|name| name.strip_prefix(&prefix));
+    did_you_mean(name.strip_prefix(&prefix)?, tails).map(|tail| format!("{prefix}{tail}"))
 }
 
 /// Reads the TOML file.
@@ -232,12 +244,12 @@ fn suggestion(name: &str, in_route: bool) -> Option<String> {
     let leaf = name.rsplit('.').next().unwrap_or(name);
     if let Some(key) = KEYS.iter().find(|key| key.name.rsplit('.').next() == Some(leaf)) {
         return Some(match (key.scope, key.name.rsplit_once('.')) {
-            (Scope::Route, _) => format!("`{leaf}` belongs into a [[routes]]"),
+            (Scope::Route, _) => format!("`{leaf}` belongs in a [[routes]]"),
             (Scope::Server, None) => format!("`{leaf}` belongs to the server, above all tables"),
             (Scope::Both, Some((section, _))) if in_route => {
-                format!("`{leaf}` belongs into [routes.{section}]")
+                format!("`{leaf}` belongs in [routes.{section}]")
             }
-            (_, Some((section, _))) => format!("`{leaf}` belongs into [{section}]"),
+            (_, Some((section, _))) => format!("`{leaf}` belongs in [{section}]"),
             (Scope::Both, None) => format!("did you mean `{}`?", key.name),
         });
     }
@@ -248,7 +260,6 @@ fn raw(value: &DeValue<'_>) -> Raw {
     match value {
         DeValue::String(text) => Raw::String(text.to_string()),
         DeValue::Integer(number) => {
-            // Beyond 128 bits it is too large for every key anyway.
             let parsed = i128::from_str_radix(number.as_str(), number.radix());
             Raw::Integer(parsed.unwrap_or(i128::MAX))
         }
@@ -256,7 +267,7 @@ fn raw(value: &DeValue<'_>) -> Raw {
         DeValue::Array(items) => {
             Raw::List(items.iter().map(|item| (raw(item.get_ref()), item.span())).collect())
         }
-        DeValue::Float(_) => Raw::Other("a number with a fraction"),
+        DeValue::Float(_) => Raw::Other("a fraction"),
         DeValue::Datetime(_) => Raw::Other("a date"),
         DeValue::Table(_) => Raw::Other("a table"),
     }
