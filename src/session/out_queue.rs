@@ -134,12 +134,15 @@ impl OutQueue {
 
     /// Copies the turn's range to the backlog, so that the turn's buffer can be cleared.
     pub fn spill(&mut self, turn: &Turn) {
-        let range = self.turn_start..self.turn_end;
-        if range.is_empty() {
-            return;
+        let range = self.take_turn_range();
+        if !range.is_empty() {
+            self.backlog.get_or_insert_default().append(turn.slice(range));
         }
-        self.turn_start = self.turn_end;
-        self.backlog.get_or_insert_default().append(turn.slice(range));
+    }
+
+    /// Leaves an empty range, one that is valid in a cleared buffer too.
+    fn take_turn_range(&mut self) -> Range<u32> {
+        std::mem::take(&mut self.turn_start)..std::mem::take(&mut self.turn_end)
     }
 
     /// Gives up everything that waits.
@@ -165,9 +168,8 @@ impl OutQueue {
 
     /// The common case: one write straight from the turn's buffer.
     fn flush_turn(&mut self, turn: &Turn, socket: &mut impl Write) -> io::Result<Flushed> {
-        let mut bytes = turn.slice(self.turn_start..self.turn_end);
+        let mut bytes = turn.slice(self.take_turn_range());
         let whole = bytes.len();
-        self.turn_start = self.turn_end;
         while !bytes.is_empty() {
             match socket.write(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

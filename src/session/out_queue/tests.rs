@@ -95,6 +95,8 @@ fn frames_of_a_turn_are_one_range_and_need_no_memory() {
     assert_eq!(queue.flush(&turn, &mut socket).unwrap(), Flushed::Empty);
     assert_eq!(socket.taken.len(), 16 * 127);
     assert!(queue.backlog.is_none() && queue.is_empty());
+    turn.clear();
+    assert_eq!(queue.flush(&turn, &mut socket).unwrap(), Flushed::Empty, "nothing, twice");
 }
 
 #[test]
