@@ -12,13 +12,14 @@ mod serve;
 mod tests;
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
 
 use clap::Parser;
 
-use crate::config::{self, Context, Key, Resolved, Sources};
+use crate::config::{self, Context, Key, Resolved, Settings, Sources};
 use crate::server::{Builder, Server};
 
 /// The exit status for wrong usage or configuration.
@@ -47,11 +48,18 @@ pub fn main() -> ExitCode {
 /// Runs a command line for the server that `builder` describes; `args` begins with the program's
 /// name.
 pub fn run(args: impl IntoIterator<Item = OsString>, builder: Builder) -> ExitCode {
-    let context = &builder.context();
+    let context = builder.context();
+    run_verb(args, &context, |settings| builder.serve(&settings))
+}
+
+/// The same with `serve` in place of a real server.
+fn run_verb<E: Display>(
+    args: impl IntoIterator<Item = OsString>,
+    context: &Context,
+    serve: impl FnOnce(Settings) -> Result<(), E>,
+) -> ExitCode {
     match CommandLine::try_parse_from(with_verb(args)) {
-        Ok(CommandLine { verb: Verb::Serve(args) }) => {
-            serve::run(&args, context, |settings| builder.serve(&settings))
-        }
+        Ok(CommandLine { verb: Verb::Serve(args) }) => serve::run(&args, context, serve),
         Ok(CommandLine { verb: Verb::CheckConfig(args) }) => check_config::run(&args, context),
         Err(error) => {
             // Help and the version are "errors" too, with status 0 and on stdout. If nobody reads

@@ -12,7 +12,7 @@ fn args(words: &[&str]) -> Vec<OsString> {
 /// The exit status, and the settings if the server was run.
 fn run_with(words: &[&str], served: Result<(), &str>) -> (ExitCode, Option<Settings>) {
     let mut settings = None;
-    let status = run(args(words), &Context::new(2), |given| {
+    let status = run_verb(args(words), &Context::new(2), |given| {
         settings = Some(given);
         served
     });

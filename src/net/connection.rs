@@ -25,10 +25,8 @@ pub struct Connection {
     pub id: ConnectionId,
     /// Who is on the other side.
     pub peer: Peer,
-    /// The decoded path of the request.
-    pub path: Box<str>,
-    /// Index in the route's subprotocols of the one agreed on.
-    pub subprotocol: Option<u8>,
+    /// What the request said beyond its route.
+    pub facts: Option<Box<Facts>>,
     /// Where it was routed to.
     pub route: RouteIndex,
     /// It counts as passed through its route's middleware, which is to be told when it ends.
@@ -41,6 +39,8 @@ pub struct Connection {
     pub memberships: Memberships,
     /// The deadline its live entry in the timer wheel is for; others are stale.
     pub armed: Tick,
+    /// The wheel has an entry for its deadlines as an open connection.
+    pub timed: bool,
     /// In the list of connections to be flushed.
     pub dirty: bool,
     /// In the list of connections to be driven though no event tells so.
@@ -51,6 +51,15 @@ pub struct Connection {
     pub hung_up: bool,
 }
 
+/// What a request said beyond its route; most say nothing.
+#[derive(Debug)]
+pub struct Facts {
+    /// The decoded path, where it is not the pattern itself.
+    pub path: Box<str>,
+    /// Index in the route's subprotocols of the one agreed on.
+    pub subprotocol: Option<u8>,
+}
+
 /// An agreement that the app has not confirmed.
 #[derive(Debug)]
 pub struct Pending {
@@ -58,4 +67,17 @@ pub struct Pending {
     pub answer: Vec<u8>,
     /// The extension, if it was agreed on.
     pub deflate: Option<DeflateParams>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An idle connection may cost 255 bytes in all: this, its place in the slab (8) and its
+    /// entry in the timer wheel (12).
+    #[test]
+    fn a_connection_is_small() {
+        let bytes = size_of::<Connection>();
+        assert!(bytes <= 200, "{bytes} bytes, of which the session has {}", size_of::<Session>());
+    }
 }

@@ -125,6 +125,10 @@ impl Core {
                 conn.session.refuse(&response.to_bytes(), &mut env);
             }
             Verdict::Refuse(refusal) => self.refuse(conn, &refusal),
+            Verdict::RefuseHead(refusal) => {
+                let bytes = refusal.to_response().to_bytes_without_body();
+                self.refuse_with(conn, &refusal, &bytes);
+            }
             Verdict::Accept(pending) => {
                 conn.pending = Some(pending);
                 self.accept(conn, key);
@@ -145,7 +149,7 @@ impl Core {
         let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
         conn.session.accept(&answer, deflate, &mut env);
         tracing::debug!(
-            connection = %conn.id, peer = %conn.peer, path = &*conn.path, deflate = deflate.is_some(),
+            connection = %conn.id, peer = %conn.peer, path = self.path(conn), deflate = deflate.is_some(),
             "open"
         );
         self.with_app(conn, key, |app, cx, state| app.open(cx, state));
@@ -153,6 +157,10 @@ impl Core {
 
     /// Refuses a handshake.
     pub fn refuse(&mut self, conn: &mut Connection, refusal: &Refusal) {
+        self.refuse_with(conn, refusal, &refusal.to_response().to_bytes());
+    }
+
+    fn refuse_with(&mut self, conn: &mut Connection, refusal: &Refusal, response: &[u8]) {
         tracing::debug!(
             connection = %conn.id, peer = %conn.peer, status = refusal.status, reason = &*refusal.reason,
             "handshake refused"
@@ -160,7 +168,7 @@ impl Core {
         conn.pending = None;
         conn.state = None;
         let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
-        conn.session.refuse(&refusal.to_response().to_bytes(), &mut env);
+        conn.session.refuse(response, &mut env);
     }
 
     #[inline]
@@ -256,9 +264,14 @@ impl Core {
         let outcome = app.map_or(Ok(()), |app| callback(app, &mut cx, &mut state));
         conn.state = Some(state);
         if outcome == Err(Panicked) {
-            tracing::error!(connection = %conn.id, path = &*conn.path, "the app panicked");
+            tracing::error!(connection = %conn.id, path = self.path(conn), "the app panicked");
             self.fail(conn, key, CloseFrame::new(CloseCode::INTERNAL, "internal error"));
         }
+    }
+
+    fn path<'c>(&'c self, conn: &'c Connection) -> &'c str {
+        let route = &self.routes[usize::from(conn.route)];
+        conn.facts.as_deref().map_or(route.pattern.as_str(), |facts| &facts.path)
     }
 
     /// The app of a connection, and what it is handed.
@@ -269,8 +282,9 @@ impl Core {
         key: Key,
     ) -> (Option<&'a mut (dyn AnyApp + 'static)>, Conn<'a>) {
         let route = &mut self.routes[usize::from(conn.route)];
-        let subprotocol = conn
-            .subprotocol
+        let facts = conn.facts.as_deref();
+        let subprotocol = facts
+            .and_then(|facts| facts.subprotocol)
             .and_then(|index| route.subprotocols.get(usize::from(index)).map(String::as_str));
         let app = match &mut route.target {
             Target::App(app) => Some(&mut **app),
@@ -279,7 +293,7 @@ impl Core {
         let cx = Conn {
             id: conn.id,
             address: Address { worker: self.worker, key },
-            path: &conn.path,
+            path: facts.map_or(route.pattern.as_str(), |facts| &facts.path),
             subprotocol,
             peer: conn.peer,
             session: &mut conn.session,

@@ -7,7 +7,7 @@ use crate::app::{Address, Decision, Handle, Peer, Refusal, Request, Response};
 use crate::base::limits::HeadLimits;
 use crate::base::network::TrustedProxies;
 use crate::http::{Head, redact_target};
-use crate::net::connection::{Connection, Pending, RouteIndex};
+use crate::net::connection::{Connection, Facts, Pending, RouteIndex};
 use crate::net::route::{Route, Target};
 use crate::session::handshake::{self, Policy};
 
@@ -29,6 +29,8 @@ pub enum Verdict {
     Respond(Response),
     /// It is refused.
     Refuse(Refusal),
+    /// It is refused, and has asked for no body (HEAD).
+    RefuseHead(Refusal),
     /// The handshake is accepted.
     Accept(Box<Pending>),
     /// The app will say.
@@ -48,27 +50,30 @@ impl Gate {
         post: &PostBox,
         stopping: bool,
     ) -> Verdict {
-        let decided = self.try_decide(routes, head, limits, conn, address, post, stopping);
-        decided.unwrap_or_else(Verdict::Refuse)
+        let head = match Head::parse(head, limits) {
+            Ok(head) => head,
+            Err(error) => return Verdict::Refuse(error.into()),
+        };
+        if stopping {
+            return Verdict::Refuse(self::stopping());
+        }
+        match self.try_decide(routes, &head, conn, address, post) {
+            Ok(verdict) => verdict,
+            Err(refusal) if head.method() == "HEAD" => Verdict::RefuseHead(refusal),
+            Err(refusal) => Verdict::Refuse(refusal),
+        }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "as above")]
     fn try_decide(
         &self,
         routes: &mut [Route],
-        head: &[u8],
-        limits: &HeadLimits,
+        head: &Head<'_>,
         conn: &mut Connection,
         address: Address,
         post: &PostBox,
-        stopping: bool,
     ) -> Result<Verdict, Refusal> {
-        let head = Head::parse(head, limits)?;
-        if stopping {
-            return Err(self::stopping());
-        }
-        conn.peer = self.peer(conn.peer, &head);
-        let request = Request::new(&head, conn.peer)?;
+        conn.peer = self.peer(conn.peer, head);
+        let request = Request::new(head, conn.peer)?;
         tracing::debug!(
             connection = %conn.id, peer = %conn.peer, method = head.method(),
             target = redact_target(head.target()), "request"
@@ -86,7 +91,7 @@ impl Gate {
             Target::Nothing => return Err(Refusal::not_found()),
             Target::App(app) => app,
         };
-        let offer = handshake::check(&head)?;
+        let offer = handshake::check(head)?;
         let request = request.with_param(param);
         route.chain.check(&request)?;
         // From here on the middleware counts this connection: it is released when it is dropped.
@@ -99,10 +104,11 @@ impl Gate {
         })?;
         let policy = Policy { subprotocols: &route.subprotocols, deflate: route.deflate };
         let agreed = offer.agree(&policy);
-        conn.path = request.path().into();
-        conn.subprotocol = agreed.subprotocol.as_ref().and_then(|agreed| {
+        let subprotocol = agreed.subprotocol.as_ref().and_then(|agreed| {
             route.subprotocols.iter().position(|spoken| spoken == agreed).map(|index| index as u8)
         });
+        conn.facts = (subprotocol.is_some() || request.path() != route.pattern.as_str())
+            .then(|| Box::new(Facts { path: request.path().into(), subprotocol }));
         let pending = Box::new(Pending { answer: agreed.response(), deflate: agreed.deflate });
         match decision {
             Decision::Accept(state) => {

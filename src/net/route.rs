@@ -40,6 +40,7 @@ pub enum Target {
 /// A path pattern: literal segments and at most one that captures, such as `/rooms/{name}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
+    text: Box<str>,
     segments: Vec<Segment>,
 }
 
@@ -56,7 +57,12 @@ impl Pattern {
             true => Segment::Param,
             false => Segment::Literal(text.to_owned()),
         };
-        Self { segments: text.split('/').skip(1).map(segment).collect() }
+        Self { text: text.into(), segments: text.split('/').skip(1).map(segment).collect() }
+    }
+
+    /// The pattern as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
     }
 
     /// Whether a path, as it was sent, matches. Segments are told apart before they are decoded,

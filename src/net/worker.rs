@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 
+use crate::app::Peer;
 use crate::app::conn::{RoomDelivery, deliver_ordered, publish_ordered};
 use crate::base::slab::{Key, Slab};
 use crate::base::tick::Tick;
@@ -26,6 +27,7 @@ use crate::net::core::{Core, Fed, env};
 use crate::net::listener::Listener;
 use crate::net::mailbox::{Mail, Mailboxes, WAKER};
 use crate::net::stop::{Stop, Stopping};
+use crate::net::stream::Stream;
 use crate::session::{Next, Session};
 use crate::ws::deflate::Inflater;
 use crate::ws::{CloseCode, CloseFrame, Input};
@@ -94,6 +96,8 @@ pub struct Worker {
     accept_ready: Vec<usize>,
     /// Nothing is accepted before this.
     accept_after: Tick,
+    /// There was no room for the last connection.
+    accept_paused: bool,
     stopping: Option<Stopping>,
 }
 
@@ -127,6 +131,7 @@ impl Worker {
             congested: false,
             accept_ready: Vec::new(),
             accept_after: Tick::START,
+            accept_paused: false,
             stopping: None,
         })
     }
@@ -338,7 +343,12 @@ impl Worker {
                 return;
             }
             match listener.accept() {
-                Ok((stream, peer)) => self.open(stream, peer),
+                Ok((stream, peer)) => {
+                    if std::mem::take(&mut self.accept_paused) {
+                        tracing::info!("new connections are accepted again");
+                    }
+                    self.open(stream, peer);
+                }
                 Err(error) => {
                     self.accounts.leave();
                     match error.kind() {
@@ -364,14 +374,15 @@ impl Worker {
     }
 
     fn pause_accepting(&mut self, index: usize, reason: &str) {
-        if self.accept_after <= self.core.now.after(ACCEPT_PAUSE) {
-            tracing::debug!(reason, "accepting pauses");
+        if !std::mem::replace(&mut self.accept_paused, true) {
+            let connections = self.accounts.connections();
+            tracing::warn!(reason, connections, "no new connections are accepted for now");
         }
         self.accept_after = self.core.now.after(ACCEPT_PAUSE);
         self.accept_again(index);
     }
 
-    fn open(&mut self, mut stream: crate::net::stream::Stream, peer: crate::app::Peer) {
+    fn open(&mut self, mut stream: Stream, peer: Peer) {
         let session = Session::new(&self.core.head_limits, self.core.now);
         let deadline = session.deadline(&self.core.routes[usize::from(NO_ROUTE)].limits);
         let id = self.core.ids.allocate();
@@ -384,14 +395,14 @@ impl Worker {
                 stream,
                 id,
                 peer,
-                path: Box::default(),
-                subprotocol: None,
+                facts: None,
                 route: NO_ROUTE,
                 passed: false,
                 state: None,
                 pending: None,
                 memberships: Memberships::default(),
                 armed: deadline,
+                timed: false,
                 dirty: false,
                 ready: false,
                 unread: false,
@@ -556,7 +567,11 @@ impl Worker {
                 self.doomed.push(key);
             }
         }
-        if !conn.session.is_open() || conn.armed == Tick::NEVER {
+        // An open connection's deadlines only move away, so that one entry is enough; it is looked
+        // at when it fires.
+        let open = conn.session.is_open();
+        if !open || !conn.timed {
+            conn.timed = open;
             arm(conn, key, &self.core, &mut self.wheel);
         }
     }

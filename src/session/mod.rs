@@ -344,8 +344,11 @@ impl Session {
         }
     }
 
-    /// The bytes parked, to be fed again.
+    /// The bytes parked, to be fed again; `None` as long as what they were parked for lasts.
     pub fn take_parked(&mut self) -> Option<Vec<u8>> {
+        if self.paused || matches!(self.state, State::Deciding) {
+            return None;
+        }
         self.parked.take().map(|parked| *parked)
     }
 
