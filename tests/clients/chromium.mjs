@@ -6,13 +6,16 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { accessSync, constants, mkdirSync } from 'node:fs';
+import { accessSync, constants, mkdirSync, openSync, readFileSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import { chromium } from 'playwright-core';
 
 const [binary, port, out] = process.argv.slice(2);
 const base = `http://127.0.0.1:${port}`;
+mkdirSync(out, { recursive: true });
+const logFile = path.join(out, 'server.log');
+const log = openSync(logFile, 'w');
 const WAIT_MS = 15_000; // that any one thing may take
 
 // --- The server ---------------------------------------------------------------------------------
@@ -34,7 +37,7 @@ async function accepts() {
 async function start() {
   await stop('SIGKILL'); // one that a failed check left behind
   if (await accepts()) throw new Error(`port ${port} is in use`);
-  const child = spawn(binary, ['serve', '--workers', '2', '--listen', `127.0.0.1:${port}`], { stdio: ['ignore', 'inherit', 'inherit'] });
+  const child = spawn(binary, ['serve', '--workers', '2', '--listen', `127.0.0.1:${port}`], { stdio: ['ignore', log, log] });
   server = child;
   const until = Date.now() + WAIT_MS;
   while (!await accepts()) {
@@ -327,7 +330,6 @@ async function run(browser) {
   });
 }
 
-mkdirSync(out, { recursive: true });
 let browser = null;
 try {
   await start();
@@ -348,5 +350,6 @@ try {
   await browser?.close();
   await stop('SIGKILL');
 }
+if (failed) console.log(`the server's log (${logFile}) ends:\n${readFileSync(logFile, 'utf8').slice(-4000)}`);
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed ? 1 : 0);
