@@ -109,10 +109,12 @@ impl Deflater {
     /// Replaces the content of `out` by the payload of a compressed message (RFC 7692 §7.2.1).
     /// False if that would not be smaller than `payload`: then it is to be sent as it is.
     pub fn deflate(&mut self, strength: Strength, payload: &[u8], out: &mut Vec<u8>) -> bool {
-        let raw = self.made(strength);
+        let mut raw = self.take(strength);
         raw.reset();
         out.clear();
-        out.reserve(payload.len() + SYNC_TAIL.len());
+        // Room for the worst case, fixed Huffman codes of 9 bits a byte: a stream must be finished
+        // even if it does not shrink, because zlib-rs's `reset` does not clear what is pending.
+        out.reserve(payload.len() + payload.len() / 8 + 64);
         let mut input = payload;
         loop {
             let read = raw.total_in();
@@ -120,26 +122,27 @@ impl Deflater {
                 return false;
             }
             input = &input[(raw.total_in() - read) as usize..];
-            if out.len() == out.capacity() {
-                return false;
-            }
-            if input.is_empty() {
+            if input.is_empty() && out.len() < out.capacity() {
                 break;
             }
+            out.reserve(64);
         }
+        self.made.push((strength, raw));
         let len = out.len().saturating_sub(SYNC_TAIL.len());
         out.truncate(len);
         len < payload.len()
     }
 
-    fn made(&mut self, strength: Strength) -> &mut Compress {
-        let index = self.made.iter().position(|(made, _)| *made == strength).unwrap_or_else(|| {
-            let level = Compression::new(u32::from(strength.level.clamp(1, 9)));
-            let window_bits = strength.window_bits.clamp(9, 15);
-            self.made.push((strength, Compress::new_with_window_bits(level, false, window_bits)));
-            self.made.len() - 1
-        });
-        &mut self.made[index].1
+    /// Takes the compressor out, so that one that failed half-way is not used again.
+    fn take(&mut self, strength: Strength) -> Compress {
+        match self.made.iter().position(|(made, _)| *made == strength) {
+            Some(index) => self.made.swap_remove(index).1,
+            None => {
+                let level = Compression::new(u32::from(strength.level.clamp(1, 9)));
+                let window_bits = strength.window_bits.clamp(9, 15);
+                Compress::new_with_window_bits(level, false, window_bits)
+            }
+        }
     }
 }
 
@@ -208,6 +211,23 @@ mod tests {
         let mut out = vec![];
         assert!(!Deflater::default().deflate(FAST, &noise(10_000), &mut out));
         assert!(!Deflater::default().deflate(FAST, b"", &mut out));
+    }
+
+    #[test]
+    fn noise_leaves_nothing_behind_for_the_next_message() {
+        let text = "all work and no play makes a dull server; ".repeat(50);
+        for level in 1..=9 {
+            let mut deflater = Deflater::default();
+            let strength = Strength { level, window_bits: 15 };
+            let mut out = vec![];
+            for round in 0..12 {
+                let noise = noise(16_945 + round * 17);
+                deflater.deflate(strength, &noise, &mut out);
+                assert_eq!(inflate(&out).as_deref(), Ok(&noise[..]), "level {level}, {round}");
+                assert!(deflater.deflate(strength, text.as_bytes(), &mut out));
+                assert_eq!(inflate(&out).as_deref(), Ok(text.as_bytes()), "level {level}, {round}");
+            }
+        }
     }
 
     #[test]
