@@ -1,10 +1,9 @@
-//! Echo on fastwebsockets behind hyper, after the library's own example.
+//! Echo on fastwebsockets behind hyper: the library's own example.
 //!
-//! One difference from the example: it writes the frame it has read, whose masking key is still
-//! set, so that the echo leaves as a masked frame with an unmasked payload, which a client must
-//! refuse (RFC 6455 §5.1). Here the reply is a new frame around the same payload.
+//! With a bare `WebSocket` instead of its `FragmentCollector`, the frame that was read keeps its
+//! masking key and its echo would leave masked, which a client must refuse (RFC 6455 §5.1).
 
-use fastwebsockets::{FragmentCollector, Frame, OpCode, WebSocketError, upgrade};
+use fastwebsockets::{FragmentCollector, OpCode, WebSocketError, upgrade};
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -38,8 +37,7 @@ async fn echo(socket: upgrade::UpgradeFut) -> Result<(), WebSocketError> {
         match frame.opcode {
             OpCode::Close => return Ok(()),
             OpCode::Text | OpCode::Binary => {
-                let reply = Frame::new(true, frame.opcode, None, frame.payload);
-                ws.write_frame(reply).await?;
+                ws.write_frame(frame).await?;
             }
             _ => {}
         }

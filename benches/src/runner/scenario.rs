@@ -101,7 +101,7 @@ pub fn all(scale: f64) -> Vec<Scenario> {
             vec![plain(12.0), batching(1.4)],
         ),
         echo("echo: 20 B, 1 in flight, 64 connections", 20, 1, 64, 300_000, vec![plain(1.4)]),
-        echo("echo: 20 B, 1 in flight, 1 connection", 20, 1, 1, 100_000, vec![]),
+        echo("echo: 20 B, 1 in flight, 1 connection", 20, 1, 1, 30_000, vec![]),
         echo(
             "echo: 16 KiB, 4 in flight, 16 connections",
             16 * 1024,

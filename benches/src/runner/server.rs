@@ -151,6 +151,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if let Ok(Some(_)) = self.child.try_wait() {
+            return;
+        }
         let processes = Processes::below(self.pid());
         if let Err(error) = self.interrupt() {
             eprintln!("{error}; killed");
