@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Compares a report of the Autobahn test suite with the committed expectation.
 
-    compare.py [--agent NAME] [--seconds N] REPORTS/index.json expected.json
+    compare.py [--agent NAME] [--seconds N] --expected expected.json INDEX.json...
+
+The reports are the parts of one run.
 
 Prints the totals and every difference. Exit status: 0 if each of the 517 cases has exactly the
 expected behavior and behaviorClose, 1 if anything differs, is missing or is new, 2 if a file cannot
@@ -67,10 +69,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--agent", default="steadfast")
     parser.add_argument("--seconds", type=int, help="how long the run took")
-    parser.add_argument("report")
-    parser.add_argument("expected")
+    parser.add_argument("--expected", required=True)
+    parser.add_argument("reports", nargs="+")
     options = parser.parse_args()
-    actual = load(options.report, options.agent)
+    actual = {}
+    for report in options.reports:
+        actual.update(load(report, options.agent))
     expected = load(options.expected)
 
     took = "" if options.seconds is None else f" in {options.seconds} s"
