@@ -8,6 +8,7 @@
 mod error;
 mod fields;
 mod head;
+pub mod proxy;
 mod response;
 mod response_head;
 mod target;
@@ -15,6 +16,7 @@ mod target;
 pub use error::HeadError;
 pub use fields::{Fields, is_token};
 pub use head::{Head, check_partial, find_head_end};
+pub use proxy::{ProxyError, ProxyParsing};
 pub use response::{Refusal, Response};
 pub use response_head::ResponseHead;
 pub use target::{Authority, check_target, percent_decode, redact_target};

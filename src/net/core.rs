@@ -96,6 +96,7 @@ impl Core {
         match event {
             Event::Message(message) => self.on_message(conn, key, message),
             Event::Ping(_) | Event::Pong(_) => {}
+            Event::Proxied(_) | Event::BadProxy(_) => {}
             Event::Closed(closed) => self.on_closed(conn, key, &closed),
             Event::Head(head) => self.on_head(conn, key, &head),
             Event::BadHead(error) => self.refuse(conn, &error.into()),

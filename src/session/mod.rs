@@ -13,23 +13,27 @@
 pub mod delivery;
 pub mod handshake;
 pub mod out_queue;
+mod partial_head;
 pub mod turn;
 
 use std::borrow::Cow;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 
 use crate::base::DeflateParams;
 use crate::base::limits::{HeadLimits, Limits};
 use crate::base::rate::RateLimit;
 use crate::base::tick::Tick;
-use crate::http::{HeadError, check_partial, find_head_end};
+use crate::http::{HeadError, ProxyError};
 use crate::ws::deflate::{Inflater, Strength};
+use crate::ws::header::CONTROL_PAYLOAD_BYTES_MAX;
 use crate::ws::{
     CloseCode, CloseFrame, Decoder, Incoming, Input, Message, Opcode, ProtocolError, Role, Rules,
 };
 
 use delivery::{Delivery, SlowConsumer};
 use out_queue::{Body, Flushed, LARGE_PAYLOAD_BYTES, OutQueue};
+use partial_head::{Expected, PartialHead};
 use turn::Turn;
 
 /// Bytes read and thrown away after all is said, before the peer is cut off: enough for what a
@@ -69,8 +73,13 @@ impl Compression {
 /// What a session tells its caller.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'e> {
-    /// The head is complete, blank line included. Answer with [`Session::accept`],
-    /// [`Session::refuse`] or [`Session::accept`] later.
+    /// The PROXY header is complete; where the connection comes from, unless the proxy does not
+    /// say. See [`Session::expect_proxy_header`].
+    Proxied(Option<SocketAddr>),
+    /// There is no valid PROXY header where one must be: the connection is done, without a word.
+    BadProxy(ProxyError),
+    /// The head is complete, blank line included. Answer with [`Session::accept`] or
+    /// [`Session::refuse`], now or later.
     Head(Vec<u8>),
     /// The head will not do; answer with [`Session::refuse`].
     BadHead(HeadError),
@@ -153,7 +162,7 @@ pub struct Session {
 #[derive(Debug)]
 enum State {
     /// The head is arriving.
-    // Call: receive  Next: Deciding, Lingering, Done
+    // Call: receive_head  Next: Deciding, Done
     Head(Box<PartialHead>),
     /// The head is with the caller.
     // Call: accept, refuse  Next: Open, Lingering, Done
@@ -169,13 +178,6 @@ enum State {
     Lingering { discarded: usize, shut: bool, peer_finished: bool },
     /// To be dropped.
     Done,
-}
-
-#[derive(Debug, Default)]
-struct PartialHead {
-    bytes: Vec<u8>,
-    /// Bytes that hold no end of the head.
-    searched: usize,
 }
 
 impl Session {
@@ -197,10 +199,27 @@ impl Session {
         }
     }
 
+    /// The connection comes from a proxy that puts a PROXY header before the request. To be called
+    /// before the first byte is received.
+    pub fn expect_proxy_header(&mut self) {
+        if let State::Head(partial) = &mut self.state {
+            partial.expected = Expected::ProxyHeader;
+        }
+    }
+
+    /// We are the client: the head that arrives is a response. To be called before the first byte
+    /// is received.
+    pub fn expect_response(&mut self) {
+        if let State::Head(partial) = &mut self.state {
+            partial.expected = Expected::Response;
+        }
+    }
+
     // ---- what comes in ----
 
-    /// The request (or response) head, while it is arriving. Consumes the head's bytes and leaves
-    /// what follows it; `None` if more is needed, or if the head is complete already.
+    /// What comes before the frames, while it is arriving: a PROXY header if one is expected, then
+    /// the request (or response) head. Consumes its bytes and leaves what follows; `None` if more
+    /// is needed, or if the head is complete already.
     pub fn receive_head(
         &mut self,
         input: &mut Input<'_>,
@@ -211,28 +230,13 @@ impl Session {
         let State::Head(partial) = &mut self.state else {
             return None;
         };
-        let before = partial.bytes.len();
-        // One byte over the limit is enough to know.
-        let room = limits.head_bytes_max + 1 - before;
-        let rest = input.rest();
-        partial.bytes.extend_from_slice(&rest[..rest.len().min(room)]);
-        if let Some(end) = find_head_end(&partial.bytes, partial.searched) {
-            input.skip(end - before);
-            partial.bytes.truncate(end);
-            let bytes = std::mem::take(&mut partial.bytes);
-            self.state = State::Deciding;
-            return Some(Event::Head(bytes));
+        let event = partial.receive(input, limits)?;
+        match event {
+            Event::Head(_) | Event::BadHead(_) => self.state = State::Deciding,
+            Event::BadProxy(_) => self.state = State::Done,
+            _ => {}
         }
-        input.discard();
-        let checked = check_partial(&partial.bytes, partial.searched, limits);
-        partial.searched = partial.bytes.len();
-        match checked {
-            Ok(()) => None,
-            Err(error) => {
-                self.state = State::Deciding;
-                Some(Event::BadHead(error))
-            }
-        }
+        Some(event)
     }
 
     /// The next thing the peer said on the open connection. `None` when the input is used up, or
@@ -403,8 +407,7 @@ impl Session {
         if !matches!(self.state, State::Deciding) {
             return;
         }
-        let range = env.turn.append(answer);
-        self.out.push(env.turn, range);
+        self.out.push_answer(answer);
         self.deflate = deflate;
         self.state = State::Open(Decoder::default());
         self.deadline = Tick::NEVER;
@@ -484,10 +487,11 @@ impl Session {
         })
     }
 
-    /// Sends a ping.
+    /// Sends a ping; a payload of more than 125 bytes is cut.
     pub fn ping(&mut self, payload: &[u8], env: &mut Env<'_>) {
         if matches!(self.state, State::Open(_)) {
-            self.control(Opcode::Ping, payload, env);
+            let len = payload.len().min(CONTROL_PAYLOAD_BYTES_MAX);
+            self.control(Opcode::Ping, &payload[..len], env);
         }
     }
 
@@ -506,11 +510,17 @@ impl Session {
         self.out.push(env.turn, range);
     }
 
+    /// Queues a Close, behind everything else: nothing may follow it (RFC 6455 §5.5.1).
+    fn last_words(&mut self, body: &[u8], env: &mut Env<'_>) {
+        self.out.settle();
+        self.control(Opcode::Close, body, env);
+    }
+
     /// Begins the close handshake; the peer has `close_timeout` to answer.
     pub fn close(&mut self, frame: CloseFrame, env: &mut Env<'_>) {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Open(decoder) => {
-                self.control(Opcode::Close, &frame.encode(), env);
+                self.last_words(&frame.encode(), env);
                 self.state = State::Closing(decoder, Box::new(frame));
                 self.deadline = env.now.after(env.limits.close_timeout);
             }
@@ -522,7 +532,7 @@ impl Session {
     /// limit, a dead peer, a server that stops fast.
     pub fn fail_with(&mut self, frame: CloseFrame, env: &mut Env<'_>) -> Event<'static> {
         if matches!(self.state, State::Open(_)) {
-            self.control(Opcode::Close, &frame.encode(), env);
+            self.last_words(&frame.encode(), env);
         }
         self.linger(env.limits, env.now);
         let CloseFrame { code, reason } = frame;
@@ -536,7 +546,7 @@ impl Session {
     fn answer_close(&mut self, body: Option<&CloseFrame>, env: &mut Env<'_>) {
         // The code is echoed (RFC 6455 §5.5.1), the reason is theirs.
         let echo = body.map(|body| body.code.0.to_be_bytes());
-        self.control(Opcode::Close, echo.as_ref().map_or(&[][..], |code| &code[..]), env);
+        self.last_words(echo.as_ref().map_or(&[][..], |code| &code[..]), env);
         self.linger(env.limits, env.now);
     }
 
@@ -610,7 +620,7 @@ impl Session {
         }
         match &self.state {
             State::Open(_) => self.on_open_deadline(env),
-            State::Head(partial) if !partial.bytes.is_empty() => {
+            State::Head(partial) if !partial.is_silent() => {
                 self.state = State::Deciding;
                 Some(Event::Overdue { head_complete: false })
             }

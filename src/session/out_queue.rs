@@ -38,8 +38,11 @@ struct Backlog {
     chunks: VecDeque<Chunk>,
     /// Bytes of the first chunk that the socket has taken.
     sent: usize,
-    /// The first chunk begins in the middle of a frame.
+    /// The first chunk must not be overtaken: it begins in the middle of a frame, or with the
+    /// answer to the handshake.
     torn: bool,
+    /// The socket has been found to take no more.
+    blocked: bool,
     /// Unsent bytes of all chunks.
     bytes: usize,
     /// A whole control frame that overtakes at the next boundary between chunks.
@@ -101,7 +104,17 @@ impl OutQueue {
 
     /// Whether the socket has been found to take no more.
     pub fn is_blocked(&self) -> bool {
-        self.backlog.is_some()
+        self.backlog.as_ref().is_some_and(|backlog| backlog.blocked)
+    }
+
+    /// Queues the answer to a handshake: the first bytes of all, and no frame may overtake them.
+    pub fn push_answer(&mut self, answer: &[u8]) {
+        debug_assert!(self.is_empty(), "nothing comes before the answer");
+        if !answer.is_empty() {
+            let backlog = self.backlog.get_or_insert_default();
+            backlog.append(answer);
+            backlog.torn = true;
+        }
     }
 
     /// Queues a range of the turn: whole frames. Ranges that follow each other become one.
@@ -130,6 +143,16 @@ impl OutQueue {
         let backlog = self.backlog.get_or_insert_default();
         backlog.urgent.clear();
         backlog.urgent.extend_from_slice(frame);
+    }
+
+    /// Lets a control frame that waits to overtake go the way of all others.
+    pub fn settle(&mut self) {
+        if let Some(backlog) = &mut self.backlog {
+            let frame = std::mem::take(&mut backlog.urgent);
+            if !frame.is_empty() {
+                backlog.append(&frame);
+            }
+        }
     }
 
     /// Copies the turn's range to the backlog, so that the turn's buffer can be cleared.
@@ -178,6 +201,7 @@ impl OutQueue {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let backlog = self.backlog.get_or_insert_default();
                     backlog.torn = bytes.len() < whole;
+                    backlog.blocked = true;
                     backlog.append(bytes);
                     return Ok(Flushed::Blocked);
                 }
@@ -203,6 +227,7 @@ impl OutQueue {
                 Ok(len) => backlog.advance(len),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    backlog.blocked = true;
                     return Ok(Flushed::Blocked);
                 }
                 Err(error) => return Err(error),

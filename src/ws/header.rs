@@ -5,6 +5,9 @@ use super::{ProtocolError, Role};
 /// Longest header: 2 bytes, a 64-bit length, a masking key.
 pub const HEADER_BYTES_MAX: usize = 14;
 
+/// Longest payload of a control frame (RFC 6455 §5.5).
+pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
+
 /// What a frame is (RFC 6455 §5.2, §11.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

@@ -1,0 +1,163 @@
+//! Scripted sessions, cut at every point: how the bytes are cut must not change what happens nor
+//! what is written.
+
+#[path = "split/drive.rs"]
+mod drive;
+#[path = "split/scripts.rs"]
+mod scripts;
+
+use drive::{Driven, Seen};
+use scripts::Script;
+use steadfast::base::limits::Limits;
+use steadfast::ws::deflate::Inflater;
+use steadfast::ws::{Decoder, Incoming, Input, Message, Role, Rules};
+
+/// Scripts of at most so many bytes are also cut at every pair of points.
+const PAIRS_BYTES_MAX: usize = 64;
+
+/// Longer ones are cut at some hundred points, and fed in some sizes, instead of at all.
+const LONG_BYTES: usize = 4_096;
+
+#[derive(Debug, PartialEq, Eq)]
+struct Outcome {
+    seen: Vec<Seen>,
+    written: Vec<u8>,
+}
+
+fn run<'a>(script: &Script, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
+    let mut driven = Driven::new(script.start, script.app, script.limits.clone());
+    for piece in pieces {
+        driven.receive(piece);
+    }
+    Outcome { seen: driven.seen, written: driven.written }
+}
+
+#[test]
+fn whole_scripts_do_what_they_should() {
+    for script in scripts::all() {
+        let outcome = run(&script, [&script.bytes[..]]);
+        assert_eq!(outcome.seen, script.expected, "{}", script.name);
+        let frames = check_head(&script, &outcome);
+        check_frames(&script, &outcome.seen, frames);
+    }
+}
+
+#[test]
+fn byte_by_byte_and_in_all_sizes() {
+    for script in scripts::all() {
+        let whole = run(&script, [&script.bytes[..]]);
+        for size in points(script.bytes.len()) {
+            let outcome = run(&script, script.bytes.chunks(size));
+            assert_eq!(outcome, whole, "{} in pieces of {size}", script.name);
+        }
+    }
+}
+
+#[test]
+fn cut_at_every_point() {
+    for script in scripts::all() {
+        let whole = run(&script, [&script.bytes[..]]);
+        for at in points(script.bytes.len()) {
+            let (one, two) = script.bytes.split_at(at);
+            assert_eq!(run(&script, [one, two]), whole, "{} cut at {at}", script.name);
+        }
+    }
+}
+
+#[test]
+fn short_ones_cut_at_every_pair_of_points() {
+    for script in scripts::all() {
+        let len = script.bytes.len();
+        if len > PAIRS_BYTES_MAX {
+            continue;
+        }
+        let whole = run(&script, [&script.bytes[..]]);
+        for first in 0..=len {
+            for second in first..=len {
+                let (rest, three) = script.bytes.split_at(second);
+                let (one, two) = rest.split_at(first);
+                let outcome = run(&script, [one, two, three]);
+                assert_eq!(outcome, whole, "{} cut at {first} and {second}", script.name);
+            }
+        }
+    }
+}
+
+/// A FIN at any point ends a session for good.
+#[test]
+fn cut_off_at_every_point() {
+    for script in scripts::all() {
+        for at in points(script.bytes.len()) {
+            let mut driven = Driven::new(script.start, script.app, script.limits.clone());
+            driven.receive(&script.bytes[..at]);
+            driven.finish();
+            let seen = &driven.seen;
+            assert_eq!(seen.last(), Some(&Seen::Dropped), "{} cut off at {at}", script.name);
+            let closed = seen.iter().filter(|seen| matches!(seen, Seen::Closed(..))).count();
+            let opened = !matches!(script.start, drive::Start::Head | drive::Start::Proxy)
+                || seen.contains(&Seen::Accepted);
+            assert_eq!(closed, usize::from(opened), "{} cut off at {at}", script.name);
+        }
+    }
+}
+
+/// 1 to `len`; with gaps if that is a lot.
+fn points(len: usize) -> impl Iterator<Item = usize> {
+    let stride = if len <= LONG_BYTES { 1 } else { len / 97 };
+    (1..=len).step_by(stride)
+}
+
+/// Checks the HTTP answer, and returns the frames behind it.
+fn check_head<'o>(script: &Script, outcome: &'o Outcome) -> &'o [u8] {
+    let status = outcome.seen.iter().find_map(|seen| match seen {
+        Seen::Accepted => Some(101),
+        Seen::Refused(status) => Some(*status),
+        _ => None,
+    });
+    let Some(status) = status else {
+        return &outcome.written;
+    };
+    let line = format!("HTTP/1.1 {status} ");
+    assert!(outcome.written.starts_with(line.as_bytes()), "{}", script.name);
+    if status != 101 {
+        return &[];
+    }
+    let end = outcome.written.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+    &outcome.written[end + 4..]
+}
+
+/// What was written answers what was seen: message by message, ping by ping, Close by Close.
+fn check_frames(script: &Script, seen: &[Seen], frames: &[u8]) {
+    let limits = Limits::default();
+    let rules = Rules {
+        role: Role::Client,
+        deflate: true,
+        message_bytes_max: limits.message_bytes_max,
+        fragments_max: 1,
+    };
+    let mut bytes = frames.to_vec();
+    let (mut decoder, mut inflater) = (Decoder::default(), Inflater::default());
+    let mut input = Input::new(&mut bytes);
+    let mut answers = vec![];
+    while let Some(incoming) = decoder.decode(&mut input, &rules, &mut inflater).expect("valid") {
+        answers.push(match incoming {
+            Incoming::Message(Message::Text(text)) => Seen::Text(text.into_owned()),
+            Incoming::Message(Message::Binary(bytes)) => Seen::Binary(bytes.into_owned()),
+            Incoming::Pong(payload) => Seen::Ping(payload.into_owned()),
+            Incoming::Ping(_) => panic!("{}: a ping nobody asked for", script.name),
+            Incoming::Close(body) => {
+                Seen::Closed(body.map(|body| body.code.0), steadfast::session::ClosedBy::Us)
+            }
+        });
+    }
+    assert!(decoder.is_between_messages(), "{}: the last frame is cut", script.name);
+    let expected: Vec<Seen> = seen
+        .iter()
+        .filter_map(|seen| match seen {
+            Seen::Text(_) | Seen::Binary(_) | Seen::Ping(_) => Some(seen.clone()),
+            Seen::Closed(code, _) => Some(Seen::Closed(*code, steadfast::session::ClosedBy::Us)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(answers, expected, "{}", script.name);
+}

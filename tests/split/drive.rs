@@ -1,0 +1,233 @@
+//! A session with an echo app, driven as a worker drives it, which writes down all that happens.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+use steadfast::base::DeflateParams;
+use steadfast::base::limits::{HeadLimits, Limits};
+use steadfast::base::tick::Tick;
+use steadfast::http::{Head, HeadError, ProxyError, Refusal};
+use steadfast::session::handshake::{self, DeflatePolicy, Policy};
+use steadfast::session::turn::Turn;
+use steadfast::session::{ClosedBy, Compression, Env, Event, Next, Session};
+use steadfast::ws::deflate::Inflater;
+use steadfast::ws::{CloseFrame, Input, Message};
+
+/// What happened, with everything owned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    Proxied(Option<SocketAddr>),
+    BadProxy(ProxyError),
+    /// A request whose handshake was accepted.
+    Accepted,
+    /// A request that was refused with this status.
+    Refused(u16),
+    Text(String),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    Closed(Option<u16>, ClosedBy),
+    /// We have shut down our side.
+    ShutdownWrite,
+    /// The connection is to be dropped.
+    Dropped,
+}
+
+/// Where a connection is when its script begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At its first byte, which is a PROXY header's.
+    Proxy,
+    /// At its first byte, which is a request's.
+    Head,
+    /// Behind a handshake.
+    Open { deflate: bool },
+}
+
+/// One connection under test.
+pub struct Driven {
+    session: Session,
+    turn: Turn,
+    inflater: Inflater,
+    limits: Limits,
+    head_limits: HeadLimits,
+    compression: Compression,
+    /// All that has happened.
+    pub seen: Vec<Seen>,
+    /// All that was written.
+    pub written: Vec<u8>,
+    /// How the app answers a message.
+    app: App,
+}
+
+/// What the app does with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum App {
+    /// Sends it back.
+    Echo,
+    /// Sends it back, and begins a close handshake when it is "close".
+    CloseOnRequest,
+}
+
+impl Driven {
+    pub fn new(start: Start, app: App, limits: Limits) -> Self {
+        let head_limits = HeadLimits { head_bytes_max: 1024, ..HeadLimits::default() };
+        let mut driven = Self {
+            session: Session::new(&head_limits, Tick::START),
+            turn: Turn::server(),
+            inflater: Inflater::default(),
+            limits,
+            head_limits,
+            compression: Compression { level: 6, threshold_bytes: 32 },
+            seen: vec![],
+            written: vec![],
+            app,
+        };
+        match start {
+            Start::Proxy => driven.session.expect_proxy_header(),
+            Start::Head => {}
+            Start::Open { deflate } => driven.open(deflate),
+        }
+        driven
+    }
+
+    /// Behind a handshake that nothing is written down of.
+    fn open(&mut self, deflate: bool) {
+        let mut head = *b"GET / HTTP/1.1\r\n\r\n";
+        let mut input = Input::new(&mut head);
+        let event = self.session.receive_head(&mut input, &self.head_limits, Tick::START);
+        assert!(matches!(event, Some(Event::Head(_))));
+        let deflate =
+            deflate.then_some(DeflateParams { server_window_bits: 15, client_window_bits: 15 });
+        let mut env = Env {
+            turn: &mut self.turn,
+            limits: &self.limits,
+            compression: &self.compression,
+            now: Tick::START,
+        };
+        self.session.accept(b"", deflate, &mut env);
+    }
+
+    /// Receives bytes, and does what a worker does until there is nothing left to do.
+    pub fn receive(&mut self, bytes: &[u8]) {
+        if self.seen.last() == Some(&Seen::Dropped) {
+            return;
+        }
+        self.feed(&mut bytes.to_vec());
+        loop {
+            let next = self.session.flush(&self.turn, &mut self.written, &self.limits, Tick::START);
+            self.turn.clear();
+            match next.expect("a Vec takes everything") {
+                Next::Wait => return,
+                Next::Resume => {
+                    let mut parked = self.session.take_parked().unwrap_or_default();
+                    self.feed(&mut parked);
+                }
+                Next::ShutdownWrite => self.seen.push(Seen::ShutdownWrite),
+                Next::Drop => {
+                    self.seen.push(Seen::Dropped);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The peer's FIN.
+    pub fn finish(&mut self) {
+        if let Some(event) = self.session.peer_finished() {
+            note(&mut self.seen, &event);
+        }
+        self.receive(&[]);
+    }
+
+    fn feed(&mut self, bytes: &mut [u8]) {
+        let mut input = Input::new(bytes);
+        while self.session.is_handshaking() {
+            let event = self.session.receive_head(&mut input, &self.head_limits, Tick::START);
+            match event {
+                Some(event) => self.on_head_event(&event),
+                None => break,
+            }
+        }
+        loop {
+            let mut env = Env {
+                turn: &mut self.turn,
+                limits: &self.limits,
+                compression: &self.compression,
+                now: Tick::START,
+            };
+            let event = self.session.receive(&mut input, &mut env, &mut self.inflater);
+            let Some(event) = event else {
+                break;
+            };
+            note(&mut self.seen, &event);
+            if let Event::Message(message) = event {
+                let asked = message.as_bytes() == b"close";
+                let opcode = message.opcode();
+                let reply = match message {
+                    Message::Text(text) => Cow::Owned(text.into_owned().into_bytes()),
+                    Message::Binary(bytes) => Cow::Owned(bytes.into_owned()),
+                };
+                self.session.send(opcode, reply, &mut env);
+                if asked && self.app == App::CloseOnRequest {
+                    let frame = CloseFrame::new(steadfast::ws::CloseCode::NORMAL, "as you wish");
+                    self.session.close(frame, &mut env);
+                }
+            }
+        }
+        self.session.park(input.rest());
+    }
+
+    fn on_head_event(&mut self, event: &Event<'_>) {
+        let refusal = match event {
+            Event::Head(head) => match self.agree(head) {
+                Ok((answer, deflate)) => {
+                    self.seen.push(Seen::Accepted);
+                    let mut env = Env {
+                        turn: &mut self.turn,
+                        limits: &self.limits,
+                        compression: &self.compression,
+                        now: Tick::START,
+                    };
+                    self.session.accept(&answer, deflate, &mut env);
+                    return;
+                }
+                Err(refusal) => refusal,
+            },
+            Event::BadHead(error) => Refusal::from(*error),
+            other => return note(&mut self.seen, other),
+        };
+        self.seen.push(Seen::Refused(refusal.status));
+        let mut env = Env {
+            turn: &mut self.turn,
+            limits: &self.limits,
+            compression: &self.compression,
+            now: Tick::START,
+        };
+        self.session.refuse(&refusal.to_response().to_bytes(), &mut env);
+    }
+
+    fn agree(&self, head: &[u8]) -> Result<(Vec<u8>, Option<DeflateParams>), Refusal> {
+        let bad = |error: HeadError| Refusal::from(error);
+        let head = Head::parse(head, &self.head_limits).map_err(bad)?;
+        let policy =
+            Policy { subprotocols: &["chat".to_owned()], deflate: Some(DeflatePolicy::default()) };
+        let agreed = handshake::check(&head)?.agree(&policy);
+        Ok((agreed.response(), agreed.deflate))
+    }
+}
+
+fn note(seen: &mut Vec<Seen>, event: &Event<'_>) {
+    seen.push(match event {
+        Event::Proxied(source) => Seen::Proxied(*source),
+        Event::BadProxy(error) => Seen::BadProxy(*error),
+        Event::Message(Message::Text(text)) => Seen::Text(text.clone().into_owned()),
+        Event::Message(Message::Binary(bytes)) => Seen::Binary(bytes.clone().into_owned()),
+        Event::Ping(payload) => Seen::Ping(payload.clone().into_owned()),
+        Event::Pong(payload) => Seen::Pong(payload.clone().into_owned()),
+        Event::Closed(closed) => Seen::Closed(closed.code.map(|code| code.0), closed.by),
+        Event::Head(_) | Event::BadHead(_) | Event::Overdue { .. } => {
+            panic!("answered elsewhere: {event:?}")
+        }
+    });
+}
