@@ -1,0 +1,52 @@
+# What can be done here. `make` alone lists it, from the comments behind the targets.
+
+# Arguments for `make run`, e.g. ARGS="--listen 0.0.0.0:80".
+ARGS ?=
+# How long `make fuzz` runs each target.
+SECONDS ?= 600
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test lint autobahn test-clients fuzz bench soak ci clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+run: ## build the server and serve on 127.0.0.1:8000 (ARGS="--workers 2 …")
+	@cargo run --release --bin steadfast -- serve $(ARGS)
+
+build: ## build the release binary, target/release/steadfast
+	cargo build --release --bin steadfast
+
+test: ## run the tests: units, integration, documentation, tidiness
+	cargo test
+
+lint: ## formatting, clippy and rustdoc, without a warning
+	cargo fetch --locked --quiet
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+autobahn: ## run all 517 cases of the Autobahn suite, in both roles
+	cargo build --release --bin steadfast --example autobahn_client
+	autobahn/install.sh
+	autobahn/run.sh server
+	autobahn/run.sh client
+
+test-clients: ## run Python, Node, tungstenite and Chromium against the server
+	tests/clients/run.sh
+
+fuzz: ## run each fuzz target for SECONDS=600
+	fuzz/run.sh $(SECONDS)
+
+bench: ## measure the server beside others; see benches/README.md
+	cargo run --release -p steadfast-bench -- all
+
+soak: ## attack the server, and print what it costs
+	cargo run --release -p steadfast-bench --bin soak
+
+ci: ## what .ci/run does: tests, lint, Autobahn, real clients, some fuzzing
+	bash .ci/run
+
+clean: ## remove what was built; not what the suites have installed
+	cargo clean
+	rm -rf autobahn/reports tests/clients/out
