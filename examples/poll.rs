@@ -216,9 +216,8 @@ impl Teller {
         let Some(Voter { handle, .. }) = self.voters.values().next() else {
             return Ok(());
         };
-        let votes_for = |choice| {
-            self.voters.values().filter(|voter| voter.choice == Some(choice)).count()
-        };
+        let votes_for =
+            |choice| self.voters.values().filter(|voter| voter.choice == Some(choice)).count();
         let votes: BTreeMap<_, _> =
             CHOICES.into_iter().map(|choice| (choice, votes_for(choice))).collect();
         let voters = self.voters.values().filter(|voter| voter.is_in).count();

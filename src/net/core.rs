@@ -96,7 +96,11 @@ impl Core {
         match event {
             Event::Message(message) => self.on_message(conn, key, message),
             Event::Ping(_) | Event::Pong(_) => {}
-            Event::Proxied(_) | Event::BadProxy(_) => {}
+            Event::Proxied(None) => {}
+            Event::Proxied(Some(source)) => conn.peer = source.into(),
+            Event::BadProxy(error) => {
+                tracing::warn!(connection = %conn.id, proxy = %conn.peer, %error, "no PROXY header");
+            }
             Event::Closed(closed) => self.on_closed(conn, key, &closed),
             Event::Head(head) => self.on_head(conn, key, &head),
             Event::BadHead(error) => self.refuse(conn, &error.into()),

@@ -123,6 +123,11 @@ impl Gate {
         }
     }
 
+    /// Whether a connection from this peer begins with a PROXY header.
+    pub fn expects_proxy_header(&self, socket: Peer) -> bool {
+        self.proxy_protocol && self.trusted_proxies.trusts(socket.addr)
+    }
+
     /// Who asks: the last address in X-Forwarded-For that no trusted proxy stands for, if the
     /// socket's own is a trusted proxy's.
     fn peer(&self, socket: Peer, head: &Head<'_>) -> Peer {

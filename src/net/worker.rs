@@ -383,7 +383,10 @@ impl Worker {
     }
 
     fn open(&mut self, mut stream: Stream, peer: Peer) {
-        let session = Session::new(&self.core.head_limits, self.core.now);
+        let mut session = Session::new(&self.core.head_limits, self.core.now);
+        if self.core.gate.expects_proxy_header(peer) {
+            session.expect_proxy_header();
+        }
         let deadline = session.deadline(&self.core.routes[usize::from(NO_ROUTE)].limits);
         let id = self.core.ids.allocate();
         let registry = self.poll.registry();

@@ -18,9 +18,7 @@
 use std::io::{self, Read, Write};
 
 use steadfast::ws::deflate::Inflater;
-use steadfast::ws::{
-    CloseCode, Decoder, Incoming, Input, Message, ProtocolError, Role, Rules,
-};
+use steadfast::ws::{CloseCode, Decoder, Incoming, Input, Message, ProtocolError, Role, Rules};
 use tungstenite::protocol::{self as theirs, WebSocketConfig};
 
 /// Longest message, for both.
@@ -127,7 +125,9 @@ fn theirs_of(bytes: &[u8]) -> Outcome {
                 break End::Closed(body);
             }
             Ok(tungstenite::Message::Frame(_)) => unreachable!("read returns whole messages"),
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break End::Waiting,
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                break End::Waiting;
+            }
             Err(Error::Utf8(_)) => break End::Failed(1007),
             Err(Error::Capacity(_)) => break End::Failed(1009),
             Err(Error::Protocol(_)) => break End::Failed(1002),
