@@ -127,7 +127,8 @@ pub enum ClosedBy {
 pub enum Next {
     /// Nothing.
     Wait,
-    /// Go on with the bytes that were parked, then with reading.
+    /// Go on with the bytes that were parked, then with reading; and flush again, which may have
+    /// something else to say.
     Resume,
     /// Shut down the writing side of the socket.
     ShutdownWrite,
@@ -529,12 +530,14 @@ impl Session {
     }
 
     /// Ends the connection at once with a Close, without waiting for the peer's: a violation, a
-    /// limit, a dead peer, a server that stops fast.
+    /// limit, a dead peer, a server that stops fast. One that is over already is left alone.
     pub fn fail_with(&mut self, frame: CloseFrame, env: &mut Env<'_>) -> Event<'static> {
         if matches!(self.state, State::Open(_)) {
             self.last_words(&frame.encode(), env);
         }
-        self.linger(env.limits, env.now);
+        if !matches!(self.state, State::Lingering { .. } | State::Done) {
+            self.linger(env.limits, env.now);
+        }
         let CloseFrame { code, reason } = frame;
         Event::Closed(Closed { code: Some(code), reason, by: ClosedBy::Us })
     }

@@ -15,7 +15,7 @@ use steadfast::ws::{CloseFrame, Input, Message};
 
 /// What happened, with everything owned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
+pub(crate) enum Seen {
     Proxied(Option<SocketAddr>),
     BadProxy(ProxyError),
     /// A request whose handshake was accepted.
@@ -35,7 +35,7 @@ pub enum Seen {
 
 /// Where a connection is when its script begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
+pub(crate) enum Start {
     /// At its first byte, which is a PROXY header's.
     Proxy,
     /// At its first byte, which is a request's.
@@ -45,7 +45,7 @@ pub enum Start {
 }
 
 /// One connection under test.
-pub struct Driven {
+pub(crate) struct Driven {
     session: Session,
     turn: Turn,
     inflater: Inflater,
@@ -53,16 +53,16 @@ pub struct Driven {
     head_limits: HeadLimits,
     compression: Compression,
     /// All that has happened.
-    pub seen: Vec<Seen>,
+    pub(crate) seen: Vec<Seen>,
     /// All that was written.
-    pub written: Vec<u8>,
+    pub(crate) written: Vec<u8>,
     /// How the app answers a message.
     app: App,
 }
 
 /// What the app does with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum App {
+pub(crate) enum App {
     /// Sends it back.
     Echo,
     /// Sends it back, and begins a close handshake when it is "close".
@@ -70,7 +70,7 @@ pub enum App {
 }
 
 impl Driven {
-    pub fn new(start: Start, app: App, limits: Limits) -> Self {
+    pub(crate) fn new(start: Start, app: App, limits: Limits) -> Self {
         let head_limits = HeadLimits { head_bytes_max: 1024, ..HeadLimits::default() };
         let mut driven = Self {
             session: Session::new(&head_limits, Tick::START),
@@ -109,7 +109,7 @@ impl Driven {
     }
 
     /// Receives bytes, and does what a worker does until there is nothing left to do.
-    pub fn receive(&mut self, bytes: &[u8]) {
+    pub(crate) fn receive(&mut self, bytes: &[u8]) {
         if self.seen.last() == Some(&Seen::Dropped) {
             return;
         }
@@ -133,7 +133,7 @@ impl Driven {
     }
 
     /// The peer's FIN.
-    pub fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         if let Some(event) = self.session.peer_finished() {
             note(&mut self.seen, &event);
         }
