@@ -317,7 +317,8 @@ impl Session {
 
     /// After our own Close. A server throws away everything but the peer's Close (RFC 6455 §1.4).
     /// A client still gets what the server said before its own: the answers to what went out ahead
-    /// of our Close. Pings are not answered any more.
+    /// of our Close. Pings are not answered any more. A Close that is no answer to ours crossed it,
+    /// and says why the server has closed.
     fn receive_closing<'e>(
         &mut self,
         input: &'e mut Input<'_>,
@@ -325,7 +326,7 @@ impl Session {
         env: &mut Env<'_>,
         inflater: &'e mut Inflater,
     ) -> Option<Event<'e>> {
-        let State::Closing(decoder, _) = &mut self.state else {
+        let State::Closing(decoder, sent) = &mut self.state else {
             return None;
         };
         match rules.role {
@@ -341,7 +342,14 @@ impl Session {
                 Ok(Some(Incoming::Message(message))) => Some(Event::Message(message)),
                 Ok(Some(Incoming::Ping(payload))) => Some(Event::Ping(payload)),
                 Ok(Some(Incoming::Pong(payload))) => Some(Event::Pong(payload)),
-                Ok(Some(Incoming::Close(_))) => self.closed(env),
+                Ok(Some(Incoming::Close(answer))) => match answer {
+                    Some(theirs) if theirs.code != CloseCode::NORMAL && theirs.code != sent.code => {
+                        self.linger(env.limits, env.now);
+                        let CloseFrame { code, reason } = theirs;
+                        Some(Event::Closed(Closed { code: Some(code), reason, by: ClosedBy::Peer }))
+                    }
+                    _ => self.closed(env),
+                },
                 Err(error) => Some(self.fail(error, env)),
             },
         }
