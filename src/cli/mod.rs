@@ -4,6 +4,7 @@
 //! done, 1 for failed, 2 for wrong usage or configuration.
 
 mod check_config;
+mod client;
 mod flags;
 pub mod logging;
 mod serve;
@@ -38,6 +39,7 @@ struct CommandLine {
 enum Verb {
     Serve(serve::Args),
     CheckConfig(check_config::Args),
+    Client(client::Args),
 }
 
 /// Runs the `steadfast` command line with the built-in apps.
@@ -61,6 +63,7 @@ fn run_verb<E: Display>(
     match CommandLine::try_parse_from(with_verb(args)) {
         Ok(CommandLine { verb: Verb::Serve(args) }) => serve::run(&args, context, serve),
         Ok(CommandLine { verb: Verb::CheckConfig(args) }) => check_config::run(&args, context),
+        Ok(CommandLine { verb: Verb::Client(args) }) => client::run(&args),
         Err(error) => {
             // Help and the version are "errors" too, with status 0 and on stdout. If nobody reads
             // them any more, nobody reads a complaint either.

@@ -4,6 +4,7 @@
 //! connections and its own part of the hub.
 
 pub mod accounts;
+pub mod client;
 pub mod connection;
 pub mod core;
 pub mod gate;

@@ -91,7 +91,7 @@ pub enum Event<'e> {
     },
     /// A message.
     Message(Message<'e>),
-    /// A ping, which has been answered.
+    /// A ping, which has been answered (not after our own Close).
     Ping(Cow<'e, [u8]>),
     /// A pong.
     Pong(Cow<'e, [u8]>),
@@ -316,28 +316,53 @@ impl Session {
         }
     }
 
-    /// After our own Close: everything but the peer's Close is thrown away (RFC 6455 §5.5.1).
-    fn receive_closing(
+    /// After our own Close. A server throws away everything but the peer's Close (RFC 6455 §1.4).
+    /// A client still gets what the server said before its own: the answers to what went out ahead
+    /// of our Close. Pings are not answered any more. A Close that is no answer to ours crossed it,
+    /// and says why the server has closed.
+    fn receive_closing<'e>(
         &mut self,
-        input: &mut Input<'_>,
+        input: &'e mut Input<'_>,
         rules: &Rules,
         env: &mut Env<'_>,
-        inflater: &mut Inflater,
-    ) -> Option<Event<'static>> {
+        inflater: &'e mut Inflater,
+    ) -> Option<Event<'e>> {
         let State::Closing(decoder, sent) = &mut self.state else {
             return None;
         };
-        loop {
-            match decoder.decode(input, rules, inflater) {
-                Ok(None) => return None,
-                Ok(Some(Incoming::Close(_))) | Err(_) => break,
-                Ok(Some(_)) => {}
-            }
+        match rules.role {
+            Role::Server => loop {
+                match decoder.decode(input, rules, inflater) {
+                    Ok(None) => return None,
+                    Ok(Some(Incoming::Close(_))) | Err(_) => return self.closed(env),
+                    Ok(Some(_)) => {}
+                }
+            },
+            Role::Client => match decoder.decode(input, rules, inflater) {
+                Ok(None) => None,
+                Ok(Some(Incoming::Message(message))) => Some(Event::Message(message)),
+                Ok(Some(Incoming::Ping(payload))) => Some(Event::Ping(payload)),
+                Ok(Some(Incoming::Pong(payload))) => Some(Event::Pong(payload)),
+                Ok(Some(Incoming::Close(answer))) => match answer {
+                    Some(theirs) if theirs.code != CloseCode::NORMAL && theirs.code != sent.code => {
+                        self.linger(env.limits, env.now);
+                        let CloseFrame { code, reason } = theirs;
+                        Some(Event::Closed(Closed { code: Some(code), reason, by: ClosedBy::Peer }))
+                    }
+                    _ => self.closed(env),
+                },
+                Err(error) => Some(self.fail(error, env)),
+            },
         }
-        let CloseFrame { code, reason } = std::mem::replace(
-            &mut **sent,
-            CloseFrame { code: CloseCode::NORMAL, reason: String::new() },
-        );
+    }
+
+    /// Our Close has been answered.
+    fn closed(&mut self, env: &mut Env<'_>) -> Option<Event<'static>> {
+        let State::Closing(_, sent) = &mut self.state else {
+            return None;
+        };
+        let nothing = CloseFrame { code: CloseCode::NORMAL, reason: String::new() };
+        let CloseFrame { code, reason } = std::mem::replace(&mut **sent, nothing);
         self.linger(env.limits, env.now);
         Some(Event::Closed(Closed { code: Some(code), reason, by: ClosedBy::Us }))
     }
@@ -496,7 +521,12 @@ impl Session {
         }
     }
 
-    fn pong(&mut self, payload: &[u8], env: &mut Env<'_>) {
+    /// Sends a pong. Pings are answered without this: it is for the pong that nobody has asked for
+    /// (RFC 6455 §5.5.3).
+    pub fn pong(&mut self, payload: &[u8], env: &mut Env<'_>) {
+        if !matches!(self.state, State::Open(_)) {
+            return;
+        }
         if self.out.is_blocked() {
             // Only while the socket is blocked may pongs be left out (RFC 6455 §5.5.3).
             let range = env.turn.append_frame(Opcode::Pong, false, payload);
