@@ -1,0 +1,608 @@
+//! What tests of the whole server share: the binary on a port of its own, a client that knows
+//! nothing of the server's code, and a look at the process from outside.
+
+#![allow(dead_code, unreachable_pub, reason = "each test crate uses a part of it")]
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockRef, Socket, Type};
+
+/// Longest that any one answer may take.
+pub const WAIT: Duration = Duration::from_secs(30);
+
+pub const KIB: usize = 1024;
+pub const MIB: usize = 1024 * 1024;
+
+pub const CONTINUATION: u8 = 0;
+pub const TEXT: u8 = 1;
+pub const BINARY: u8 = 2;
+pub const CLOSE: u8 = 8;
+pub const PING: u8 = 9;
+pub const PONG: u8 = 10;
+pub const FIN: u8 = 0x80;
+pub const RSV1: u8 = 0x40;
+
+/// Waits until something holds; fails if it does not come to.
+#[track_caller]
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + WAIT;
+    while !holds() {
+        assert!(Instant::now() < until, "never came to be: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A folder for what tests write.
+pub fn scratch() -> PathBuf {
+    let folder = option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    let folder = folder.join(format!("steadfast-test-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a scratch folder");
+    folder
+}
+
+/// A path in the scratch folder that nothing else has.
+pub fn fresh_path(suffix: &str) -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    scratch().join(format!("{}{suffix}", NUMBER.fetch_add(1, Ordering::Relaxed)))
+}
+
+/// A port that was free a moment ago.
+pub fn free_address() -> SocketAddr {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    free.local_addr().expect("a bound address")
+}
+
+/// The server's binary: the one cargo has built for this test, the one named by
+/// `STEADFAST_BINARY`, or the one beside the running program.
+fn binary() -> PathBuf {
+    if let Some(built) = option_env!("CARGO_BIN_EXE_steadfast") {
+        return built.into();
+    }
+    if let Some(named) = std::env::var_os("STEADFAST_BINARY") {
+        return named.into();
+    }
+    let program = std::env::current_exe().expect("a running program has a path");
+    program.with_file_name("steadfast")
+}
+
+/// The command for the binary, with nothing of this process's environment that could matter.
+pub fn steadfast() -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("STEADFAST_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("XDG_RUNTIME_DIR", scratch()).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+/// The binary, serving; killed when dropped.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+    log: PathBuf,
+    fds_base: usize,
+}
+
+impl Server {
+    /// Starts it with a configuration (TOML, without `listen`) and waits until it serves.
+    pub fn start(config: &str) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    /// The same, with more arguments.
+    pub fn start_with(config: &str, args: &[&str]) -> Self {
+        // Between our letting go of a port and the server's taking it somebody else may have it.
+        for _ in 0..5 {
+            let address = free_address();
+            let config_path = fresh_path(".toml");
+            fs::write(&config_path, config).expect("a written configuration");
+            let log = fresh_path(".log");
+            let child = steadfast()
+                .args(["serve", "--listen", &address.to_string(), "--config"])
+                .arg(&config_path)
+                .args(args)
+                .stderr(File::create(&log).expect("a log file"))
+                .spawn()
+                .expect("the binary starts");
+            let mut server = Self { child, address, log, fds_base: 0 };
+            if server.comes_up() {
+                server.fds_base = server.fds();
+                return server;
+            }
+            let log = server.log();
+            assert!(log.contains("cannot listen"), "the server did not start:\n{log}");
+        }
+        panic!("the server found no free port");
+    }
+
+    fn comes_up(&mut self) -> bool {
+        let until = Instant::now() + WAIT;
+        while Instant::now() < until {
+            if self.child.try_wait().expect("a child's status").is_some() {
+                return false;
+            }
+            if let Ok(mut probe) = TcpStream::connect(self.address) {
+                // Its end comes behind the server's having let go of it: the count of
+                // descriptors is the base then.
+                probe.shutdown(std::net::Shutdown::Write).expect("a connected socket");
+                probe.set_read_timeout(Some(WAIT)).expect("a timeout above zero");
+                return matches!(probe.read(&mut [0; 16]), Ok(0));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends a signal by its name (`TERM`).
+    pub fn signal(&self, name: &str) {
+        let kill = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status();
+        assert!(kill.expect("kill runs").success());
+    }
+
+    /// Sets the limit on its open files while it runs.
+    pub fn limit_files(&self, files: usize) {
+        let status = Command::new("prlimit")
+            .args(["--pid", &self.pid().to_string(), &format!("--nofile={files}:20000")])
+            .status();
+        assert!(status.expect("prlimit runs").success());
+    }
+
+    /// The exit status, once it has ended by itself.
+    #[track_caller]
+    pub fn exit_status(&mut self) -> Option<i32> {
+        let mut status = None;
+        wait_until("the server's end", || {
+            status = self.child.try_wait().expect("a child's status");
+            status.is_some()
+        });
+        status.expect("it has ended").code()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child's status").is_none()
+    }
+
+    /// Open files now.
+    pub fn fds(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("a running server").count()
+    }
+
+    /// Open files when it had just started.
+    pub fn fds_base(&self) -> usize {
+        self.fds_base
+    }
+
+    /// Anonymous resident memory in bytes: heap and stacks.
+    pub fn memory(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("a running server");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()).expect("RssAnon in status");
+        kib.parse::<usize>().expect("a number") * KIB
+    }
+
+    /// CPU time used so far, user and system, in the clock ticks of proc_pid_stat(5): 10 ms.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+        let stat = stat.expect("a running server");
+        // The second field is the program's name in parentheses, which may hold spaces.
+        let (_, fields) = stat.rsplit_once(") ").expect("a name in stat");
+        let fields = fields.split(' ').skip(11).take(2);
+        fields.map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+    }
+
+    /// CPU ticks used in the next `time`.
+    pub fn cpu_ticks_in(&self, time: Duration) -> u64 {
+        let before = self.cpu_ticks();
+        thread::sleep(time);
+        self.cpu_ticks() - before
+    }
+
+    /// Waits until it uses no CPU to speak of: at most 10 ms in a quarter of a second.
+    #[track_caller]
+    pub fn wait_idle(&self) {
+        wait_until("an idle server", || self.cpu_ticks_in(Duration::from_millis(250)) <= 1);
+    }
+
+    /// Waits until every connection but `open` ones has been let go of.
+    #[track_caller]
+    pub fn wait_fds(&self, open: usize) {
+        let base = self.fds_base + open;
+        let until = Instant::now() + WAIT;
+        while self.fds() != base {
+            assert!(Instant::now() < until, "{} files open, not {base}", self.fds());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A TCP connection to it.
+    #[track_caller]
+    pub fn connect(&self) -> Client {
+        Client::over(TcpStream::connect(self.address).expect("an accepted connection"))
+    }
+
+    /// A TCP connection from another address of this machine.
+    pub fn connect_from(&self, source: Ipv4Addr) -> io::Result<Client> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        // With a chosen address the port is chosen at connect, so that all addresses have theirs.
+        socket.set_tcp_nodelay(true)?;
+        socket.set_reuse_address(true)?;
+        SockRef::from(&socket).bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
+        socket.connect(&self.address.into())?;
+        Ok(Client::over(socket.into()))
+    }
+
+    /// A TCP connection that takes few bytes before it has to be read.
+    #[track_caller]
+    pub fn connect_narrow(&self) -> Client {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(4 * KIB).expect("a small buffer");
+        socket.connect(&self.address.into()).expect("an accepted connection");
+        Client::over(socket.into())
+    }
+
+    /// An open WebSocket.
+    #[track_caller]
+    pub fn open(&self, path: &str) -> Client {
+        self.open_with(path, "")
+    }
+
+    /// An open WebSocket whose request had more header lines, each with its CRLF.
+    #[track_caller]
+    pub fn open_with(&self, path: &str, lines: &str) -> Client {
+        let mut client = self.connect();
+        client.upgrade(path, lines);
+        client
+    }
+
+    /// Asserts that a connection opens, echoes and closes.
+    #[track_caller]
+    pub fn assert_healthy(&self) {
+        let mut client = self.open("/echo");
+        client.assert_echo("are you there?");
+        client.close(1000);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the server's last lines:");
+            for line in &lines[lines.len().saturating_sub(20)..] {
+                eprintln!("  {line}");
+            }
+        }
+    }
+}
+
+/// A request for a WebSocket.
+pub fn request(path: &str, lines: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{lines}\r\n"
+    )
+}
+
+/// A frame of a client: `first` is FIN, RSV1 and opcode.
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = header(first, payload.len() as u64);
+    let key = [0x1f, 0x2e, 0x3d, 0x4c];
+    bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    bytes
+}
+
+/// The header of a client's frame, with the masking key that [`frame`] uses.
+pub fn header(first: u8, len: u64) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match len {
+        0..=125 => bytes.push(0x80 | len as u8),
+        126..=0xffff => {
+            bytes.push(0x80 | 126);
+            bytes.extend((len as u16).to_be_bytes());
+        }
+        _ => {
+            bytes.push(0x80 | 127);
+            bytes.extend(len.to_be_bytes());
+        }
+    }
+    bytes.extend([0x1f, 0x2e, 0x3d, 0x4c]);
+    bytes
+}
+
+/// A frame as it came from the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    pub fin: bool,
+    pub rsv1: bool,
+    pub opcode: u8,
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    pub fn text(&self) -> &str {
+        assert_eq!((self.opcode, self.rsv1), (TEXT, false), "{self:?}");
+        std::str::from_utf8(&self.payload).expect("UTF-8")
+    }
+
+    /// The code of a Close; `None` without one.
+    pub fn close_code(&self) -> Option<u16> {
+        assert_eq!(self.opcode, CLOSE, "{self:?}");
+        self.payload.first_chunk().map(|code| u16::from_be_bytes(*code))
+    }
+}
+
+/// A response of the server.
+#[derive(Debug, Clone)]
+pub struct Response {
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Response {
+    /// The one value of a header; `None` if it is not there.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.iter().filter(|(other, _)| other == name);
+        let value = values.next().map(|(_, value)| &**value);
+        assert!(values.next().is_none(), "{name} is repeated: {self:?}");
+        value
+    }
+}
+
+/// What can be read from and written to: TCP or a Unix socket.
+pub trait Transport: Read + Write + Send {
+    fn set_timeouts(&self, time: Option<Duration>) -> io::Result<()>;
+}
+
+impl Transport for TcpStream {
+    fn set_timeouts(&self, time: Option<Duration>) -> io::Result<()> {
+        self.set_read_timeout(time)?;
+        self.set_write_timeout(time)
+    }
+}
+
+impl Transport for std::os::unix::net::UnixStream {
+    fn set_timeouts(&self, time: Option<Duration>) -> io::Result<()> {
+        self.set_read_timeout(time)?;
+        self.set_write_timeout(time)
+    }
+}
+
+/// One connection of a client, and a codec of its own.
+pub struct Client<S = TcpStream> {
+    pub stream: S,
+    received: Vec<u8>,
+    at: usize,
+}
+
+impl<S: Transport> Client<S> {
+    pub fn over(stream: S) -> Self {
+        stream.set_timeouts(Some(WAIT)).expect("a timeout above zero");
+        Self { stream, received: Vec::new(), at: 0 }
+    }
+
+    #[track_caller]
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the server takes bytes");
+    }
+
+    #[track_caller]
+    pub fn send(&mut self, first: u8, payload: &[u8]) {
+        self.send_bytes(&frame(first, payload));
+    }
+
+    #[track_caller]
+    pub fn send_text(&mut self, text: &str) {
+        self.send(FIN | TEXT, text.as_bytes());
+    }
+
+    /// Does the handshake and returns the 101.
+    #[track_caller]
+    pub fn upgrade(&mut self, path: &str, lines: &str) -> Response {
+        self.send_bytes(request(path, lines).as_bytes());
+        let response = self.response();
+        assert_eq!(response.status, 101, "{response:?}");
+        assert_eq!(response.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        response
+    }
+
+    /// More bytes; false at the end of the stream.
+    pub fn fill(&mut self) -> io::Result<bool> {
+        if self.at > 0 {
+            self.received.drain(..self.at);
+            self.at = 0;
+        }
+        let mut buffer = [0; 64 * KIB];
+        let len = loop {
+            match self.stream.read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
+        self.received.extend_from_slice(&buffer[..len]);
+        Ok(len > 0)
+    }
+
+    /// A response with its body, which ends with the connection, or a 101.
+    #[track_caller]
+    pub fn response(&mut self) -> Response {
+        let end = loop {
+            let rest = &self.received[self.at..];
+            if let Some(end) = rest.windows(4).position(|window| window == b"\r\n\r\n") {
+                break self.at + end;
+            }
+            assert!(self.fill().expect("a response"), "the end instead of a response");
+        };
+        let head = String::from_utf8(self.received[self.at..end].to_vec()).expect("ASCII");
+        self.at = end + 4;
+        let mut lines = head.split("\r\n");
+        let status_line = lines.next().unwrap_or_default();
+        let status = status_line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
+        let status = status.and_then(|status| status.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no status line: {status_line}"));
+        let headers = lines
+            .map(|line| line.split_once(": ").unwrap_or_else(|| panic!("no header: {line}")))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect();
+        let mut response = Response { status, headers, body: String::new() };
+        if status != 101 {
+            while self.fill().expect("the body, then a clean end") {}
+            response.body = String::from_utf8(self.received.split_off(self.at)).expect("UTF-8");
+            let length = response.header("content-length").map(str::parse);
+            assert_eq!(length, Some(Ok(response.body.len())), "{response:?}");
+        }
+        response
+    }
+
+    /// The next frame; `None` at the end of the stream.
+    pub fn try_frame(&mut self) -> io::Result<Option<Frame>> {
+        loop {
+            if let Some((frame, len)) = parse(&self.received[self.at..]) {
+                self.at += len;
+                return Ok(Some(frame));
+            }
+            if !self.fill()? {
+                assert_eq!(self.received.len(), self.at, "the stream ends in a frame");
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The next frame, which has to come.
+    #[track_caller]
+    pub fn frame(&mut self) -> Frame {
+        self.try_frame().expect("a frame").expect("a frame and not the end")
+    }
+
+    /// Asserts that the next frame is this text.
+    #[track_caller]
+    pub fn expect_text(&mut self, text: &str) {
+        assert_eq!(self.frame().text(), text);
+    }
+
+    #[track_caller]
+    pub fn assert_echo(&mut self, text: &str) {
+        self.send_text(text);
+        self.expect_text(text);
+    }
+
+    /// Asserts that a Close with this code comes next, and after it the end, without a reset.
+    #[track_caller]
+    pub fn expect_close(&mut self, code: u16) {
+        assert_eq!(self.frame().close_code(), Some(code));
+        self.expect_end();
+    }
+
+    /// The code of the Close that comes behind any number of other frames, and the stream's end.
+    #[track_caller]
+    pub fn skip_to_close(&mut self) -> Option<u16> {
+        loop {
+            let frame = self.frame();
+            if frame.opcode == CLOSE {
+                self.expect_end();
+                return frame.close_code();
+            }
+        }
+    }
+
+    #[track_caller]
+    pub fn expect_end(&mut self) {
+        assert_eq!(self.try_frame().expect("an end without a reset"), None);
+    }
+
+    /// The close handshake.
+    #[track_caller]
+    pub fn close(&mut self, code: u16) {
+        self.send(FIN | CLOSE, &code.to_be_bytes());
+        self.expect_close(code);
+    }
+
+    /// Whether nothing has come within the blink of an eye; reads what has.
+    pub fn is_silent_so_far(&mut self) -> bool {
+        self.received.len() == self.at && self.is_silent_for(Duration::from_millis(20))
+    }
+
+    /// Whether nothing has come within `time`.
+    pub fn is_silent_for(&mut self, time: Duration) -> bool {
+        assert_eq!(self.received.len(), self.at, "something has come already");
+        self.stream.set_timeouts(Some(time)).expect("a timeout above zero");
+        let read = self.fill();
+        self.stream.set_timeouts(Some(WAIT)).expect("a timeout above zero");
+        matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+}
+
+impl Client<TcpStream> {
+    /// Breaks the connection: what the peer gets is a reset.
+    pub fn reset(self) {
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("an open socket");
+    }
+
+    /// Writes as much of `bytes`, over and over, as is taken until nothing is for `pause`;
+    /// returns how many that were. A multiple of `bytes` may end in the middle.
+    pub fn flood(&mut self, bytes: &[u8], max: usize, pause: Duration) -> io::Result<usize> {
+        self.stream.set_write_timeout(Some(pause))?;
+        let mut sent = 0;
+        let outcome = loop {
+            if sent >= max {
+                break Ok(sent);
+            }
+            match self.stream.write(&bytes[sent % bytes.len()..]) {
+                Ok(len) => sent += len,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break Ok(sent),
+                Err(error) => break Err(error),
+            }
+        };
+        self.stream.set_write_timeout(Some(WAIT))?;
+        outcome
+    }
+}
+
+/// A frame of a server at the start of `bytes`, and its length on the wire.
+fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
+    let (&first, &second) = (bytes.first()?, bytes.get(1)?);
+    assert_eq!(second & 0x80, 0, "a server's frame is masked");
+    let (len, start) = match second {
+        126 => (u64::from(u16::from_be_bytes(*bytes.get(2..4)?.first_chunk()?)), 4),
+        127 => (u64::from_be_bytes(*bytes.get(2..10)?.first_chunk()?), 10),
+        len => (u64::from(len), 2),
+    };
+    let end = start + usize::try_from(len).expect("a sane length");
+    let payload = bytes.get(start..end)?.to_vec();
+    assert_eq!(first & 0x30, 0, "RSV2 or RSV3 is set");
+    let (fin, rsv1, opcode) = (first & FIN != 0, first & RSV1 != 0, first & 0x0f);
+    Some((Frame { fin, rsv1, opcode, payload }, end))
+}
+
+/// Removes the files of this test run, for a program that ends (tests leave them to cargo).
+pub fn remove_scratch() {
+    let _ = fs::remove_dir_all(scratch());
+}
+
+/// Whether a path is there.
+pub fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
