@@ -271,8 +271,15 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// A file's text; of program text, what its head says.
 fn read(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    let text = fs::read_to_string(root().join(path));
+    let text = text.unwrap_or_else(|error| panic!("{path}: {error}"));
+    if !path.ends_with(".rs") {
+        return text;
+    }
+    let head = text.lines().map_while(|line| line.strip_prefix("//!"));
+    head.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect()
 }
 
 fn text_of(output: Output) -> String {
