@@ -244,10 +244,13 @@ fn code_spans(prose: &str) -> Vec<&str> {
     prose.split("\n\n").flat_map(|paragraph| paragraph.split('`').skip(1).step_by(2)).collect()
 }
 
-/// The targets of `[text](target)`.
+/// The targets of `[text](target)` and of lines `[name]: target`.
 fn links(prose: &str) -> Vec<&str> {
     let rests = prose.split("](").skip(1);
-    rests.filter_map(|rest| rest.split_once(')')).map(|(target, _)| target).collect()
+    let inline = rests.filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+    let defined = prose.lines().filter(|line| line.starts_with('['));
+    let defined = defined.filter_map(|line| line.split_once("]: ")).map(|(_, target)| target);
+    inline.chain(defined).collect()
 }
 
 /// Everything in a page that one would type, in words: code spans, and the lines of blocks that are
@@ -300,6 +303,7 @@ fn report(check: impl Fn(&str, &str) -> Vec<String>) {
 #[test]
 fn missing_paths_are_found() {
     let text = "[a](there.md#part) [b](gone.md) [c](https://example.org) [d](crate::app) [e](#here)\n\
+                [f]: lost.md\n\
                 `src/there` `src/gone.rs` and `cat tests/gone | wc`, `src/<any>`\n\
                 ```sh\ncat src/unchecked\n```\n";
     let there =
@@ -307,7 +311,12 @@ fn missing_paths_are_found() {
     let complaints = missing_paths("x/page.md", text, &there);
     assert_eq!(
         complaints,
-        ["x/gone.md is not there", "src/gone.rs is not there", "tests/gone is not there"]
+        [
+            "x/gone.md is not there",
+            "x/lost.md is not there",
+            "src/gone.rs is not there",
+            "tests/gone is not there"
+        ]
     );
 }
 

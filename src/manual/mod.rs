@@ -12,6 +12,9 @@
 //! there is: paths, flags, verbs, make targets, configurations. `configuration` and `limits` are
 //! written from the code itself.
 
+// Of two definitions of a link the first holds: here the page's module, and where the file is read
+// by itself the one at its end.
+
 #[doc = include_str!("apps.md")]
 pub mod apps {}
 
@@ -21,9 +24,13 @@ pub mod configuration {}
 #[doc = include_str!("limits.md")]
 pub mod limits {}
 
+#[doc = "[configuration]: self::configuration"]
+#[doc = ""]
 #[doc = include_str!("operating.md")]
 pub mod operating {}
 
+#[doc = "[limits]: self::limits"]
+#[doc = ""]
 #[doc = include_str!("protocol.md")]
 pub mod protocol {}
 
