@@ -4,6 +4,8 @@
 ARGS ?=
 # How long `make fuzz` runs each target.
 SECONDS ?= 600
+# In a shell's environment it would be the time since its start.
+unexport SECONDS
 
 .DEFAULT_GOAL := help
 .PHONY: help run build test lint autobahn test-clients fuzz bench soak ci clean
