@@ -3,9 +3,7 @@
 mod lock;
 mod routes;
 
-use std::ffi::OsString;
 use std::io;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -45,7 +43,8 @@ type AppFactory = Arc<dyn Fn() -> Box<dyn AnyApp> + Send + Sync>;
 /// Makes a middleware's instance for a route of a worker.
 type MiddlewareFactory = Arc<dyn Fn() -> Box<dyn Middleware> + Send + Sync>;
 
-/// A server with the built-in apps and those of its builder.
+/// A server with the built-in apps and those of its builder. Its command line is in
+/// [`cli`](crate::cli).
 ///
 /// ```no_run
 /// # use steadfast::app::builtin::Echo;
@@ -62,11 +61,6 @@ impl Server {
     /// A builder with the built-in apps `page`, `echo` and `rooms`.
     pub fn builder() -> Builder {
         Builder::default()
-    }
-
-    /// The `steadfast` command line with the built-in apps; see [`Builder::run_from_args`].
-    pub fn run_from_args() -> ExitCode {
-        Self::builder().run_from_args()
     }
 }
 
@@ -117,18 +111,6 @@ impl Builder {
         context.apps.extend(self.apps.iter().map(|(name, _)| name.clone()));
         context.routes_default.extend(self.routes.iter().cloned());
         context
-    }
-
-    /// Runs the `steadfast` command line of this process with these apps: flags, environment,
-    /// configuration file, verbs, signals.
-    pub fn run_from_args(self) -> ExitCode {
-        crate::cli::run(std::env::args_os(), self)
-    }
-
-    /// As [`run_from_args`](Self::run_from_args) with other arguments; the first is the program's
-    /// name.
-    pub fn run_from(self, args: impl IntoIterator<Item = OsString>) -> ExitCode {
-        crate::cli::run(args, self)
     }
 
     /// Serves until a signal stops it: TERM drains, INT is fast, a second TERM, too. To be called

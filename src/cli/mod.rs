@@ -47,14 +47,30 @@ pub fn main() -> ExitCode {
     Server::run_from_args()
 }
 
-/// Runs a command line for the server that `builder` describes; `args` begins with the program's
-/// name.
-pub fn run(args: impl IntoIterator<Item = OsString>, builder: Builder) -> ExitCode {
-    let context = builder.context();
-    run_verb(args, &context, |settings| builder.serve(&settings))
+impl Server {
+    /// Runs the `steadfast` command line of this process with the built-in apps.
+    pub fn run_from_args() -> ExitCode {
+        Self::builder().run_from_args()
+    }
 }
 
-/// The same with `serve` in place of a real server.
+impl Builder {
+    /// Runs the `steadfast` command line of this process with the builder's apps: flags,
+    /// environment, configuration file, verbs, signals. The exit status is 0 for done, 1 for
+    /// failed, 2 for wrong usage or configuration.
+    pub fn run_from_args(self) -> ExitCode {
+        self.run_from(env::args_os())
+    }
+
+    /// As [`run_from_args`](Self::run_from_args) with other arguments; the first is the program's
+    /// name.
+    pub fn run_from(self, args: impl IntoIterator<Item = OsString>) -> ExitCode {
+        let context = self.context();
+        run_verb(args, &context, |settings| self.serve(&settings))
+    }
+}
+
+/// Runs a command line, with what `serve` is to do as an argument.
 fn run_verb<E: Display>(
     args: impl IntoIterator<Item = OsString>,
     context: &Context,

@@ -218,7 +218,9 @@ impl Core {
         let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
         match command {
             Command::Send(Outgoing { opcode, payload }) => {
-                conn.session.send(opcode, payload, &mut env);
+                if conn.session.push(opcode, payload, &mut env).is_err() {
+                    self.fail_slow(conn, key);
+                }
             }
             Command::Close(frame) => conn.session.close(frame, &mut env),
             Command::Accept => self.accept(conn, key),
@@ -244,6 +246,12 @@ impl Core {
         let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
         let event = conn.session.fail_with(frame, &mut env);
         self.on_event(conn, key, event);
+    }
+
+    /// Ends a connection that does not take what is pushed to it.
+    pub fn fail_slow(&mut self, conn: &mut Connection, key: Key) {
+        tracing::info!(connection = %conn.id, "slow consumer closed");
+        self.fail(conn, key, CloseFrame::new(CloseCode::POLICY, "too slow"));
     }
 
     /// Does what has become due.

@@ -29,8 +29,8 @@ use crate::net::mailbox::{Mail, Mailboxes, WAKER};
 use crate::net::stop::{Stop, Stopping};
 use crate::net::stream::Stream;
 use crate::session::{Next, Session};
+use crate::ws::Input;
 use crate::ws::deflate::Inflater;
-use crate::ws::{CloseCode, CloseFrame, Input};
 
 /// Tokens of listeners: this and below, far above any connection's key.
 const LISTENER_0: usize = usize::MAX - 1;
@@ -455,8 +455,7 @@ impl Worker {
         }
         for key in slow {
             if let Some(conn) = self.conns.get_mut(key) {
-                tracing::info!(connection = %conn.id, room = &**room, "slow consumer closed");
-                self.core.fail(conn, key, CloseFrame::new(CloseCode::POLICY, "too slow"));
+                self.core.fail_slow(conn, key);
                 mark(&mut conn.dirty, &mut self.dirty, key);
             }
         }

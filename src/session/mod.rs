@@ -344,7 +344,9 @@ impl Session {
                 Ok(Some(Incoming::Ping(payload))) => Some(Event::Ping(payload)),
                 Ok(Some(Incoming::Pong(payload))) => Some(Event::Pong(payload)),
                 Ok(Some(Incoming::Close(answer))) => match answer {
-                    Some(theirs) if theirs.code != CloseCode::NORMAL && theirs.code != sent.code => {
+                    Some(theirs)
+                        if theirs.code != CloseCode::NORMAL && theirs.code != sent.code =>
+                    {
                         self.linger(env.limits, env.now);
                         let CloseFrame { code, reason } = theirs;
                         Some(Event::Closed(Closed { code: Some(code), reason, by: ClosedBy::Peer }))
@@ -478,6 +480,25 @@ impl Session {
             self.out.push(env.turn, range);
         }
         true
+    }
+
+    /// Sends a message that nobody asked for: pushed from another thread, say.
+    ///
+    /// # Errors
+    /// [`SlowConsumer`] if the queue has no room for it; nothing is queued then. An empty queue
+    /// has room for every message.
+    pub fn push(
+        &mut self,
+        opcode: Opcode,
+        payload: Cow<'_, [u8]>,
+        env: &mut Env<'_>,
+    ) -> Result<(), SlowConsumer> {
+        let queued = self.out.len();
+        if queued > 0 && queued + payload.len() > env.limits.queue_bytes_max && self.is_open() {
+            return Err(SlowConsumer);
+        }
+        self.send(opcode, payload, env);
+        Ok(())
     }
 
     /// Queues a message that many receivers get.

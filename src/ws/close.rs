@@ -46,8 +46,10 @@ pub struct CloseFrame {
 }
 
 impl CloseFrame {
-    /// A frame with its reason cut to what fits, at a character's boundary.
+    /// A frame with its reason cut to what fits, at a character's boundary. A code that must not be
+    /// on the wire becomes 1011: it is our side's mistake.
     pub fn new(code: CloseCode, reason: &str) -> Self {
+        let code = if code.is_sendable() { code } else { CloseCode::INTERNAL };
         let end = reason.floor_char_boundary(REASON_BYTES_MAX);
         Self { code, reason: reason[..end].to_owned() }
     }
@@ -116,6 +118,7 @@ mod tests {
     fn a_long_reason_is_cut_at_a_character() {
         let frame = CloseFrame::new(CloseCode::NORMAL, &"ü".repeat(100));
         assert_eq!(frame.reason.len(), 122);
+        assert_eq!(CloseFrame::new(CloseCode(1005), "").code, CloseCode::INTERNAL);
         assert!(frame.encode().len() <= 125);
     }
 }

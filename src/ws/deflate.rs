@@ -15,6 +15,10 @@ const SYNC_TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 /// that; data that was cut off does not.
 const TAIL_AND_END: [u8; 9] = [0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff];
 
+/// Most final blocks in one message. A sender has no need of more than one a fragment; each costs
+/// us a reset for two bytes of theirs.
+const FINAL_BLOCKS_MAX: u32 = 1_024;
+
 /// Output of an earlier message is kept as a buffer for the next up to this size in bytes.
 const BUFFER_KEPT_MAX: usize = 1024 * 1024;
 
@@ -62,6 +66,7 @@ impl Inflater {
         max: usize,
     ) -> Result<Status, ProtocolError> {
         const STEP: usize = 16 * 1024;
+        let mut final_blocks = 0;
         loop {
             if out.capacity() - out.len() < STEP / 2 {
                 out.reserve(STEP.max(out.len()).min(max.saturating_sub(out.len()) + STEP));
@@ -77,6 +82,10 @@ impl Inflater {
             if status == Status::StreamEnd {
                 if input.is_empty() {
                     return Ok(status);
+                }
+                final_blocks += 1;
+                if final_blocks > FINAL_BLOCKS_MAX {
+                    return Err(ProtocolError::InvalidDeflate);
                 }
                 raw.reset(false);
             } else if input.is_empty() && out.len() < out.capacity() {
@@ -242,6 +251,14 @@ mod tests {
         assert!(Deflater::default().deflate(FAST, &vec![0; MAX], &mut exact));
         assert_eq!(inflater.inflate(&exact, MAX).map(<[u8]>::len), Ok(MAX));
         assert_eq!(inflater.inflate(&exact, MAX - 1), Err(ProtocolError::MessageTooBig));
+    }
+
+    #[test]
+    fn final_blocks_are_counted() {
+        let empty_final_block = [0x03, 0x00];
+        assert_eq!(inflate(&empty_final_block.repeat(1_000)).as_deref(), Ok(&b""[..]));
+        let too_many = empty_final_block.repeat(2_000);
+        assert_eq!(inflate(&too_many), Err(ProtocolError::InvalidDeflate));
     }
 
     #[test]

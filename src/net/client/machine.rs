@@ -271,7 +271,8 @@ impl Machine {
     fn refused(&mut self, on_event: &mut OnEvent<'_>) {
         if let Phase::Refused(refused) = std::mem::replace(&mut self.phase, Phase::Over) {
             let Refused { status, phrase, body, length, .. } = *refused;
-            let mut body = if matches!(length, BodyLength::Chunked) { unchunk(&body) } else { body };
+            let mut body =
+                if matches!(length, BodyLength::Chunked) { unchunk(&body) } else { body };
             body.truncate(BODY_BYTES_MAX);
             self.fail(ConnectError::Refused { status, phrase, body }, on_event);
         }
