@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Voters say who they are, vote, change their minds, and all of them see each new count:
-//! `{"votes":{"coffee":1,"tea":2,"water":0},"voters":4}`. A vote counts while its voter is there.
+//! `{"voters":4,"votes":{"coffee":1,"tea":2,"water":0}}`. A vote counts while its voter is there.
 //!
 //! What is to be seen here:
 //! - an app with a state for each connection ([`Poll`], [`Seat`]);
