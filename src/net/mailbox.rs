@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mio::{Poll, Token, Waker};
@@ -96,6 +97,8 @@ impl Lanes {
 #[derive(Debug)]
 struct Mailbox {
     lanes: Mutex<Lanes>,
+    /// Something is in a lane; a hint that saves the lock.
+    has_mail: AtomicBool,
     waker: Waker,
 }
 
@@ -106,6 +109,7 @@ impl Mailbox {
     }
 
     fn wake(&self, mut lanes: MutexGuard<'_, Lanes>) {
+        self.has_mail.store(true, Ordering::Release);
         let asleep = !std::mem::replace(&mut lanes.woken, true);
         drop(lanes);
         if asleep && let Err(error) = self.waker.wake() {
@@ -131,7 +135,7 @@ impl Mailboxes {
             .iter()
             .map(|poll| {
                 let waker = Waker::new(poll.registry(), WAKER)?;
-                Ok(Mailbox { lanes: Mutex::default(), waker })
+                Ok(Mailbox { lanes: Mutex::default(), has_mail: AtomicBool::new(false), waker })
             })
             .collect::<io::Result<_>>()?;
         Ok((Arc::new(Self { boxes }), polls))
@@ -169,12 +173,19 @@ impl Mailboxes {
         mailbox.wake(lanes);
     }
 
+    /// Whether [`take`](Self::take) may have something to give.
+    pub fn has_mail(&self, worker: WorkerIndex) -> bool {
+        self.boxes[usize::from(worker)].has_mail.load(Ordering::Acquire)
+    }
+
     /// What has arrived for a worker: deliveries, and requests unless they are to wait.
     pub fn take(&self, worker: WorkerIndex, with_requests: bool) -> [VecDeque<Mail>; 2] {
-        let mut lanes = self.boxes[usize::from(worker)].lock();
+        let mailbox = &self.boxes[usize::from(worker)];
+        let mut lanes = mailbox.lock();
         lanes.woken = false;
         let deliveries = lanes.deliveries.take();
         let requests = if with_requests { lanes.requests.take() } else { VecDeque::new() };
+        mailbox.has_mail.store(!lanes.requests.items.is_empty(), Ordering::Release);
         let waiting = std::mem::take(&mut lanes.waiting);
         drop(lanes);
         for sender in waiting {

@@ -1,11 +1,13 @@
 //! One worker: one thread, one event loop.
 //!
 //! ```text
-//! poll ─► sockets ─► connections left over ─► mailbox ─► timers ─► flush ─► poll
+//! poll ─► mailbox ─► sockets ─► connections left over ─► timers ─► mail out ─► flush ─► poll
 //! ```
 //!
 //! What a turn produces is written at its end, in as few writes as possible; nothing writes to a
-//! socket anywhere else.
+//! socket anywhere else. Mail goes out before that, so that whoever reads an answer of ours can
+//! rely on the other workers' knowing: a member that has seen its handshake accepted misses
+//! nothing that is published from then on.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
@@ -164,6 +166,7 @@ impl Worker {
         self.core.now = Tick::from_elapsed(self.started.elapsed());
         let ready = std::mem::take(&mut self.ready);
         let accept_ready = std::mem::take(&mut self.accept_ready);
+        self.take_mail();
         for event in events {
             self.on_io(event);
         }
@@ -176,10 +179,11 @@ impl Worker {
         for index in accept_ready {
             self.accept(index);
         }
-        self.take_mail();
         self.fire_timers();
         self.go_on_stopping();
+        self.post_mail();
         self.flush();
+        // What came of connections that ended in the flush.
         self.post_mail();
         self.recycle(ready);
     }
@@ -277,6 +281,13 @@ impl Worker {
                     mark(&mut conn.dirty, &mut self.dirty, key);
                 }
                 Ok(len) => {
+                    // What the peer knew when it sent this, we have to know too.
+                    if self.mailboxes.has_mail(self.index) {
+                        self.take_mail();
+                    }
+                    let Some(conn) = self.conns.get_mut(key) else {
+                        break;
+                    };
                     // A short read has emptied the socket, unless its end is there to be read, too.
                     conn.unread = len == receive.len() || conn.hung_up;
                     budget = budget.saturating_sub(len);
@@ -462,6 +473,9 @@ impl Worker {
     }
 
     fn take_mail(&mut self) {
+        if !self.mailboxes.has_mail(self.index) {
+            return;
+        }
         let with_requests = !self.congested;
         let lanes = self.mailboxes.take(self.index, with_requests);
         for mail in lanes.into_iter().flatten() {

@@ -142,6 +142,7 @@ pub struct Session {
     state: State,
     out: OutQueue,
     /// Received and not decoded: reading was paused, or the handshake is not decided.
+    #[expect(clippy::box_collection, reason = "8 bytes in every connection instead of 24")]
     parked: Option<Box<Vec<u8>>>,
     deflate: Option<DeflateParams>,
     /// Reading is paused until the out queue has drained.

@@ -372,12 +372,11 @@ fn take_header(
     rules: &Rules,
 ) -> Result<Option<Header>, ProtocolError> {
     let before = usize::from(*have);
-    if before == 0 {
-        if let Parsing::Done(header, len) = Header::decode(input.rest(), rules.role, rules.deflate)?
-        {
-            input.take(len);
-            return Ok(Some(header));
-        }
+    if before == 0
+        && let Parsing::Done(header, len) = Header::decode(input.rest(), rules.role, rules.deflate)?
+    {
+        input.take(len);
+        return Ok(Some(header));
     }
     let added = input.rest().len().min(HEADER_BYTES_MAX - before);
     bytes[before..before + added].copy_from_slice(&input.rest()[..added]);
