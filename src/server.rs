@@ -222,6 +222,7 @@ impl WorkerSetup {
             ids,
             post: PostBox(mailboxes),
             now: Tick::START,
+            inflated: 0,
             stopping: false,
         }
     }
