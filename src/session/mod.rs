@@ -344,7 +344,9 @@ impl Session {
                 Ok(Some(Incoming::Ping(payload))) => Some(Event::Ping(payload)),
                 Ok(Some(Incoming::Pong(payload))) => Some(Event::Pong(payload)),
                 Ok(Some(Incoming::Close(answer))) => match answer {
-                    Some(theirs) if theirs.code != CloseCode::NORMAL && theirs.code != sent.code => {
+                    Some(theirs)
+                        if theirs.code != CloseCode::NORMAL && theirs.code != sent.code =>
+                    {
                         self.linger(env.limits, env.now);
                         let CloseFrame { code, reason } = theirs;
                         Some(Event::Closed(Closed { code: Some(code), reason, by: ClosedBy::Peer }))

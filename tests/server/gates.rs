@@ -76,6 +76,7 @@ fn connections_an_address() {
     elsewhere.upgrade("/echo", "");
     // However one goes, its place is free when its socket is gone.
     open.remove(0).close(1000);
+    server.wait_fds(3);
     open.push(server.open("/echo"));
     assert_eq!(status(&server, "/echo", ""), 429);
     open.remove(0).reset();

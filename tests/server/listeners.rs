@@ -2,9 +2,11 @@
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::support::{Client, Server, exists, fresh_path, steadfast};
+use crate::support::{Client, Server, WAIT, exists, fresh_path, scratch, steadfast};
 
 /// A short path: a socket's has 107 bytes at most.
 fn socket_path(name: &str) -> PathBuf {
@@ -57,14 +59,34 @@ fn a_socket_left_behind_is_replaced_but_no_other_file() {
 }
 
 /// Runs the server with these arguments until it ends by itself.
+#[track_caller]
 fn run(args: &[&str]) -> (Option<i32>, String) {
+    run_in(&scratch(), args)
+}
+
+/// The same, with a folder of its own for locks.
+#[track_caller]
+fn run_in(runtime: &Path, args: &[&str]) -> (Option<i32>, String) {
     let log = fresh_path(".log");
-    let status = steadfast()
+    let mut child = steadfast()
         .arg("serve")
         .args(args)
+        .env("XDG_RUNTIME_DIR", runtime)
         .stderr(File::create(&log).unwrap())
-        .status()
+        .spawn()
         .expect("the binary starts");
+    let until = Instant::now() + WAIT;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > until {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("it serves");
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
     (status.code(), fs::read_to_string(&log).unwrap())
 }
 
@@ -76,15 +98,8 @@ fn a_second_server_on_the_same_port_is_refused() {
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains(&format!("another Steadfast serves {address}")), "{text}");
     // The lock's folder apart, the port itself tells.
-    let log = fresh_path(".log");
-    let status = steadfast()
-        .args(["serve", "--listen", &address])
-        .env("XDG_RUNTIME_DIR", fresh_path("-runtime"))
-        .stderr(File::create(&log).unwrap())
-        .status()
-        .expect("the binary starts");
-    let text = fs::read_to_string(&log).unwrap();
-    assert_eq!(status.code(), Some(1), "{text}");
+    let (code, text) = run_in(&fresh_path("-runtime"), &["--listen", &address]);
+    assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("another server listens there"), "{text}");
     server.assert_healthy();
 }

@@ -220,7 +220,10 @@ mod tests {
     const TERMINAL: Look =
         Look { out_is_terminal: true, color: (true, true), prompt: true, ..PIPE };
 
-    fn shown(look: Look, show: impl FnOnce(&mut Screen<&mut Vec<u8>, &mut Vec<u8>>)) -> [String; 2] {
+    fn shown(
+        look: Look,
+        show: impl FnOnce(&mut Screen<&mut Vec<u8>, &mut Vec<u8>>),
+    ) -> [String; 2] {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut screen = Screen::new(look, &mut out, &mut err);
         show(&mut screen);
@@ -254,8 +257,7 @@ mod tests {
             screen.message(&Message::Text(hostile.into()));
             screen.error(hostile);
         });
-        let harmless =
-            "a\\u{1b}[2J\\r\\u{9b}31m\\u{202e}\\u{7f}\n  < fake\tok ü";
+        let harmless = "a\\u{1b}[2J\\r\\u{9b}31m\\u{202e}\\u{7f}\n  < fake\tok ü";
         assert_eq!(out, format!("{CYAN}<{RESET} {harmless}\n"));
         assert_eq!(err, format!("{RED}{harmless}{RESET}\n"));
     }

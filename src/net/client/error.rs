@@ -40,9 +40,8 @@ impl ConnectError {
     /// Whether the caller asked for what cannot be, whatever the server.
     pub fn is_usage(&self) -> bool {
         use ClientError::{BadHeader, BadSubprotocol, BadUrl};
-        let is_ours = |error: &ClientError| {
-            matches!(error, BadUrl(_) | BadHeader(_) | BadSubprotocol(_))
-        };
+        let is_ours =
+            |error: &ClientError| matches!(error, BadUrl(_) | BadHeader(_) | BadSubprotocol(_));
         match self {
             Self::Handshake(error) => is_ours(error),
             Self::Tls => true,

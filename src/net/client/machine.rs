@@ -227,6 +227,7 @@ impl Machine {
                     let asked = if was_open { None } else { self.tools.closing.take() };
                     ClientEvent::Closed(Ending::of(closed, asked))
                 }
+                Event::Proxied(_) | Event::BadProxy(_) => continue,
                 Event::Head(_) | Event::BadHead(_) | Event::Overdue { .. } => continue,
             };
             let mut link = Link { session: &mut self.session, tools: &mut self.tools };
@@ -267,7 +268,8 @@ impl Machine {
     fn refused(&mut self, on_event: &mut OnEvent<'_>) {
         if let Phase::Refused(refused) = std::mem::replace(&mut self.phase, Phase::Over) {
             let Refused { status, phrase, body, length, .. } = *refused;
-            let mut body = if matches!(length, BodyLength::Chunked) { unchunk(&body) } else { body };
+            let mut body =
+                if matches!(length, BodyLength::Chunked) { unchunk(&body) } else { body };
             body.truncate(BODY_BYTES_MAX);
             self.fail(ConnectError::Refused { status, phrase, body }, on_event);
         }
