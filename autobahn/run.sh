@@ -65,9 +65,9 @@ run_server() {
 }
 
 run_client() {
-    # webport 0: no web interface beside it.
-    write_spec "\"url\": \"ws://127.0.0.1:$port\", \"webport\": 0"
-    start wstest "${wstest[@]}" --mode fuzzingserver --spec "$spec_path"
+    # --webport 0: no web interface beside it.
+    write_spec "\"url\": \"ws://127.0.0.1:$port\""
+    start wstest "${wstest[@]}" --mode fuzzingserver --webport 0 --spec "$spec_path"
     wait_accepting wstest
     start client "$client_binary" "ws://127.0.0.1:$port"
     wait_success client

@@ -204,6 +204,7 @@ impl WorkerSetup {
             ids,
             post: PostBox(mailboxes),
             now: Tick::START,
+            inflated: 0,
             stopping: false,
         }
     }

@@ -29,7 +29,7 @@ pub fn confine(command: &mut Command, core: usize) {
 }
 
 /// Raises the soft limit on open descriptors to the hard one.
-fn raise_descriptor_limit() -> io::Result<()> {
+pub fn raise_descriptor_limit() -> io::Result<()> {
     // SAFETY: a plain struct of integers, for which all zeros is a value.
     let mut limit: libc::rlimit = unsafe { mem::zeroed() };
     // SAFETY: the pointer is to a live local of the type the call expects.

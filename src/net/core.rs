@@ -28,7 +28,13 @@ pub enum Fed {
     All,
     /// There is work for other connections first; feed on after it.
     Intents,
+    /// It has had its share of the turn; the rest is for the next one.
+    Enough,
 }
+
+/// Bytes inflated for one connection a turn; then the others have theirs. Each byte read may
+/// inflate to a thousand, so what is read bounds the work only where nothing is compressed.
+pub const INFLATE_BUDGET: usize = 1024 * 1024;
 
 /// A worker's tools and routes.
 pub struct Core {
@@ -52,13 +58,15 @@ pub struct Core {
     pub post: PostBox,
     /// The time of this turn.
     pub now: Tick,
+    /// Bytes of messages that the connection at hand has had inflated this turn.
+    pub inflated: usize,
     /// The server stops: handshakes are refused.
     pub stopping: bool,
 }
 
 impl Core {
-    /// Decodes what `input` has and acts on it. What is left in `input` after [`Fed::All`] is to
-    /// be parked.
+    /// Decodes what `input` has and acts on it. What is left in `input` after [`Fed::All`] or
+    /// [`Fed::Enough`] is to be parked.
     pub fn feed(
         &mut self,
         conn: &mut Connection,
@@ -86,6 +94,9 @@ impl Core {
             }
             if !self.intents.deliveries.is_empty() {
                 return Fed::Intents;
+            }
+            if self.inflated >= INFLATE_BUDGET {
+                return Fed::Enough;
             }
         }
     }
@@ -178,6 +189,9 @@ impl Core {
 
     #[inline]
     fn on_message(&mut self, conn: &mut Connection, key: Key, message: Message<'_>) {
+        if conn.session.has_deflate() {
+            self.inflated += message.as_bytes().len();
+        }
         self.with_app(conn, key, |app, cx, state| app.message(cx, state, message));
     }
 

@@ -6,6 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 
@@ -145,8 +146,12 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
 fn bind_unix(path: &Path, workers: usize) -> io::Result<Bound> {
     match StdUnixStream::connect(path) {
         Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
-        // Left behind by a server that was killed.
+        // Left behind by a server that was killed. Files that are no sockets refuse, too.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+                let message = "there is a file at this path that is no socket";
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+            }
             std::fs::remove_file(path)?;
         }
         Err(_) => {}

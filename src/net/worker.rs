@@ -17,15 +17,15 @@ use std::time::{Duration, Instant};
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 
-use crate::app::Peer;
 use crate::app::conn::{RoomDelivery, deliver_ordered, publish_ordered};
+use crate::app::{Command, Peer};
 use crate::base::slab::{Key, Slab};
 use crate::base::tick::Tick;
 use crate::base::wheel::Wheel;
 use crate::hub::{self, Memberships, WorkerIndex};
 use crate::net::accounts::Accounts;
 use crate::net::connection::{Connection, NO_ROUTE};
-use crate::net::core::{Core, Fed, env};
+use crate::net::core::{Core, Fed, INFLATE_BUDGET, env};
 use crate::net::listener::Listener;
 use crate::net::mailbox::{Mail, Mailboxes, WAKER};
 use crate::net::stop::{Stop, Stopping};
@@ -49,6 +49,10 @@ const READ_BUDGET: usize = 2 * RECEIVE_BYTES;
 
 /// Most connections accepted a turn and listener; then those that are there have their turn.
 const ACCEPT_BUDGET: usize = 256;
+
+/// Mail that has come together for one worker is posted, before the turn ends, each time it grows
+/// by so much: a turn has many connections, and what a mailbox has no room for must stop them.
+const OUTBOX_POST: usize = 1_024;
 
 /// How long nothing is accepted after the system or the limit had no room.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -94,6 +98,8 @@ pub struct Worker {
     outboxes: Vec<VecDeque<Mail>>,
     /// Some of it waits for room in another worker's mailbox: we make no more of it.
     congested: bool,
+    /// Requests may lie in our own mailbox that were left there while we were congested.
+    requests_wait: bool,
     /// Listeners that may have more to accept.
     accept_ready: Vec<usize>,
     /// Nothing is accepted before this.
@@ -131,6 +137,7 @@ impl Worker {
             doomed: Vec::new(),
             outboxes: (0..workers).map(|_| VecDeque::new()).collect(),
             congested: false,
+            requests_wait: false,
             accept_ready: Vec::new(),
             accept_after: Tick::START,
             accept_paused: false,
@@ -197,7 +204,7 @@ impl Worker {
     }
 
     fn poll_timeout(&self) -> Option<Duration> {
-        let waits = !self.ready.is_empty() && !self.congested;
+        let waits = (!self.ready.is_empty() || self.requests_wait) && !self.congested;
         let elapsed = self.started.elapsed();
         let now = Tick::from_elapsed(elapsed);
         if waits || (!self.accept_ready.is_empty() && self.accept_after <= now) {
@@ -258,6 +265,7 @@ impl Worker {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
+        self.core.inflated = 0;
         if let Some(mut parked) = conn.session.take_parked() {
             self.feed(key, &mut parked);
         }
@@ -267,7 +275,7 @@ impl Worker {
             && conn.unread
             && conn.session.wants_read()
         {
-            if budget == 0 {
+            if budget == 0 || self.core.inflated >= INFLATE_BUDGET {
                 self.mark_ready(key);
                 break;
             }
@@ -306,11 +314,13 @@ impl Worker {
     fn feed(&mut self, key: Key, bytes: &mut [u8]) {
         let mut input = Input::new(bytes);
         while let Some(conn) = self.conns.get_mut(key) {
+            // With the pong the next ping may be due before the time for the pong was up.
+            conn.timed &= !conn.session.awaits_pong();
             let fed = self.core.feed(conn, key, &mut input, &mut self.inflater);
             mark(&mut conn.dirty, &mut self.dirty, key);
             match fed {
                 Fed::Intents => self.carry_out(),
-                Fed::All => {
+                Fed::All | Fed::Enough => {
                     conn.session.park(input.rest());
                     break;
                 }
@@ -375,6 +385,17 @@ impl Worker {
             }
         }
         self.accept_again(index);
+    }
+
+    /// Accepts everything that waits, if there is room for it.
+    fn accept_all(&mut self, index: usize) {
+        loop {
+            self.accept_ready.retain(|&ready| ready != index);
+            self.accept(index);
+            if !self.accept_ready.contains(&index) || self.core.now < self.accept_after {
+                break;
+            }
+        }
     }
 
     /// An edge-triggered listener does not tell twice, so it is looked at again by itself.
@@ -442,8 +463,14 @@ impl Worker {
                 self.deliver(&delivery);
             }
         }
+        let mut crowded = false;
         for (to, mail) in self.core.intents.mail.drain(..) {
-            self.outboxes[usize::from(to)].push_back(Mail::Hub(mail));
+            let outbox = &mut self.outboxes[usize::from(to)];
+            outbox.push_back(Mail::Hub(mail));
+            crowded |= outbox.len().is_multiple_of(OUTBOX_POST);
+        }
+        if crowded {
+            self.post_mail();
         }
     }
 
@@ -465,7 +492,15 @@ impl Worker {
             }
         }
         for key in slow {
+            // It may be the turn itself that fills its queue, and its socket takes all of that.
+            self.flush_one(key);
             if let Some(conn) = self.conns.get_mut(key) {
+                let limits = &self.core.routes[usize::from(conn.route)].limits;
+                let turn = &self.core.turn;
+                if conn.session.deliver(delivery, turn, limits, self.core.now).is_ok() {
+                    mark(&mut conn.dirty, &mut self.dirty, key);
+                    continue;
+                }
                 self.core.fail_slow(conn, key);
                 mark(&mut conn.dirty, &mut self.dirty, key);
             }
@@ -473,10 +508,13 @@ impl Worker {
     }
 
     fn take_mail(&mut self) {
+        self.requests_wait = false;
         if !self.mailboxes.has_mail(self.index) {
             return;
         }
         let with_requests = !self.congested;
+        // Nobody wakes us for them again.
+        self.requests_wait = !with_requests;
         let lanes = self.mailboxes.take(self.index, with_requests);
         for mail in lanes.into_iter().flatten() {
             self.on_mail(mail);
@@ -503,14 +541,33 @@ impl Worker {
             Mail::Hub(hub::Mail::Unsubscribe { room, worker }) => {
                 hub.set_subscribed(&room, worker, false);
             }
-            Mail::Command(key, command) => {
-                if let Some(conn) = self.conns.get_mut(key) {
-                    self.core.on_command(conn, key, command);
-                    mark(&mut conn.dirty, &mut self.dirty, key);
-                }
-            }
+            Mail::Command(key, command) => self.on_command(key, command),
             Mail::Stop(stop) => self.stop(stop),
         }
+    }
+
+    fn on_command(&mut self, key: Key, command: Command) {
+        let fits = |conn: &Connection, core: &Core| match &command {
+            Command::Send(message) => {
+                let limits = &core.routes[usize::from(conn.route)].limits;
+                conn.session.has_room(message.payload.len(), limits)
+            }
+            _ => true,
+        };
+        if self.conns.get(key).is_some_and(|conn| !fits(conn, &self.core)) {
+            // As for a room's message.
+            self.flush_one(key);
+        }
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        if fits(conn, &self.core) {
+            self.core.on_command(conn, key, command);
+        } else if conn.session.is_open() {
+            tracing::info!(connection = %conn.id, "slow consumer closed");
+            self.core.fail(conn, key, CloseFrame::new(CloseCode::POLICY, "too slow"));
+        }
+        mark(&mut conn.dirty, &mut self.dirty, key);
     }
 
     fn post_mail(&mut self) {
@@ -583,8 +640,12 @@ impl Worker {
                 self.doomed.push(key);
             }
         }
-        // An open connection's deadlines only move away, so that one entry is enough; it is looked
-        // at when it fires.
+        if conn.unread && conn.session.wants_read() {
+            // No event will tell again: it waited for a decision, or for its queue to drain.
+            mark(&mut conn.ready, &mut self.ready, key);
+        }
+        // An open connection's deadlines only move away, but for the arrival of a pong, so that one
+        // entry is enough; it is looked at when it fires.
         let open = conn.session.is_open();
         if !open || !conn.timed {
             conn.timed = open;
@@ -623,7 +684,7 @@ impl Worker {
         };
         if !self.listeners.is_empty() && self.core.now >= stopping.listeners_until() {
             for index in 0..self.listeners.len() {
-                self.accept(index);
+                self.accept_all(index);
             }
             self.listeners.clear();
         }
@@ -640,7 +701,8 @@ impl Worker {
     fn has_stopped(&self) -> bool {
         self.stopping.as_ref().is_some_and(|stopping| {
             let timeouts = self.core.routes.iter().map(|route| route.limits.close_timeout);
-            let nobody_left = self.conns.is_empty() && self.listeners.is_empty();
+            // The last connection of all, not of this worker: rooms have their home here.
+            let nobody_left = self.accounts.connections() == 0 && self.listeners.is_empty();
             let overdue = stopping.until(timeouts.max().unwrap_or_default()) <= self.core.now;
             overdue || (stopping.all_told() && nobody_left)
         })

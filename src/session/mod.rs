@@ -518,13 +518,24 @@ impl Session {
         if !matches!(self.state, State::Open(_)) {
             return Ok(());
         }
-        let queued = self.out.len();
-        if queued > 0 && queued + delivery.len() > limits.queue_bytes_max {
+        if !self.has_room(delivery.len(), limits) {
             return Err(SlowConsumer);
         }
         self.last_message = now;
         delivery.queue(&mut self.out, self.deflate.is_some(), turn);
         Ok(())
+    }
+
+    /// Whether a push of so many bytes keeps within the queue's bound. An empty queue has room for
+    /// every message.
+    pub fn has_room(&self, len: usize, limits: &Limits) -> bool {
+        let queued = self.out.len();
+        queued == 0 || queued + len <= limits.queue_bytes_max
+    }
+
+    /// Whether the peer may send compressed messages.
+    pub fn has_deflate(&self) -> bool {
+        self.deflate.is_some()
     }
 
     /// The window our compressed messages to this peer may use; `None` without the extension.
@@ -634,9 +645,7 @@ impl Session {
             self.paused = false;
         }
         let undecided = matches!(self.state, State::Deciding | State::Done);
-        if unpause || (self.parked.is_some() && !self.paused && !undecided) {
-            return Ok(Next::Resume);
-        }
+        let resume = unpause || (self.parked.is_some() && !self.paused && !undecided);
         Ok(match &mut self.state {
             State::Lingering { peer_finished: true, .. } if flushed == Flushed::Empty => Next::Drop,
             State::Lingering { shut: shut @ false, .. } if flushed == Flushed::Empty => {
@@ -644,6 +653,7 @@ impl Session {
                 Next::ShutdownWrite
             }
             State::Done => Next::Drop,
+            _ if resume => Next::Resume,
             _ => Next::Wait,
         })
     }
@@ -717,6 +727,11 @@ impl Session {
     /// Whether the request head has not been answered.
     pub fn is_handshaking(&self) -> bool {
         matches!(self.state, State::Head(_) | State::Deciding)
+    }
+
+    /// Whether a ping was sent that nothing has followed yet.
+    pub fn awaits_pong(&self) -> bool {
+        self.pinged != Tick::NEVER
     }
 
     /// Bytes waiting to be written.

@@ -446,6 +446,11 @@ impl<S: Transport> Client<S> {
         Ok(len > 0)
     }
 
+    /// What has come and was not taken as a response or a frame.
+    pub fn received_text(&self) -> &str {
+        std::str::from_utf8(&self.received[self.at..]).expect("UTF-8")
+    }
+
     /// A response with its body, which ends with the connection, or a 101.
     #[track_caller]
     pub fn response(&mut self) -> Response {

@@ -227,8 +227,8 @@ impl Machine {
                     let asked = if was_open { None } else { self.tools.closing.take() };
                     ClientEvent::Closed(Ending::of(closed, asked))
                 }
-                // Those before a connection is open.
-                _ => continue,
+                Event::Proxied(_) | Event::BadProxy(_) => continue,
+                Event::Head(_) | Event::BadHead(_) | Event::Overdue { .. } => continue,
             };
             let mut link = Link { session: &mut self.session, tools: &mut self.tools };
             on_event(&mut link, event);

@@ -1,0 +1,17 @@
+//! The server end to end: the real binary over sockets, and the library that it is made of.
+
+#[path = "server/gates.rs"]
+mod gates;
+#[path = "server/http.rs"]
+mod http;
+#[path = "server/library.rs"]
+mod library;
+#[path = "server/listeners.rs"]
+mod listeners;
+#[path = "server/messages.rs"]
+mod messages;
+#[path = "server/stopping.rs"]
+mod stopping;
+mod support;
+#[path = "server/times.rs"]
+mod times;

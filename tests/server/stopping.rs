@@ -1,0 +1,152 @@
+//! Signals: TERM drains, INT is fast.
+
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{CLOSE, Client, FIN, Server, request, wait_until};
+
+/// Reads up to the server's Close, answers it, and tells when it came.
+fn closed(mut client: Client, code: u16, since: Instant) -> Duration {
+    let frame = client.frame();
+    let at = since.elapsed();
+    assert_eq!(frame.close_code(), Some(code), "{frame:?}");
+    client.send(FIN | CLOSE, &code.to_be_bytes());
+    client.expect_end();
+    at
+}
+
+#[test]
+fn term_drains_spread_over_its_time() {
+    const CONNECTIONS: usize = 60;
+    let mut server = Server::start("workers = 2\ndrain_duration = \"2s\"\n");
+    let clients: Vec<Client> = (0..CONNECTIONS).map(|_| server.open("/echo")).collect();
+    let since = Instant::now();
+    server.signal("TERM");
+    let readers: Vec<_> = clients
+        .into_iter()
+        .map(|client| thread::spawn(move || closed(client, 1012, since)))
+        .collect();
+    let mut at: Vec<Duration> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
+    at.sort();
+    assert_eq!(server.exit_status(), Some(0));
+    // Counts in each half, not exact times: the threads of this test share the cores.
+    let early = at.iter().filter(|at| **at < Duration::from_millis(500)).count();
+    assert!(early < CONNECTIONS * 3 / 4, "{early} of {CONNECTIONS} in the first quarter: {at:?}");
+    assert!(at[CONNECTIONS - 1] >= Duration::from_millis(1_500), "all over after {:?}", at.last());
+}
+
+#[test]
+fn a_room_works_until_its_members_are_told() {
+    // The room's home is most probably a worker without connections of its own; a lone connection
+    // is told at the end of the drain.
+    let mut server = Server::start("workers = 8\ndrain_duration = \"3s\"\n");
+    let mut client = server.open("/rooms/a?self=1");
+    client.assert_echo("before");
+    server.signal("TERM");
+    let since = Instant::now();
+    // Idle workers could think themselves done half a second after the signal.
+    while since.elapsed() < Duration::from_millis(1_500) {
+        client.assert_echo("still here");
+        thread::sleep(Duration::from_millis(50));
+    }
+    closed(client, 1012, since);
+    assert_eq!(server.exit_status(), Some(0));
+}
+
+#[test]
+fn new_connections_meanwhile_are_answered_and_none_that_waits_is_reset() {
+    let mut server = Server::start("workers = 2\ndrain_duration = \"1s\"\n");
+    let open = server.open("/echo");
+    // Connected, but their requests come only when the server stops already.
+    let mut waiting: Vec<Client> = (0..50).map(|_| server.connect()).collect();
+    server.signal("TERM");
+    wait_until("the drain", || server.log().contains("draining"));
+    thread::sleep(Duration::from_millis(100));
+    for client in &mut waiting {
+        use std::io::Write;
+        // It has been told already, maybe.
+        let _ = client.stream.write_all(request("/echo", "").as_bytes());
+    }
+    for client in &mut waiting {
+        let response = client.response();
+        assert_eq!(response.status, 503);
+        assert_eq!(response.header("retry-after"), Some("1"));
+    }
+    closed(open, 1012, Instant::now());
+    assert_eq!(server.exit_status(), Some(0));
+    assert!(TcpStream::connect(server.address).is_err(), "somebody still listens");
+}
+
+#[test]
+fn a_storm_of_connections_during_a_drain_sees_no_reset() {
+    let mut server = Server::start("workers = 2\ndrain_duration = \"1s\"\n");
+    let address = server.address;
+    let _open = server.open("/echo");
+    let storm: Vec<_> = (0..4)
+        .map(|_| {
+            thread::spawn(move || {
+                let (mut accepted, mut refused) = (0, 0);
+                // Attempts that the kernel drops are repeated by it after a second: not waited for.
+                while let Ok(stream) =
+                    TcpStream::connect_timeout(&address, Duration::from_millis(300))
+                {
+                    let mut client = Client::over(stream);
+                    client.send_bytes(request("/echo", "").as_bytes());
+                    match client.response().status {
+                        101 => accepted += 1,
+                        503 => refused += 1,
+                        other => panic!("{other}"),
+                    }
+                }
+                (accepted, refused)
+            })
+        })
+        .collect();
+    thread::sleep(Duration::from_millis(100));
+    server.signal("TERM");
+    for storm in storm {
+        let (accepted, _) = storm.join().expect("no reset, no silence");
+        assert!(accepted > 0);
+    }
+    assert_eq!(server.exit_status(), Some(0));
+}
+
+#[test]
+fn int_is_fast() {
+    let mut server = Server::start("workers = 2\ndrain_duration = \"1h\"\n");
+    let clients: Vec<Client> = (0..20).map(|_| server.open("/echo")).collect();
+    let mut deaf = server.open("/echo");
+    let mut half_open = server.connect();
+    half_open.send_bytes(b"GET /echo HTTP/1.1\r\n");
+    let since = Instant::now();
+    server.signal("INT");
+    let readers: Vec<_> = clients
+        .into_iter()
+        .map(|client| thread::spawn(move || closed(client, 1001, since)))
+        .collect();
+    for reader in readers {
+        reader.join().unwrap();
+    }
+    assert_eq!(half_open.response().status, 503);
+    assert_eq!(server.exit_status(), Some(0), "a peer that does not answer is not waited for");
+    assert_eq!(deaf.frame().close_code(), Some(1001));
+}
+
+#[test]
+fn a_second_signal_makes_a_drain_fast() {
+    let mut server = Server::start("workers = 2\ndrain_duration = \"1h\"\n");
+    let client = server.open("/echo");
+    server.signal("TERM");
+    wait_until("the drain", || server.log().contains("draining"));
+    server.signal("TERM");
+    closed(client, 1001, Instant::now());
+    assert_eq!(server.exit_status(), Some(0));
+}
+
+#[test]
+fn a_drain_of_nobody_ends_at_once() {
+    let mut server = Server::start("workers = 2\ndrain_duration = \"1h\"\n");
+    server.signal("TERM");
+    assert_eq!(server.exit_status(), Some(0));
+}

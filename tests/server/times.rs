@@ -1,0 +1,155 @@
+//! Time-outs and rates, with times short enough to wait for. What must not end by then is judged by
+//! what the peer is told; what must, by waiting for it.
+
+use std::io::Write;
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use crate::support::{CLOSE, FIN, PING, PONG, Server, TEXT, frame, request};
+
+#[test]
+fn a_handshake_has_its_time_and_a_drip_does_not_extend_it() {
+    let server = Server::start("workers = 1\nhead.handshake_timeout = \"1s\"\n");
+    let begun = Instant::now();
+    let mut client = server.connect();
+    client.stream.set_nodelay(true).unwrap();
+    let mut silent = server.connect();
+    let head = request("/echo", &"X-Slow: yes\r\n".repeat(20));
+    for byte in head.as_bytes() {
+        if client.stream.write_all(&[*byte]).is_err() || begun.elapsed() > Duration::from_secs(2) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(client.response().status, 408);
+    assert!(begun.elapsed() >= Duration::from_millis(800), "too early");
+    // Who has said nothing is told nothing.
+    silent.expect_end();
+    server.wait_fds(0);
+}
+
+#[test]
+fn a_silent_peer_is_pinged_and_a_dead_one_dropped() {
+    // Much shorter than the time for the handshake.
+    let server = Server::start(
+        "workers = 1\nlimits.ping_interval = \"200ms\"\nlimits.pong_timeout = \"500ms\"\n",
+    );
+    let mut client = server.open("/echo");
+    let begun = Instant::now();
+    for _ in 0..4 {
+        let ping = client.frame();
+        assert_eq!(ping.opcode, PING);
+        client.send(FIN | PONG, &ping.payload);
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(400), "pings come too fast");
+    assert!(begun.elapsed() < Duration::from_secs(8), "pings wait for the handshake's time-out");
+    client.assert_echo("alive");
+    // No answer from now on.
+    loop {
+        match client.try_frame().expect("an end without a reset") {
+            Some(frame) => assert_eq!(frame.opcode, PING),
+            None => break,
+        }
+    }
+    drop(client);
+    server.wait_fds(0);
+}
+
+#[test]
+fn any_bytes_are_a_sign_of_life() {
+    let server = Server::start(
+        "workers = 1\nlimits.ping_interval = \"200ms\"\nlimits.pong_timeout = \"500ms\"\n",
+    );
+    let mut client = server.open("/echo");
+    let message = frame(FIN | TEXT, &[b'a'; 200]);
+    for byte in &message {
+        client.send_bytes(&[*byte]);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let echo = std::iter::repeat_with(|| client.frame()).find(|frame| frame.opcode != PING);
+    assert_eq!(echo.unwrap().text(), "a".repeat(200));
+}
+
+#[test]
+fn an_idle_connection_is_closed_pongs_or_not() {
+    let server = Server::start(
+        "workers = 1\nlimits.ping_interval = \"200ms\"\nlimits.idle_timeout = \"1s\"\n",
+    );
+    let mut client = server.open("/echo");
+    let mut pings = 0;
+    let code = loop {
+        let frame = client.frame();
+        match frame.opcode {
+            PING => {
+                pings += 1;
+                client.send(FIN | PONG, b"");
+            }
+            CLOSE => break frame.close_code(),
+            _ => panic!("{frame:?}"),
+        }
+    };
+    assert_eq!(code, Some(1001));
+    assert!(pings >= 2, "{pings} pings in a second");
+    client.expect_end();
+}
+
+#[test]
+fn a_peer_that_does_not_finish_closing_is_dropped() {
+    let server = Server::start("workers = 1\nlimits.close_timeout = \"300ms\"\n");
+    let mut client = server.open("/echo");
+    client.send(FIN | CLOSE, &1000_u16.to_be_bytes());
+    client.expect_close(1000);
+    // Our side stays open, as that of a peer that has vanished does.
+    server.wait_fds(0);
+    let mut refused = server.connect();
+    refused.send_bytes(request("/nothing", "").as_bytes());
+    assert_eq!(refused.response().status, 404);
+    server.wait_fds(0);
+}
+
+#[test]
+fn a_half_closed_peer_is_gone() {
+    let server = Server::start("workers = 1\n");
+    let mut client = server.open("/echo");
+    client.send(TEXT, b"begun");
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    client.expect_end();
+    server.wait_fds(0);
+    let mut page = server.connect();
+    page.send_bytes(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    page.stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(page.response().status, 200, "an HTTP client may half-close");
+}
+
+#[test]
+fn messages_a_second() {
+    let server = Server::start("workers = 1\nlimits.message_rate_max = 5\n");
+    let mut client = server.open("/echo");
+    client.send_bytes(&frame(FIN | TEXT, b"x").repeat(6));
+    for _ in 0..5 {
+        client.expect_text("x");
+    }
+    client.expect_close(1008);
+}
+
+#[test]
+fn a_slow_reader_of_the_last_word_gets_it_all() {
+    // Reading is paused when it breaks a rule; the end must come as soon as it has read.
+    let server = Server::start("workers = 1\nlimits.close_timeout = \"60s\"\n");
+    let mut client = server.connect_narrow();
+    client.upgrade("/echo", "");
+    let mut bytes = frame(FIN | TEXT, &vec![b'a'; 1024 * 1024]).repeat(12);
+    bytes.extend(frame(FIN | CLOSE, &1000_u16.to_be_bytes()));
+    let writer = {
+        let mut stream = client.stream.try_clone().unwrap();
+        std::thread::spawn(move || stream.write_all(&bytes))
+    };
+    std::thread::sleep(Duration::from_millis(200));
+    for _ in 0..12 {
+        assert_eq!(client.frame().payload.len(), 1024 * 1024);
+    }
+    client.expect_close(1000);
+    writer.join().unwrap().unwrap();
+    drop(client);
+    server.wait_fds(0);
+}
