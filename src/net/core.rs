@@ -232,9 +232,7 @@ impl Core {
         let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
         match command {
             Command::Send(Outgoing { opcode, payload }) => {
-                if conn.session.push(opcode, payload, &mut env).is_err() {
-                    self.fail_slow(conn, key);
-                }
+                conn.session.send(opcode, payload, &mut env);
             }
             Command::Close(frame) => conn.session.close(frame, &mut env),
             Command::Accept => self.accept(conn, key),

@@ -564,8 +564,7 @@ impl Worker {
         if fits(conn, &self.core) {
             self.core.on_command(conn, key, command);
         } else if conn.session.is_open() {
-            tracing::info!(connection = %conn.id, "slow consumer closed");
-            self.core.fail(conn, key, CloseFrame::new(CloseCode::POLICY, "too slow"));
+            self.core.fail_slow(conn, key);
         }
         mark(&mut conn.dirty, &mut self.dirty, key);
     }

@@ -483,25 +483,6 @@ impl Session {
         true
     }
 
-    /// Sends a message that nobody asked for: pushed from another thread, say.
-    ///
-    /// # Errors
-    /// [`SlowConsumer`] if the queue has no room for it; nothing is queued then. An empty queue
-    /// has room for every message.
-    pub fn push(
-        &mut self,
-        opcode: Opcode,
-        payload: Cow<'_, [u8]>,
-        env: &mut Env<'_>,
-    ) -> Result<(), SlowConsumer> {
-        let queued = self.out.len();
-        if queued > 0 && queued + payload.len() > env.limits.queue_bytes_max && self.is_open() {
-            return Err(SlowConsumer);
-        }
-        self.send(opcode, payload, env);
-        Ok(())
-    }
-
     /// Queues a message that many receivers get.
     ///
     /// # Errors
