@@ -98,8 +98,6 @@ pub struct Worker {
     outboxes: Vec<VecDeque<Mail>>,
     /// Some of it waits for room in another worker's mailbox: we make no more of it.
     congested: bool,
-    /// Requests may lie in our own mailbox that were left there while we were congested.
-    requests_wait: bool,
     /// Listeners that may have more to accept.
     accept_ready: Vec<usize>,
     /// Nothing is accepted before this.
@@ -137,7 +135,6 @@ impl Worker {
             doomed: Vec::new(),
             outboxes: (0..workers).map(|_| VecDeque::new()).collect(),
             congested: false,
-            requests_wait: false,
             accept_ready: Vec::new(),
             accept_after: Tick::START,
             accept_paused: false,
@@ -204,7 +201,9 @@ impl Worker {
     }
 
     fn poll_timeout(&self) -> Option<Duration> {
-        let waits = (!self.ready.is_empty() || self.requests_wait) && !self.congested;
+        // Nobody wakes us again for requests that were left in the mailbox while we were congested.
+        let left_over = !self.ready.is_empty() || self.mailboxes.has_mail(self.index);
+        let waits = left_over && !self.congested;
         let elapsed = self.started.elapsed();
         let now = Tick::from_elapsed(elapsed);
         if waits || (!self.accept_ready.is_empty() && self.accept_after <= now) {
@@ -497,24 +496,19 @@ impl Worker {
             if let Some(conn) = self.conns.get_mut(key) {
                 let limits = &self.core.routes[usize::from(conn.route)].limits;
                 let turn = &self.core.turn;
-                if conn.session.deliver(delivery, turn, limits, self.core.now).is_ok() {
-                    mark(&mut conn.dirty, &mut self.dirty, key);
-                    continue;
+                if conn.session.deliver(delivery, turn, limits, self.core.now).is_err() {
+                    self.core.fail_slow(conn, key);
                 }
-                self.core.fail_slow(conn, key);
                 mark(&mut conn.dirty, &mut self.dirty, key);
             }
         }
     }
 
     fn take_mail(&mut self) {
-        self.requests_wait = false;
         if !self.mailboxes.has_mail(self.index) {
             return;
         }
         let with_requests = !self.congested;
-        // Nobody wakes us for them again.
-        self.requests_wait = !with_requests;
         let lanes = self.mailboxes.take(self.index, with_requests);
         for mail in lanes.into_iter().flatten() {
             self.on_mail(mail);
@@ -547,27 +541,18 @@ impl Worker {
     }
 
     fn on_command(&mut self, key: Key, command: Command) {
-        let fits = |conn: &Connection, core: &Core| match &command {
-            Command::Send(message) => {
-                let limits = &core.routes[usize::from(conn.route)].limits;
-                conn.session.has_room(message.payload.len(), limits)
-            }
-            _ => true,
-        };
-        if self.conns.get(key).is_some_and(|conn| !fits(conn, &self.core)) {
-            // As for a room's message.
+        if let Command::Send(message) = &command
+            && let Some(conn) = self.conns.get(key)
+            && let limits = &self.core.routes[usize::from(conn.route)].limits
+            && !conn.session.has_room(message.payload.len(), limits)
+        {
+            // As for a room's message: the socket may well take what this turn has for it.
             self.flush_one(key);
         }
-        let Some(conn) = self.conns.get_mut(key) else {
-            return;
-        };
-        if fits(conn, &self.core) {
+        if let Some(conn) = self.conns.get_mut(key) {
             self.core.on_command(conn, key, command);
-        } else if conn.session.is_open() {
-            tracing::info!(connection = %conn.id, "slow consumer closed");
-            self.core.fail(conn, key, CloseFrame::new(CloseCode::POLICY, "too slow"));
+            mark(&mut conn.dirty, &mut self.dirty, key);
         }
-        mark(&mut conn.dirty, &mut self.dirty, key);
     }
 
     fn post_mail(&mut self) {

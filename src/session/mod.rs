@@ -494,8 +494,7 @@ impl Session {
         payload: Cow<'_, [u8]>,
         env: &mut Env<'_>,
     ) -> Result<(), SlowConsumer> {
-        let queued = self.out.len();
-        if queued > 0 && queued + payload.len() > env.limits.queue_bytes_max && self.is_open() {
+        if self.is_open() && !self.has_room(payload.len(), env.limits) {
             return Err(SlowConsumer);
         }
         self.send(opcode, payload, env);
