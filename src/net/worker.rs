@@ -98,6 +98,8 @@ pub struct Worker {
     outboxes: Vec<VecDeque<Mail>>,
     /// Some of it waits for room in another worker's mailbox: we make no more of it.
     congested: bool,
+    /// Deliveries are among it: we take no requests, of which they come.
+    deliveries_wait: bool,
     /// Listeners that may have more to accept.
     accept_ready: Vec<usize>,
     /// Nothing is accepted before this.
@@ -135,6 +137,7 @@ impl Worker {
             doomed: Vec::new(),
             outboxes: (0..workers).map(|_| VecDeque::new()).collect(),
             congested: false,
+            deliveries_wait: false,
             accept_ready: Vec::new(),
             accept_after: Tick::START,
             accept_paused: false,
@@ -202,8 +205,8 @@ impl Worker {
 
     fn poll_timeout(&self) -> Option<Duration> {
         // Nobody wakes us again for requests that were left in the mailbox while we were congested.
-        let left_over = !self.ready.is_empty() || self.mailboxes.has_mail(self.index);
-        let waits = left_over && !self.congested;
+        let waits = (!self.ready.is_empty() && !self.congested)
+            || (self.mailboxes.has_mail(self.index) && !self.deliveries_wait);
         let elapsed = self.started.elapsed();
         let now = Tick::from_elapsed(elapsed);
         if waits || (!self.accept_ready.is_empty() && self.accept_after <= now) {
@@ -508,7 +511,9 @@ impl Worker {
         if !self.mailboxes.has_mail(self.index) {
             return;
         }
-        let with_requests = !self.congested;
+        // What comes of requests is deliveries, which are always taken in the end. Waiting for room
+        // for our own requests here would let two workers wait for each other.
+        let with_requests = !self.deliveries_wait;
         let lanes = self.mailboxes.take(self.index, with_requests);
         for mail in lanes.into_iter().flatten() {
             self.on_mail(mail);
@@ -557,10 +562,12 @@ impl Worker {
 
     fn post_mail(&mut self) {
         self.congested = false;
+        self.deliveries_wait = false;
         for (to, outbox) in self.outboxes.iter_mut().enumerate() {
             if !outbox.is_empty() {
-                self.mailboxes.post(self.index, to as WorkerIndex, outbox);
+                let deliveries = self.mailboxes.post(self.index, to as WorkerIndex, outbox);
                 self.congested |= !outbox.is_empty();
+                self.deliveries_wait |= deliveries;
             }
         }
     }
