@@ -68,5 +68,5 @@ fn the_flood_of_one_starves_nobody() {
 
 #[test]
 fn a_flood_between_workers_keeps_order_and_deadlocks_nobody() {
-    scenarios::mailbox_flood(6, 3_000);
+    scenarios::mailbox_flood(12, 20_000);
 }

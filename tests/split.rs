@@ -9,6 +9,7 @@ mod scripts;
 use drive::{Driven, Seen};
 use scripts::Script;
 use steadfast::base::limits::Limits;
+use steadfast::base::spare::Spare;
 use steadfast::ws::deflate::Inflater;
 use steadfast::ws::{Decoder, Incoming, Input, Message, Role, Rules};
 
@@ -139,7 +140,9 @@ fn check_frames(script: &Script, seen: &[Seen], frames: &[u8]) {
     let (mut decoder, mut inflater) = (Decoder::default(), Inflater::default());
     let mut input = Input::new(&mut bytes);
     let mut answers = vec![];
-    while let Some(incoming) = decoder.decode(&mut input, &rules, &mut inflater).expect("valid") {
+    while let Some(incoming) =
+        decoder.decode(&mut input, &rules, &mut inflater, &mut Spare::default()).expect("valid")
+    {
         answers.push(match incoming {
             Incoming::Message(Message::Text(text)) => Seen::Text(text.into_owned()),
             Incoming::Message(Message::Binary(bytes)) => Seen::Binary(bytes.into_owned()),

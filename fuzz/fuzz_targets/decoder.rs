@@ -4,6 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use steadfast::base::spare::Spare;
 use steadfast::ws::deflate::Inflater;
 use steadfast::ws::{Decoder, Incoming, Input, Message, Opcode, ProtocolError, Role, Rules};
 
@@ -59,7 +60,7 @@ fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>, rules: &Rules) -> Outcome 
         let mut piece = piece.to_vec();
         let mut input = Input::new(&mut piece);
         loop {
-            match decoder.decode(&mut input, rules, &mut inflater) {
+            match decoder.decode(&mut input, rules, &mut inflater, &mut Spare::default()) {
                 Ok(Some(incoming)) => items.push(item(incoming, rules)),
                 Ok(None) => break,
                 Err(error) => {

@@ -16,6 +16,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use steadfast::base::DeflateParams;
 use steadfast::base::limits::{HeadLimits, Limits};
+use steadfast::base::spare::Spare;
 use steadfast::base::tick::Tick;
 use steadfast::session::delivery::Delivery;
 use steadfast::session::turn::Turn;
@@ -409,7 +410,7 @@ impl World {
     /// What a worker does at the end of a turn.
     fn flush(&mut self) {
         loop {
-            let next = self.session.flush(&self.turn, &mut self.socket, &self.limits, self.now);
+            let next = self.session.flush(&mut self.turn, &mut self.socket, &self.limits, self.now);
             self.turn.clear();
             match next.expect("this socket does not break") {
                 Next::Wait => break,
@@ -480,7 +481,7 @@ impl World {
         let mut input = Input::new(bytes);
         let mut close_seen = false;
         loop {
-            let incoming = decoder.decode(&mut input, &rules, &mut inflater);
+            let incoming = decoder.decode(&mut input, &rules, &mut inflater, &mut Spare::default());
             let Some(incoming) = incoming.expect("we keep to the protocol") else {
                 break;
             };

@@ -7,6 +7,7 @@ pub mod network;
 pub mod rate;
 pub mod slab;
 pub mod snapshot;
+pub mod spare;
 pub mod tick;
 pub mod wheel;
 

@@ -232,7 +232,9 @@ impl Core {
         let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
         match command {
             Command::Send(Outgoing { opcode, payload }) => {
-                conn.session.send(opcode, payload, &mut env);
+                if conn.session.push(opcode, payload, &mut env).is_err() {
+                    self.fail_slow(conn, key);
+                }
             }
             Command::Close(frame) => conn.session.close(frame, &mut env),
             Command::Accept => self.accept(conn, key),

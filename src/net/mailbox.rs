@@ -2,9 +2,9 @@
 //!
 //! Two lanes, so that full mailboxes cannot hold each other up. *Deliveries* are ordered messages
 //! for members and orders from the main thread: a worker always takes them, for they end in its
-//! own sockets' queues. *Requests* may make a worker send mail itself, so it takes them only while
-//! its own mail gets through. What does not fit stays with the sender, which stops reading from
-//! its connections until it does.
+//! own sockets' queues. *Requests* make a worker send deliveries itself, so it takes them only while
+//! those get through; its own requests may wait meanwhile. What does not fit stays with the sender,
+//! which stops reading from its connections until it does.
 
 use std::collections::VecDeque;
 use std::io;
@@ -142,27 +142,34 @@ impl Mailboxes {
     }
 
     /// Moves what fits of a worker's mail for another; what does not stays in `outbox`, and `from`
-    /// is woken when there is room.
-    pub fn post(&self, from: WorkerIndex, to: WorkerIndex, outbox: &mut VecDeque<Mail>) {
+    /// is woken when there is room. True if deliveries are among what stays.
+    ///
+    /// Each lane keeps its order; one that is full does not hold up the other. (A worker is sent
+    /// deliveries of rooms at home here, and requests for rooms at home there.)
+    pub fn post(&self, from: WorkerIndex, to: WorkerIndex, outbox: &mut VecDeque<Mail>) -> bool {
         let mailbox = &self.boxes[usize::from(to)];
         let mut lanes = mailbox.lock();
         if lanes.closed {
             outbox.clear();
-            return;
+            return false;
         }
-        while let Some(mail) = outbox.pop_front() {
+        let mut deliveries_stay = false;
+        let mut stays = VecDeque::new();
+        for mail in outbox.drain(..) {
             let lane = lanes.lane(&mail);
             if lane.is_full() {
-                // Nothing may overtake it, not even in the other lane.
-                outbox.push_front(mail);
-                if !lanes.waiting.contains(&from) {
-                    lanes.waiting.push(from);
-                }
-                break;
+                deliveries_stay |= mail.is_delivery();
+                stays.push_back(mail);
+            } else {
+                lane.push(mail);
             }
-            lane.push(mail);
+        }
+        *outbox = stays;
+        if !outbox.is_empty() && !lanes.waiting.contains(&from) {
+            lanes.waiting.push(from);
         }
         mailbox.wake(lanes);
+        deliveries_stay
     }
 
     /// Orders a worker to stop; never refused.
@@ -238,5 +245,35 @@ impl Post for Mailboxes {
         };
         let home = hub::home(room, self.boxes.len() as WorkerIndex);
         self.request(home, Mail::Hub(hub::Mail::Publish(publication)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ws::Opcode;
+
+    fn publication() -> Publication {
+        Publication {
+            room: "a".into(),
+            opcode: Opcode::Text,
+            payload: b"x"[..].into(),
+            except: None,
+        }
+    }
+
+    #[test]
+    fn a_full_lane_does_not_hold_up_the_other() {
+        let (mailboxes, _polls) = Mailboxes::new(2).unwrap();
+        let mut outbox: VecDeque<Mail> =
+            (0..LANE_ITEMS_MAX + 1).map(|_| Mail::Hub(hub::Mail::Publish(publication()))).collect();
+        outbox.push_back(Mail::Hub(hub::Mail::Deliver(publication())));
+        assert!(!mailboxes.post(0, 1, &mut outbox), "the delivery got through");
+        assert_eq!(outbox.len(), 1);
+        let [deliveries, requests] = mailboxes.take(1, true);
+        assert_eq!((deliveries.len(), requests.len()), (1, LANE_ITEMS_MAX));
+        assert!(mailboxes.has_mail(0), "the sender is woken when there is room");
+        assert!(!mailboxes.post(0, 1, &mut outbox));
+        assert!(outbox.is_empty());
     }
 }

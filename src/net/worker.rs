@@ -98,8 +98,8 @@ pub struct Worker {
     outboxes: Vec<VecDeque<Mail>>,
     /// Some of it waits for room in another worker's mailbox: we make no more of it.
     congested: bool,
-    /// Requests may lie in our own mailbox that were left there while we were congested.
-    requests_wait: bool,
+    /// Deliveries are among it: we take no requests, of which they come.
+    deliveries_wait: bool,
     /// Listeners that may have more to accept.
     accept_ready: Vec<usize>,
     /// Nothing is accepted before this.
@@ -137,7 +137,7 @@ impl Worker {
             doomed: Vec::new(),
             outboxes: (0..workers).map(|_| VecDeque::new()).collect(),
             congested: false,
-            requests_wait: false,
+            deliveries_wait: false,
             accept_ready: Vec::new(),
             accept_after: Tick::START,
             accept_paused: false,
@@ -204,7 +204,9 @@ impl Worker {
     }
 
     fn poll_timeout(&self) -> Option<Duration> {
-        let waits = (!self.ready.is_empty() || self.requests_wait) && !self.congested;
+        // Nobody wakes us again for requests that were left in the mailbox while we were congested.
+        let waits = (!self.ready.is_empty() && !self.congested)
+            || (self.mailboxes.has_mail(self.index) && !self.deliveries_wait);
         let elapsed = self.started.elapsed();
         let now = Tick::from_elapsed(elapsed);
         if waits || (!self.accept_ready.is_empty() && self.accept_after <= now) {
@@ -497,24 +499,21 @@ impl Worker {
             if let Some(conn) = self.conns.get_mut(key) {
                 let limits = &self.core.routes[usize::from(conn.route)].limits;
                 let turn = &self.core.turn;
-                if conn.session.deliver(delivery, turn, limits, self.core.now).is_ok() {
-                    mark(&mut conn.dirty, &mut self.dirty, key);
-                    continue;
+                if conn.session.deliver(delivery, turn, limits, self.core.now).is_err() {
+                    self.core.fail_slow(conn, key);
                 }
-                self.core.fail_slow(conn, key);
                 mark(&mut conn.dirty, &mut self.dirty, key);
             }
         }
     }
 
     fn take_mail(&mut self) {
-        self.requests_wait = false;
         if !self.mailboxes.has_mail(self.index) {
             return;
         }
-        let with_requests = !self.congested;
-        // Nobody wakes us for them again.
-        self.requests_wait = !with_requests;
+        // What comes of requests is deliveries, which are always taken in the end. Waiting for room
+        // for our own requests here would let two workers wait for each other.
+        let with_requests = !self.deliveries_wait;
         let lanes = self.mailboxes.take(self.index, with_requests);
         for mail in lanes.into_iter().flatten() {
             self.on_mail(mail);
@@ -547,34 +546,28 @@ impl Worker {
     }
 
     fn on_command(&mut self, key: Key, command: Command) {
-        let fits = |conn: &Connection, core: &Core| match &command {
-            Command::Send(message) => {
-                let limits = &core.routes[usize::from(conn.route)].limits;
-                conn.session.has_room(message.payload.len(), limits)
-            }
-            _ => true,
-        };
-        if self.conns.get(key).is_some_and(|conn| !fits(conn, &self.core)) {
-            // As for a room's message.
+        if let Command::Send(message) = &command
+            && let Some(conn) = self.conns.get(key)
+            && let limits = &self.core.routes[usize::from(conn.route)].limits
+            && !conn.session.has_room(message.payload.len(), limits)
+        {
+            // As for a room's message: the socket may well take what this turn has for it.
             self.flush_one(key);
         }
-        let Some(conn) = self.conns.get_mut(key) else {
-            return;
-        };
-        if fits(conn, &self.core) {
+        if let Some(conn) = self.conns.get_mut(key) {
             self.core.on_command(conn, key, command);
-        } else if conn.session.is_open() {
-            self.core.fail_slow(conn, key);
+            mark(&mut conn.dirty, &mut self.dirty, key);
         }
-        mark(&mut conn.dirty, &mut self.dirty, key);
     }
 
     fn post_mail(&mut self) {
         self.congested = false;
+        self.deliveries_wait = false;
         for (to, outbox) in self.outboxes.iter_mut().enumerate() {
             if !outbox.is_empty() {
-                self.mailboxes.post(self.index, to as WorkerIndex, outbox);
+                let deliveries = self.mailboxes.post(self.index, to as WorkerIndex, outbox);
                 self.congested |= !outbox.is_empty();
+                self.deliveries_wait |= deliveries;
             }
         }
     }
@@ -626,7 +619,7 @@ impl Worker {
         };
         conn.dirty = false;
         let limits = &self.core.routes[usize::from(conn.route)].limits;
-        match conn.session.flush(&self.core.turn, &mut conn.stream, limits, self.core.now) {
+        match conn.session.flush(&mut self.core.turn, &mut conn.stream, limits, self.core.now) {
             Ok(Next::Wait) => {}
             Ok(Next::Resume) => mark(&mut conn.ready, &mut self.ready, key),
             Ok(Next::ShutdownWrite) => {

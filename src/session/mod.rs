@@ -257,7 +257,8 @@ impl Session {
         }
         let rules = self.rules(env);
         match &mut self.state {
-            State::Open(decoder) => match decoder.decode(input, &rules, inflater) {
+            State::Open(decoder) => match decoder.decode(input, &rules, inflater, env.turn.spare())
+            {
                 Ok(None) => None,
                 Ok(Some(incoming)) => Some(self.on_incoming(incoming, env)),
                 Err(error) => Some(self.fail(error, env)),
@@ -333,13 +334,13 @@ impl Session {
         };
         match rules.role {
             Role::Server => loop {
-                match decoder.decode(input, rules, inflater) {
+                match decoder.decode(input, rules, inflater, env.turn.spare()) {
                     Ok(None) => return None,
                     Ok(Some(Incoming::Close(_))) | Err(_) => return self.closed(env),
                     Ok(Some(_)) => {}
                 }
             },
-            Role::Client => match decoder.decode(input, rules, inflater) {
+            Role::Client => match decoder.decode(input, rules, inflater, env.turn.spare()) {
                 Ok(None) => None,
                 Ok(Some(Incoming::Message(message))) => Some(Event::Message(message)),
                 Ok(Some(Incoming::Ping(payload))) => Some(Event::Ping(payload)),
@@ -368,6 +369,27 @@ impl Session {
         let CloseFrame { code, reason } = std::mem::replace(&mut **sent, nothing);
         self.linger(env.limits, env.now);
         Some(Event::Closed(Closed { code: Some(code), reason, by: ClosedBy::Us }))
+    }
+
+    /// Where the next bytes of a large message belong, if reading them there from the socket saves
+    /// a copy. [`receive_direct`](Self::receive_direct) tells how many there are.
+    pub fn direct_room(&mut self) -> Option<&mut [u8]> {
+        match &mut self.state {
+            State::Open(decoder) => decoder.direct_room(),
+            _ => None,
+        }
+    }
+
+    /// So many bytes were read to [`direct_room`](Self::direct_room). To be followed by
+    /// [`receive`](Self::receive) with an empty input, for the message may be whole now.
+    pub fn receive_direct(&mut self, len: usize, env: &mut Env<'_>) -> Option<Event<'static>> {
+        self.last_inbound = env.now;
+        self.pinged = Tick::NEVER;
+        let State::Open(decoder) = &mut self.state else {
+            return None;
+        };
+        let received = decoder.received_direct(len);
+        received.err().map(|error| self.fail(error, env))
     }
 
     /// Keeps received bytes for later: reading is paused, or the handshake is not decided.
@@ -481,6 +503,24 @@ impl Session {
             self.out.push(env.turn, range);
         }
         true
+    }
+
+    /// Sends a message that nobody asked for: pushed from another thread, say.
+    ///
+    /// # Errors
+    /// [`SlowConsumer`] if the queue has no room for it; nothing is queued then. An empty queue
+    /// has room for every message.
+    pub fn push(
+        &mut self,
+        opcode: Opcode,
+        payload: Cow<'_, [u8]>,
+        env: &mut Env<'_>,
+    ) -> Result<(), SlowConsumer> {
+        if self.is_open() && !self.has_room(payload.len(), env.limits) {
+            return Err(SlowConsumer);
+        }
+        self.send(opcode, payload, env);
+        Ok(())
     }
 
     /// Queues a message that many receivers get.
@@ -610,7 +650,7 @@ impl Session {
     #[inline]
     pub fn flush(
         &mut self,
-        turn: &Turn,
+        turn: &mut Turn,
         socket: &mut impl Write,
         limits: &Limits,
         now: Tick,

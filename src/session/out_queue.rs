@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::turn::Turn;
+use crate::base::spare::Spare;
 use crate::ws::header::EncodedHeader;
 
 /// Payloads from this size on are not copied to the turn's buffer but queued as they are.
@@ -177,12 +178,12 @@ impl OutQueue {
     ///
     /// # Errors
     /// Those of the socket, except `WouldBlock` and `Interrupted`.
-    pub fn flush(&mut self, turn: &Turn, socket: &mut impl Write) -> io::Result<Flushed> {
+    pub fn flush(&mut self, turn: &mut Turn, socket: &mut impl Write) -> io::Result<Flushed> {
         if self.backlog.is_none() {
             return self.flush_turn(turn, socket);
         }
         self.spill(turn);
-        let flushed = self.flush_backlog(socket)?;
+        let flushed = self.flush_backlog(socket, turn.spare())?;
         if flushed == Flushed::Empty {
             self.backlog = None;
         }
@@ -211,7 +212,7 @@ impl OutQueue {
         Ok(Flushed::Empty)
     }
 
-    fn flush_backlog(&mut self, socket: &mut impl Write) -> io::Result<Flushed> {
+    fn flush_backlog(&mut self, socket: &mut impl Write, spare: &mut Spare) -> io::Result<Flushed> {
         let Some(backlog) = &mut self.backlog else {
             return Ok(Flushed::Empty);
         };
@@ -224,7 +225,7 @@ impl OutQueue {
             }
             match socket.write_vectored(&pieces[..count]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(len) => backlog.advance(len),
+                Ok(len) => backlog.advance(len, spare),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     backlog.blocked = true;
@@ -281,7 +282,7 @@ impl Backlog {
         count
     }
 
-    fn advance(&mut self, written: usize) {
+    fn advance(&mut self, written: usize, spare: &mut Spare) {
         self.bytes -= written;
         self.sent += written;
         while let Some(first) = self.chunks.front() {
@@ -290,7 +291,9 @@ impl Backlog {
             }
             self.sent -= first.len();
             self.torn = false;
-            self.chunks.pop_front();
+            if let Some(Chunk { body: Body::Owned(bytes), .. }) = self.chunks.pop_front() {
+                spare.put(bytes);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::base::spare::Spare;
 use crate::ws::deflate::{Deflater, Strength};
 use crate::ws::header::Header;
 use crate::ws::mask::{Mask, MaskKeys};
@@ -21,6 +22,8 @@ pub struct Turn {
     deflater: Deflater,
     /// Output of the deflater for the message at hand.
     deflated: Vec<u8>,
+    /// Large buffers between messages, incoming and outgoing.
+    spare: Spare,
     /// The keys of our frames in the client role.
     mask_keys: Option<MaskKeys>,
 }
@@ -32,6 +35,7 @@ impl Turn {
             bytes: Vec::new(),
             deflater: Deflater::default(),
             deflated: Vec::new(),
+            spare: Spare::default(),
             mask_keys: None,
         }
     }
@@ -44,6 +48,11 @@ impl Turn {
     /// Our side of the connections.
     pub fn role(&self) -> Role {
         if self.mask_keys.is_some() { Role::Client } else { Role::Server }
+    }
+
+    /// Large buffers that are used again.
+    pub fn spare(&mut self) -> &mut Spare {
+        &mut self.spare
     }
 
     /// The bytes of a range handed out since the last [`clear`](Self::clear).

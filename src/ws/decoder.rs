@@ -7,11 +7,16 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use crate::base::spare::{SPARE_BYTES_MIN, Spare};
+
 use super::deflate::Inflater;
 use super::header::{HEADER_BYTES_MAX, Header, Opcode, Parsing};
 use super::mask::Mask;
 use super::utf8::{self, Utf8Stream};
 use super::{CloseFrame, ProtocolError, Role};
+
+/// Shorter rests of a frame are received like everything else.
+const DIRECT_BYTES_MIN: usize = 16 * 1024;
 
 /// Received bytes and how far they have been decoded. Decoding unmasks them in place.
 #[derive(Debug)]
@@ -143,8 +148,9 @@ struct Partial {
     fragments: u32,
     /// Of uncompressed text only; compressed text is checked when it is inflated.
     utf8: Utf8Stream,
-    /// Unmasked payload so far.
+    /// `data[..filled]` is the unmasked payload so far; what lies behind it is room.
     data: Vec<u8>,
+    filled: usize,
 }
 
 #[derive(Debug)]
@@ -191,9 +197,10 @@ impl Decoder {
         input: &'e mut Input<'_>,
         rules: &Rules,
         inflater: &'e mut Inflater,
+        spare: &mut Spare,
     ) -> Result<Option<Incoming<'e>>, ProtocolError> {
         let step = loop {
-            match self.step(input, rules)? {
+            match self.step(input, rules, spare)? {
                 Step::Again => {}
                 Step::NeedMore => return Ok(None),
                 step => break step,
@@ -234,7 +241,45 @@ impl Decoder {
         self.partial.is_none() && matches!(self.stage, Stage::Header { have: 0, .. })
     }
 
-    fn step(&mut self, input: &mut Input<'_>, rules: &Rules) -> Result<Step, ProtocolError> {
+    /// Where the next bytes of a large frame belong: whoever reads them from the socket to there
+    /// saves a copy, and tells with [`received_direct`](Self::received_direct). `None` if they are
+    /// not worth it.
+    pub fn direct_room(&mut self) -> Option<&mut [u8]> {
+        let Stage::Data { remaining, .. } = self.stage else {
+            return None;
+        };
+        let partial = self.partial.as_mut()?;
+        let room = &mut partial.data[partial.filled..];
+        let len = (room.len() as u64).min(remaining) as usize;
+        (len >= DIRECT_BYTES_MIN).then(|| &mut room[..len])
+    }
+
+    /// So many bytes have been put to the front of [`direct_room`](Self::direct_room). The message
+    /// that they may complete comes with the next [`decode`](Self::decode), of an empty input.
+    ///
+    /// # Errors
+    /// Text that is not UTF-8.
+    pub fn received_direct(&mut self, len: usize) -> Result<(), ProtocolError> {
+        if let Stage::Data { remaining, mask, .. } = &mut self.stage
+            && let Some(partial) = &mut self.partial
+        {
+            *remaining -= len as u64;
+            let piece = &mut partial.data[partial.filled..partial.filled + len];
+            if let Some(mask) = mask {
+                mask.apply(piece);
+            }
+            partial.filled += len;
+            partial.check_text(len)?;
+        }
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        input: &mut Input<'_>,
+        rules: &Rules,
+        spare: &mut Spare,
+    ) -> Result<Step, ProtocolError> {
         match &mut self.stage {
             Stage::Header { bytes, have } => {
                 let Some(header) = take_header(bytes, have, input, rules)? else {
@@ -249,7 +294,7 @@ impl Decoder {
             }
             Stage::Data { remaining, mask, fin } => {
                 let partial = self.partial.as_mut().expect("begun with the stage");
-                let piece = partial.take_piece(*remaining, mask, input)?;
+                let piece = partial.take_piece(*remaining, mask, input, spare)?;
                 *remaining -= piece as u64;
                 if *remaining > 0 {
                     return Ok(Step::NeedMore);
@@ -257,7 +302,10 @@ impl Decoder {
                 let fin = *fin;
                 self.stage = Stage::BETWEEN_FRAMES;
                 match self.partial.take_if(|_| fin) {
-                    Some(partial) => Ok(Step::Assembled(partial)),
+                    Some(mut partial) => {
+                        partial.data.truncate(partial.filled);
+                        Ok(Step::Assembled(partial))
+                    }
                     None => Ok(Step::Again),
                 }
             }
@@ -310,7 +358,7 @@ impl Decoder {
                 if partial.fragments > rules.fragments_max {
                     return Err(ProtocolError::TooManyFragments);
                 }
-                (partial.data.len() as u64, partial.compressed)
+                (partial.filled as u64, partial.compressed)
             }
             None => (0, header.rsv1),
         };
@@ -333,6 +381,7 @@ impl Decoder {
                 fragments: 1,
                 utf8: Utf8Stream::default(),
                 data: Vec::new(),
+                filled: 0,
             }));
         }
         self.stage = Stage::Data { remaining: header.len, mask, fin: header.fin };
@@ -347,20 +396,46 @@ impl Partial {
         remaining: u64,
         mask: &mut Option<Mask>,
         input: &mut Input<'_>,
+        spare: &mut Spare,
     ) -> Result<usize, ProtocolError> {
         let len = (input.rest().len() as u64).min(remaining) as usize;
-        // A length that is only declared allocates nothing: the rest of a frame gets its memory in
-        // one piece once a quarter of it is there.
-        if len as u64 >= remaining / 4 {
-            self.data.reserve(remaining as usize);
-        }
+        self.make_room(len, remaining, spare);
         let at = input.take(len);
-        let start = self.data.len();
-        append(&mut self.data, mask, &input.bytes[at]);
-        if self.text && !self.compressed {
-            self.utf8.push(&self.data[start..])?;
+        let room = &mut self.data[self.filled..self.filled + len];
+        match mask {
+            Some(mask) => mask.apply_to(room, &input.bytes[at]),
+            None => room.copy_from_slice(&input.bytes[at]),
         }
+        self.filled += len;
+        self.check_text(len)?;
         Ok(len)
+    }
+
+    /// Sees to room for `len` bytes more, of the `remaining` ones of the frame. A length that is
+    /// only declared allocates nothing: a frame gets its memory in one piece once a quarter of it
+    /// is there, until then at most twice what is.
+    fn make_room(&mut self, len: usize, remaining: u64, spare: &mut Spare) {
+        let needed = self.filled + len;
+        if needed <= self.data.len() {
+            return;
+        }
+        let whole = self.filled as u64 + remaining;
+        let target = if needed as u64 >= whole / 4 { whole as usize } else { 2 * needed };
+        if target < SPARE_BYTES_MIN {
+            self.data.resize(target, 0);
+            return;
+        }
+        let mut data = spare.take(target);
+        data[..self.filled].copy_from_slice(&self.data[..self.filled]);
+        spare.put(std::mem::replace(&mut self.data, data));
+    }
+
+    /// Checks the last `len` bytes, as far as that can be done before all is there.
+    fn check_text(&mut self, len: usize) -> Result<(), ProtocolError> {
+        if self.text && !self.compressed {
+            self.utf8.push(&self.data[self.filled - len..self.filled])?;
+        }
+        Ok(())
     }
 }
 

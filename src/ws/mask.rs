@@ -1,5 +1,8 @@
 //! Masking (RFC 6455 §5.3): an XOR with a four-byte key, the same both ways.
 
+/// Bytes between a copy and the XOR: they stay in the first-level cache.
+const CACHED_STEP: usize = 8 * 1024;
+
 /// The masking key of one frame and how far into the payload it has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mask {
@@ -35,13 +38,19 @@ impl Mask {
 
     /// Appends the next piece of the payload to `out`, masked or unmasked.
     pub fn apply_into(&mut self, out: &mut Vec<u8>, piece: &[u8]) {
-        // In steps that stay in the first-level cache between the copy and the XOR.
-        const STEP: usize = 8 * 1024;
         out.reserve(piece.len());
-        for step in piece.chunks(STEP) {
+        for step in piece.chunks(CACHED_STEP) {
             let start = out.len();
             out.extend_from_slice(step);
             self.apply(&mut out[start..]);
+        }
+    }
+
+    /// Copies the next piece of the payload to `out`, which is as long, masked or unmasked.
+    pub fn apply_to(&mut self, out: &mut [u8], piece: &[u8]) {
+        for (out, step) in out.chunks_mut(CACHED_STEP).zip(piece.chunks(CACHED_STEP)) {
+            out.copy_from_slice(step);
+            self.apply(out);
         }
     }
 }
@@ -95,6 +104,12 @@ mod tests {
             mask.apply_into(&mut copied, &plain[..first]);
             mask.apply_into(&mut copied, &plain[first..]);
             assert_eq!(copied, naive, "copied, split at {first}");
+
+            let mut copied = vec![0; plain.len()];
+            let mut mask = Mask::new(key);
+            mask.apply_to(&mut copied[..first], &plain[..first]);
+            mask.apply_to(&mut copied[first..], &plain[first..]);
+            assert_eq!(copied, naive, "copied to, split at {first}");
         }
     }
 

@@ -352,8 +352,8 @@ pub fn deflate_bombs(count: usize) -> Figures {
     assert!(peak <= 2 * MIB + NOISE, "{peak} bytes for {count} bombs, one at a time");
     // Stopping at 1 MiB takes some milliseconds; going on to the end would take a hundred times it.
     assert!(ticks_a_bomb <= 10.0, "{ticks_a_bomb} ticks of 10 ms for a bomb");
-    // Final blocks without content, each of which restarts the inflater, two bytes each: more than
-    // anybody needs are refused.
+    // Final blocks without content, two bytes each: each would restart the inflater, so there is a
+    // limit on them.
     let restarts = [0x03, 0x00].repeat(MIB / 2);
     let ticks = server.cpu_ticks();
     let mut client = server.open_with("/echo", DEFLATE);
@@ -365,7 +365,7 @@ pub fn deflate_bombs(count: usize) -> Figures {
     let mut figures = Figures::new();
     figures.add("bombs", count);
     figures.add("CPU ms a bomb", ticks_a_bomb * 10.0);
-    figures.add("CPU ms for 1 MiB of empty final blocks", restart_ticks * 10);
+    figures.add("CPU ms for 512 Ki final blocks", restart_ticks * 10);
     figures.memory("memory at the peak", peak);
     figures
 }

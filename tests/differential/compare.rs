@@ -18,6 +18,7 @@
 
 use std::io::{self, Read, Write};
 
+use steadfast::base::spare::Spare;
 use steadfast::ws::deflate::Inflater;
 use steadfast::ws::{CloseCode, Decoder, Incoming, Input, Message, ProtocolError, Role, Rules};
 use tungstenite::protocol::{self as theirs, WebSocketConfig};
@@ -89,14 +90,15 @@ fn ours(bytes: &[u8]) -> (Outcome, Option<ProtocolError>) {
     let (mut decoder, mut inflater) = (Decoder::default(), Inflater::default());
     let mut items = vec![];
     loop {
-        let incoming = match decoder.decode(&mut input, &rules, &mut inflater) {
-            Ok(Some(incoming)) => incoming,
-            Ok(None) => return (Outcome { items, end: End::Waiting }, None),
-            Err(error) => {
-                let CloseCode(code) = error.close_code();
-                return (Outcome { items, end: End::Failed(code) }, Some(error));
-            }
-        };
+        let incoming =
+            match decoder.decode(&mut input, &rules, &mut inflater, &mut Spare::default()) {
+                Ok(Some(incoming)) => incoming,
+                Ok(None) => return (Outcome { items, end: End::Waiting }, None),
+                Err(error) => {
+                    let CloseCode(code) = error.close_code();
+                    return (Outcome { items, end: End::Failed(code) }, Some(error));
+                }
+            };
         items.push(match incoming {
             Incoming::Message(Message::Text(text)) => Item::Text(text.into_owned()),
             Incoming::Message(Message::Binary(bytes)) => Item::Binary(bytes.into_owned()),

@@ -115,7 +115,8 @@ impl Driven {
         }
         self.feed(&mut bytes.to_vec());
         loop {
-            let next = self.session.flush(&self.turn, &mut self.written, &self.limits, Tick::START);
+            let next =
+                self.session.flush(&mut self.turn, &mut self.written, &self.limits, Tick::START);
             self.turn.clear();
             match next.expect("a Vec takes everything") {
                 Next::Wait => return,

@@ -490,8 +490,10 @@ impl<S: Transport> Client<S> {
                 return Ok(Some(frame));
             }
             if !self.fill()? {
-                assert_eq!(self.received.len(), self.at, "the stream ends in a frame");
-                return Ok(None);
+                return match self.received.len() == self.at {
+                    true => Ok(None),
+                    false => Err(io::Error::new(ErrorKind::UnexpectedEof, "the end in a frame")),
+                };
             }
         }
     }

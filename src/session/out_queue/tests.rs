@@ -69,7 +69,7 @@ fn every_split_of_the_writes_gives_the_same_bytes() {
         assert_eq!(queue.len(), expected.len());
         let mut socket = Socket::with_room(0);
         loop {
-            let flushed = queue.flush(&turn, &mut socket).unwrap();
+            let flushed = queue.flush(&mut turn, &mut socket).unwrap();
             turn.clear();
             assert_eq!(queue.len(), expected.len() - socket.taken.len());
             if flushed == Flushed::Empty {
@@ -92,11 +92,11 @@ fn frames_of_a_turn_are_one_range_and_need_no_memory() {
     }
     assert!(queue.backlog.is_none());
     let mut socket = Socket::with_room(usize::MAX);
-    assert_eq!(queue.flush(&turn, &mut socket).unwrap(), Flushed::Empty);
+    assert_eq!(queue.flush(&mut turn, &mut socket).unwrap(), Flushed::Empty);
     assert_eq!(socket.taken.len(), 16 * 127);
     assert!(queue.backlog.is_none() && queue.is_empty());
     turn.clear();
-    assert_eq!(queue.flush(&turn, &mut socket).unwrap(), Flushed::Empty, "nothing, twice");
+    assert_eq!(queue.flush(&mut turn, &mut socket).unwrap(), Flushed::Empty, "nothing, twice");
 }
 
 #[test]
@@ -111,11 +111,11 @@ fn urgent_frames_overtake_at_frame_boundaries_only() {
             queue.push_large(&turn, Some(header(40)), body);
         }
         let mut socket = Socket::with_room(room);
-        assert_eq!(queue.flush(&turn, &mut socket).unwrap(), Flushed::Blocked);
+        assert_eq!(queue.flush(&mut turn, &mut socket).unwrap(), Flushed::Blocked);
         queue.replace_urgent(b"old");
         queue.replace_urgent(b"new");
         socket.room = usize::MAX;
-        assert_eq!(queue.flush(&turn, &mut socket).unwrap(), Flushed::Empty);
+        assert_eq!(queue.flush(&mut turn, &mut socket).unwrap(), Flushed::Empty);
         let first = [&header(20)[..], &[9; 20]].concat();
         let large = [&header(40)[..], &[1; 40]].concat();
         let boundary = [0, 22, 64].into_iter().find(|&end| end >= room).unwrap();
@@ -140,6 +140,6 @@ fn a_broken_socket_is_an_error() {
     let mut turn = Turn::server();
     let mut queue = OutQueue::default();
     fill(&mut queue, &mut turn);
-    let error = queue.flush(&turn, &mut Broken).unwrap_err();
+    let error = queue.flush(&mut turn, &mut Broken).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 }

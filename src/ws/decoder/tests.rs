@@ -19,12 +19,13 @@ fn decode_pieces<'a>(
 ) -> (Vec<Incoming<'static>>, Option<ProtocolError>) {
     let mut decoder = Decoder::default();
     let mut inflater = Inflater::default();
+    let mut spare = Spare::default();
     let mut seen = vec![];
     for piece in pieces {
         let mut bytes = piece.to_vec();
         let mut input = Input::new(&mut bytes);
         loop {
-            match decoder.decode(&mut input, rules, &mut inflater) {
+            match decoder.decode(&mut input, rules, &mut inflater, &mut spare) {
                 Ok(Some(incoming)) => seen.push(owned(incoming)),
                 Ok(None) => break,
                 Err(error) => return (seen, Some(error)),
@@ -164,7 +165,12 @@ fn a_declared_length_allocates_nothing() {
     bytes.push(0);
     let mut decoder = Decoder::default();
     let decoded = decoder
-        .decode(&mut Input::new(&mut bytes), &rules, &mut Inflater::default())
+        .decode(
+            &mut Input::new(&mut bytes),
+            &rules,
+            &mut Inflater::default(),
+            &mut Spare::default(),
+        )
         .map(|i| i.is_none());
     assert_eq!(decoded, Ok(true));
     assert!(decoder.partial.expect("under way").data.capacity() < 100);
