@@ -101,6 +101,15 @@ impl Core {
         }
     }
 
+    /// So many bytes have been read to the session's
+    /// [`direct_room`](crate::session::Session::direct_room).
+    pub fn received_direct(&mut self, conn: &mut Connection, key: Key, len: usize) {
+        let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
+        if let Some(event) = conn.session.receive_direct(len, &mut env) {
+            self.on_event(conn, key, event);
+        }
+    }
+
     /// Acts on what a session has to tell.
     #[inline]
     pub fn on_event(&mut self, conn: &mut Connection, key: Key, event: Event<'_>) {

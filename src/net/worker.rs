@@ -45,7 +45,7 @@ const EVENTS_MAX: usize = 1_024;
 const RECEIVE_BYTES: usize = 128 * 1024;
 
 /// Most bytes read from one connection a turn; then the others have theirs.
-const READ_BUDGET: usize = 2 * RECEIVE_BYTES;
+const READ_BUDGET: usize = 8 * RECEIVE_BYTES;
 
 /// Most connections accepted a turn and listener; then those that are there have their turn.
 const ACCEPT_BUDGET: usize = 256;
@@ -281,7 +281,12 @@ impl Worker {
                 self.mark_ready(key);
                 break;
             }
-            match conn.stream.read(&mut receive) {
+            // The rest of a large message goes where it belongs, everything else to the buffer.
+            let (outcome, room, direct) = match conn.session.direct_room() {
+                Some(place) => (conn.stream.read(place), place.len(), true),
+                None => (conn.stream.read(&mut receive), receive.len(), false),
+            };
+            match outcome {
                 Ok(0) => {
                     conn.unread = false;
                     let event = conn.session.peer_finished();
@@ -291,17 +296,16 @@ impl Worker {
                     mark(&mut conn.dirty, &mut self.dirty, key);
                 }
                 Ok(len) => {
-                    // What the peer knew when it sent this, we have to know too.
-                    if self.mailboxes.has_mail(self.index) {
-                        self.take_mail();
-                    }
-                    let Some(conn) = self.conns.get_mut(key) else {
-                        break;
-                    };
                     // A short read has emptied the socket, unless its end is there to be read, too.
-                    conn.unread = len == receive.len() || conn.hung_up;
+                    conn.unread = len == room || conn.hung_up;
                     budget = budget.saturating_sub(len);
-                    self.feed(key, &mut receive[..len]);
+                    // What the peer knew when it sent this, we have to know too.
+                    self.take_mail();
+                    if direct {
+                        self.feed_direct(key, len);
+                    } else {
+                        self.feed(key, &mut receive[..len]);
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => conn.unread = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -330,6 +334,14 @@ impl Worker {
         }
         if self.core.turn.is_full() {
             self.flush();
+        }
+    }
+
+    /// The same for bytes that have been read to where they belong.
+    fn feed_direct(&mut self, key: Key, len: usize) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            self.core.received_direct(conn, key, len);
+            self.feed(key, &mut []);
         }
     }
 

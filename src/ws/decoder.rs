@@ -18,6 +18,10 @@ use super::{CloseFrame, ProtocolError, Role};
 /// Shorter rests of a frame are received like everything else.
 const DIRECT_BYTES_MIN: usize = 16 * 1024;
 
+/// Most bytes to read to their place at once: they are unmasked while they are in the second-level
+/// cache.
+const DIRECT_BYTES_MAX: u64 = 256 * 1024;
+
 /// Received bytes and how far they have been decoded. Decoding unmasks them in place.
 #[derive(Debug)]
 pub struct Input<'b> {
@@ -250,7 +254,7 @@ impl Decoder {
         };
         let partial = self.partial.as_mut()?;
         let room = &mut partial.data[partial.filled..];
-        let len = (room.len() as u64).min(remaining) as usize;
+        let len = (room.len() as u64).min(remaining).min(DIRECT_BYTES_MAX) as usize;
         (len >= DIRECT_BYTES_MIN).then(|| &mut room[..len])
     }
 
@@ -412,7 +416,7 @@ impl Partial {
     }
 
     /// Sees to room for `len` bytes more, of the `remaining` ones of the frame. A length that is
-    /// only declared allocates nothing: a frame gets its memory in one piece once a quarter of it
+    /// only declared allocates nothing: a frame gets its memory in one piece once an eighth of it
     /// is there, until then at most twice what is.
     fn make_room(&mut self, len: usize, remaining: u64, spare: &mut Spare) {
         let needed = self.filled + len;
@@ -420,7 +424,7 @@ impl Partial {
             return;
         }
         let whole = self.filled as u64 + remaining;
-        let target = if needed as u64 >= whole / 4 { whole as usize } else { 2 * needed };
+        let target = if needed as u64 >= whole / 8 { whole as usize } else { 2 * needed };
         if target < SPARE_BYTES_MIN {
             self.data.resize(target, 0);
             return;

@@ -180,3 +180,45 @@ fn a_declared_length_allocates_nothing() {
 fn idle_state_is_small() {
     assert!(size_of::<Decoder>() <= 40, "{}", size_of::<Decoder>());
 }
+
+/// Every way to receive a large text: copied up to a point, from there on read to where it belongs.
+#[test]
+fn what_is_read_to_its_place_is_decoded_like_everything_else() {
+    let text = "größer 🦀 ".repeat(8_000);
+    let bytes = frame(true, Opcode::Text, text.as_bytes());
+    for copied in (30_000..bytes.len()).step_by(7_919) {
+        let mut decoder = Decoder::default();
+        let mut inflater = Inflater::default();
+        let mut spare = Spare::default();
+        let (head, mut rest) = bytes.split_at(copied);
+        let mut head = head.to_vec();
+        let mut input = Input::new(&mut head);
+        let decoded = decoder.decode(&mut input, &RULES, &mut inflater, &mut spare);
+        assert_eq!(decoded, Ok(None));
+        while let Some(room) = decoder.direct_room() {
+            let len = room.len().min(rest.len()).min(10_007);
+            room[..len].copy_from_slice(&rest[..len]);
+            rest = &rest[len..];
+            assert_eq!(decoder.received_direct(len), Ok(()));
+        }
+        assert!(rest.len() < DIRECT_BYTES_MIN, "{copied}: {}", rest.len());
+        let mut rest = rest.to_vec();
+        let mut input = Input::new(&mut rest);
+        let decoded = decoder.decode(&mut input, &RULES, &mut inflater, &mut spare);
+        assert_eq!(decoded, Ok(Some(Incoming::Message(Message::Text(Cow::Borrowed(&text))))));
+    }
+}
+
+#[test]
+fn bad_text_fails_where_it_was_read_to() {
+    let mut payload = vec![b'a'; 100_000];
+    payload[60_000] = 0xff;
+    let mut bytes = frame(true, Opcode::Text, &payload);
+    let mut decoder = Decoder::default();
+    let mut input = Input::new(&mut bytes[..40_000]);
+    let (mut inflater, mut spare) = (Inflater::default(), Spare::default());
+    assert_eq!(decoder.decode(&mut input, &RULES, &mut inflater, &mut spare), Ok(None));
+    let room = decoder.direct_room().expect("a quarter is there");
+    room[..30_000].copy_from_slice(&bytes[40_000..70_000]);
+    assert_eq!(decoder.received_direct(30_000), Err(ProtocolError::InvalidUtf8));
+}
