@@ -45,7 +45,7 @@ const EVENTS_MAX: usize = 1_024;
 const RECEIVE_BYTES: usize = 128 * 1024;
 
 /// Most bytes read from one connection a turn; then the others have theirs.
-const READ_BUDGET: usize = 8 * RECEIVE_BYTES;
+const READ_BUDGET: usize = 2 * RECEIVE_BYTES;
 
 /// Most connections accepted a turn and listener; then those that are there have their turn.
 const ACCEPT_BUDGET: usize = 256;
