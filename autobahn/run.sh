@@ -4,6 +4,7 @@
 #
 #   autobahn/run.sh server    the suite's fuzzing client against /echo of `steadfast serve`
 #   autobahn/run.sh client    our client role against the suite's fuzzing server
+#   autobahn/run.sh           both, side by side: each is busy on one core for minutes
 #
 #   STEADFAST         the server's binary      (default target/release/steadfast)
 #   AUTOBAHN_CLIENT   the client's binary, called with the fuzzing server's URL
@@ -30,8 +31,15 @@ main() {
     case $role in
         server) need_binary "$server_binary" ;;
         client) need_binary "$client_binary" ;;
+        "")
+            need_binary "$server_binary"
+            need_binary "$client_binary"
+            "$here/install.sh"
+            run_both
+            return
+            ;;
         *)
-            echo "usage: $0 server|client" >&2
+            echo "usage: $0 [server|client]" >&2
             exit 2
             ;;
     esac
@@ -54,6 +62,20 @@ main() {
     done
     python3 "$here/compare.py" --agent "$agent" --seconds $((SECONDS - begin)) \
         --expected "$here/expected.json" "${indices[@]}"
+}
+
+# Both roles, each in a process of its own; fails if one of them does.
+run_both() {
+    local role status=0 pids=()
+    for role in server client; do
+        "$here/run.sh" "$role" &
+        pids+=($!)
+    done
+    trap 'kill -TERM "${pids[@]}" 2>/dev/null; wait; exit 143' INT TERM HUP
+    for pid in "${pids[@]}"; do
+        wait "$pid" || status=1
+    done
+    return "$status"
 }
 
 run_server() {
