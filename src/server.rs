@@ -17,15 +17,15 @@ use crate::base::tick::Tick;
 use crate::config::{self, Settings};
 use crate::hub::{Hub, WorkerIndex};
 use crate::net::accounts::Accounts;
-use crate::net::core::Core;
+use crate::net::dispatch::Dispatcher;
 use crate::net::gate::Gate;
 use crate::net::listener::{self, Bound, Listener};
 use crate::net::mailbox::Mailboxes;
-use crate::net::stop::Stop;
+pub use crate::net::stop::Stop;
 use crate::net::worker::{Parts, Worker};
 use crate::session::turn::Turn;
 use crate::sys::signals::{Signal, Signals};
-use crate::sys::{limits, rand};
+use crate::sys::{descriptors, rand};
 
 use lock::PortLock;
 
@@ -130,7 +130,7 @@ impl Builder {
     /// # Errors
     /// An address cannot be listened on, or descriptors are lacking.
     pub fn start(self, settings: &Settings) -> io::Result<Running> {
-        let files = limits::raise_open_files()?;
+        let files = descriptors::raise_open_files()?;
         let workers = settings.workers.max(1);
         let connections_max = connections_max(settings, files.soft, workers)?;
         let locks = settings
@@ -167,8 +167,8 @@ impl Builder {
             let (mailboxes, accounts) = (mailboxes.clone(), accounts.clone());
             let thread =
                 thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                    let core = setup.core(mailboxes.clone());
-                    let parts = Parts { poll, listeners, core, mailboxes, accounts, started };
+                    let dispatcher = setup.dispatcher(mailboxes.clone());
+                    let parts = Parts { poll, listeners, dispatcher, mailboxes, accounts, started };
                     Worker::new(parts, workers)?.run()
                 })?;
             threads.push(thread);
@@ -177,7 +177,7 @@ impl Builder {
     }
 }
 
-/// What a worker's thread makes its core of: apps need not be `Send`.
+/// What a worker's thread makes its dispatcher of: apps need not be `Send`.
 struct WorkerSetup {
     builder: Builder,
     settings: Settings,
@@ -187,9 +187,9 @@ struct WorkerSetup {
 }
 
 impl WorkerSetup {
-    fn core(self, mailboxes: Arc<Mailboxes>) -> Core {
+    fn dispatcher(self, mailboxes: Arc<Mailboxes>) -> Dispatcher {
         let Self { builder, settings, shared, ids, index } = self;
-        Core {
+        Dispatcher {
             worker: index,
             turn: Turn::server(),
             hub: Hub::new(index, settings.workers.max(1) as WorkerIndex),
@@ -204,7 +204,7 @@ impl WorkerSetup {
             ids,
             post: PostBox(mailboxes),
             now: Tick::START,
-            inflated: 0,
+            work: 0,
             stopping: false,
         }
     }

@@ -7,6 +7,7 @@
 pub mod builtin;
 pub mod conn;
 pub mod erased;
+pub mod fanout;
 pub mod handle;
 pub mod middleware;
 pub mod request;

@@ -29,7 +29,7 @@ pub const WAKER: Token = Token(usize::MAX);
 
 /// What a worker is sent.
 #[derive(Debug)]
-pub enum Mail {
+pub enum Parcel {
     /// From another worker's hub, or a room's message from any thread.
     Hub(hub::Mail),
     /// For one connection.
@@ -38,7 +38,7 @@ pub enum Mail {
     Stop(Stop),
 }
 
-impl Mail {
+impl Parcel {
     fn is_delivery(&self) -> bool {
         matches!(self, Self::Hub(hub::Mail::Deliver(_)) | Self::Stop(_))
     }
@@ -56,7 +56,7 @@ impl Mail {
 
 #[derive(Debug, Default)]
 struct Lane {
-    items: VecDeque<Mail>,
+    items: VecDeque<Parcel>,
     bytes: usize,
 }
 
@@ -65,12 +65,12 @@ impl Lane {
         self.items.len() >= LANE_ITEMS_MAX || self.bytes >= LANE_BYTES_MAX
     }
 
-    fn push(&mut self, mail: Mail) {
+    fn push(&mut self, mail: Parcel) {
         self.bytes += mail.bytes();
         self.items.push_back(mail);
     }
 
-    fn take(&mut self) -> VecDeque<Mail> {
+    fn take(&mut self) -> VecDeque<Parcel> {
         self.bytes = 0;
         std::mem::take(&mut self.items)
     }
@@ -89,7 +89,7 @@ struct Lanes {
 }
 
 impl Lanes {
-    fn lane(&mut self, mail: &Mail) -> &mut Lane {
+    fn lane(&mut self, mail: &Parcel) -> &mut Lane {
         if mail.is_delivery() { &mut self.deliveries } else { &mut self.requests }
     }
 }
@@ -146,7 +146,7 @@ impl Mailboxes {
     ///
     /// Each lane keeps its order; one that is full does not hold up the other. (A worker is sent
     /// deliveries of rooms at home here, and requests for rooms at home there.)
-    pub fn post(&self, from: WorkerIndex, to: WorkerIndex, outbox: &mut VecDeque<Mail>) -> bool {
+    pub fn post(&self, from: WorkerIndex, to: WorkerIndex, outbox: &mut VecDeque<Parcel>) -> bool {
         let mailbox = &self.boxes[usize::from(to)];
         let mut lanes = mailbox.lock();
         if lanes.closed {
@@ -176,7 +176,7 @@ impl Mailboxes {
     pub fn stop(&self, to: WorkerIndex, stop: Stop) {
         let mailbox = &self.boxes[usize::from(to)];
         let mut lanes = mailbox.lock();
-        lanes.deliveries.push(Mail::Stop(stop));
+        lanes.deliveries.push(Parcel::Stop(stop));
         mailbox.wake(lanes);
     }
 
@@ -186,7 +186,7 @@ impl Mailboxes {
     }
 
     /// What has arrived for a worker: deliveries, and requests unless they are to wait.
-    pub fn take(&self, worker: WorkerIndex, with_requests: bool) -> [VecDeque<Mail>; 2] {
+    pub fn take(&self, worker: WorkerIndex, with_requests: bool) -> [VecDeque<Parcel>; 2] {
         let mailbox = &self.boxes[usize::from(worker)];
         let mut lanes = mailbox.lock();
         lanes.woken = false;
@@ -216,7 +216,7 @@ impl Mailboxes {
         }
     }
 
-    fn request(&self, to: WorkerIndex, mail: Mail) -> Result<(), Undeliverable> {
+    fn request(&self, to: WorkerIndex, mail: Parcel) -> Result<(), Undeliverable> {
         let mailbox = &self.boxes[usize::from(to)];
         let mut lanes = mailbox.lock();
         if lanes.closed {
@@ -233,7 +233,7 @@ impl Mailboxes {
 
 impl Post for Mailboxes {
     fn command(&self, to: Address, command: Command) -> Result<(), Undeliverable> {
-        self.request(to.worker, Mail::Command(to.key, command))
+        self.request(to.worker, Parcel::Command(to.key, command))
     }
 
     fn publish(&self, room: &str, message: Outgoing<'_>) -> Result<(), Undeliverable> {
@@ -244,7 +244,7 @@ impl Post for Mailboxes {
             except: None,
         };
         let home = hub::home(room, self.boxes.len() as WorkerIndex);
-        self.request(home, Mail::Hub(hub::Mail::Publish(publication)))
+        self.request(home, Parcel::Hub(hub::Mail::Publish(publication)))
     }
 }
 
@@ -265,9 +265,10 @@ mod tests {
     #[test]
     fn a_full_lane_does_not_hold_up_the_other() {
         let (mailboxes, _polls) = Mailboxes::new(2).unwrap();
-        let mut outbox: VecDeque<Mail> =
-            (0..LANE_ITEMS_MAX + 1).map(|_| Mail::Hub(hub::Mail::Publish(publication()))).collect();
-        outbox.push_back(Mail::Hub(hub::Mail::Deliver(publication())));
+        let mut outbox: VecDeque<Parcel> = (0..LANE_ITEMS_MAX + 1)
+            .map(|_| Parcel::Hub(hub::Mail::Publish(publication())))
+            .collect();
+        outbox.push_back(Parcel::Hub(hub::Mail::Deliver(publication())));
         assert!(!mailboxes.post(0, 1, &mut outbox), "the delivery got through");
         assert_eq!(outbox.len(), 1);
         let [deliveries, requests] = mailboxes.take(1, true);

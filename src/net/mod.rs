@@ -6,7 +6,7 @@
 pub mod accounts;
 pub mod client;
 pub mod connection;
-pub mod core;
+pub mod dispatch;
 pub mod gate;
 pub mod listener;
 pub mod mailbox;

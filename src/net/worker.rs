@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 
-use crate::app::conn::{RoomDelivery, deliver_ordered, publish_ordered};
+use crate::app::conn::RoomDelivery;
+use crate::app::fanout::{deliver_ordered, publish_ordered};
 use crate::app::{Command, Peer};
 use crate::base::slab::{Key, Slab};
 use crate::base::tick::Tick;
@@ -25,9 +26,9 @@ use crate::base::wheel::Wheel;
 use crate::hub::{self, Memberships, WorkerIndex};
 use crate::net::accounts::Accounts;
 use crate::net::connection::{Connection, NO_ROUTE};
-use crate::net::core::{Core, Fed, INFLATE_BUDGET, env};
+use crate::net::dispatch::{DELIVERY_WORK, Dispatcher, Fed, WORK_BUDGET, env};
 use crate::net::listener::Listener;
-use crate::net::mailbox::{Mail, Mailboxes, WAKER};
+use crate::net::mailbox::{Mailboxes, Parcel, WAKER};
 use crate::net::stop::{Stop, Stopping};
 use crate::net::stream::Stream;
 use crate::session::{Next, Session};
@@ -64,7 +65,7 @@ pub struct Parts {
     /// Its listeners, one for each address.
     pub listeners: Vec<Listener>,
     /// Its tools and routes.
-    pub core: Core,
+    pub dispatcher: Dispatcher,
     /// All workers' mailboxes.
     pub mailboxes: Arc<Mailboxes>,
     /// What the workers count together.
@@ -77,7 +78,7 @@ pub struct Parts {
 pub struct Worker {
     poll: Poll,
     listeners: Vec<Listener>,
-    core: Core,
+    dispatcher: Dispatcher,
     mailboxes: Arc<Mailboxes>,
     accounts: Arc<Accounts>,
     started: Instant,
@@ -95,7 +96,7 @@ pub struct Worker {
     /// Connections that ended during a flush.
     doomed: Vec<Key>,
     /// Mail that has not found room, by worker.
-    outboxes: Vec<VecDeque<Mail>>,
+    outboxes: Vec<VecDeque<Parcel>>,
     /// Some of it waits for room in another worker's mailbox: we make no more of it.
     congested: bool,
     /// Deliveries are among it: we take no requests, of which they come.
@@ -115,16 +116,16 @@ impl Worker {
     /// # Errors
     /// The listeners cannot be registered.
     pub fn new(parts: Parts, workers: usize) -> io::Result<Self> {
-        let Parts { poll, mut listeners, core, mailboxes, accounts, started } = parts;
+        let Parts { poll, mut listeners, dispatcher, mailboxes, accounts, started } = parts;
         for (index, listener) in listeners.iter_mut().enumerate() {
             listener.register(poll.registry(), Token(LISTENER_0 - index))?;
         }
         Ok(Self {
-            index: core.worker,
-            wheel: Wheel::new(core.now),
+            index: dispatcher.worker,
+            wheel: Wheel::new(dispatcher.now),
             poll,
             listeners,
-            core,
+            dispatcher,
             mailboxes,
             accounts,
             started,
@@ -170,7 +171,7 @@ impl Worker {
     }
 
     fn turn(&mut self, events: &Events) {
-        self.core.now = Tick::from_elapsed(self.started.elapsed());
+        self.dispatcher.now = Tick::from_elapsed(self.started.elapsed());
         let ready = std::mem::take(&mut self.ready);
         let accept_ready = std::mem::take(&mut self.accept_ready);
         self.take_mail();
@@ -267,9 +268,11 @@ impl Worker {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        self.core.inflated = 0;
+        self.dispatcher.work = 0;
         if let Some(mut parked) = conn.session.take_parked() {
             self.feed(key, &mut parked);
+        } else if conn.session.holds_whole_frame() {
+            self.feed(key, &mut []);
         }
         let mut receive = std::mem::take(&mut self.receive);
         let mut budget = READ_BUDGET;
@@ -277,7 +280,7 @@ impl Worker {
             && conn.unread
             && conn.session.wants_read()
         {
-            if budget == 0 || self.core.inflated >= INFLATE_BUDGET {
+            if budget == 0 || self.dispatcher.work >= WORK_BUDGET {
                 self.mark_ready(key);
                 break;
             }
@@ -291,7 +294,7 @@ impl Worker {
                     conn.unread = false;
                     let event = conn.session.peer_finished();
                     if let Some(event) = event {
-                        self.core.on_event(conn, key, event);
+                        self.dispatcher.on_event(conn, key, event);
                     }
                     mark(&mut conn.dirty, &mut self.dirty, key);
                 }
@@ -322,7 +325,7 @@ impl Worker {
         while let Some(conn) = self.conns.get_mut(key) {
             // With the pong the next ping may be due before the time for the pong was up.
             conn.timed &= !conn.session.awaits_pong();
-            let fed = self.core.feed(conn, key, &mut input, &mut self.inflater);
+            let fed = self.dispatcher.feed(conn, key, &mut input, &mut self.inflater);
             mark(&mut conn.dirty, &mut self.dirty, key);
             match fed {
                 Fed::Intents => self.carry_out(),
@@ -332,7 +335,7 @@ impl Worker {
                 }
             }
         }
-        if self.core.turn.is_full() {
+        if self.dispatcher.turn.is_full() {
             self.flush();
         }
     }
@@ -340,7 +343,7 @@ impl Worker {
     /// The same for bytes that have been read to where they belong.
     fn feed_direct(&mut self, key: Key, len: usize) {
         if let Some(conn) = self.conns.get_mut(key) {
-            self.core.received_direct(conn, key, len);
+            self.dispatcher.received_direct(conn, key, len);
             self.feed(key, &mut []);
         }
     }
@@ -350,7 +353,7 @@ impl Worker {
             tracing::debug!(connection = %conn.id, %error, "connection lost");
             conn.unread = false;
             if let Some(event) = conn.session.lost() {
-                self.core.on_event(conn, key, event);
+                self.dispatcher.on_event(conn, key, event);
             }
             mark(&mut conn.dirty, &mut self.dirty, key);
         }
@@ -365,7 +368,7 @@ impl Worker {
     // ---- new connections ----
 
     fn accept(&mut self, index: usize) {
-        if self.core.now < self.accept_after {
+        if self.dispatcher.now < self.accept_after {
             self.accept_again(index);
             return;
         }
@@ -406,7 +409,7 @@ impl Worker {
         loop {
             self.accept_ready.retain(|&ready| ready != index);
             self.accept(index);
-            if !self.accept_ready.contains(&index) || self.core.now < self.accept_after {
+            if !self.accept_ready.contains(&index) || self.dispatcher.now < self.accept_after {
                 break;
             }
         }
@@ -424,17 +427,17 @@ impl Worker {
             let connections = self.accounts.connections();
             tracing::warn!(reason, connections, "no new connections are accepted for now");
         }
-        self.accept_after = self.core.now.after(ACCEPT_PAUSE);
+        self.accept_after = self.dispatcher.now.after(ACCEPT_PAUSE);
         self.accept_again(index);
     }
 
     fn open(&mut self, mut stream: Stream, peer: Peer) {
-        let mut session = Session::new(&self.core.head_limits, self.core.now);
-        if self.core.gate.expects_proxy_header(peer) {
+        let mut session = Session::new(&self.dispatcher.head_limits, self.dispatcher.now);
+        if self.dispatcher.gate.expects_proxy_header(peer) {
             session.expect_proxy_header();
         }
-        let deadline = session.deadline(&self.core.routes[usize::from(NO_ROUTE)].limits);
-        let id = self.core.ids.allocate();
+        let deadline = session.deadline(&self.dispatcher.routes[usize::from(NO_ROUTE)].limits);
+        let id = self.dispatcher.ids.allocate();
         let registry = self.poll.registry();
         let mut registered = Ok(());
         let key = self.conns.insert_with_key(|key| {
@@ -472,15 +475,15 @@ impl Worker {
 
     /// Hands out room messages and queues mail until callbacks leave nothing more to do.
     fn carry_out(&mut self) {
-        while !self.core.intents.deliveries.is_empty() {
-            for delivery in std::mem::take(&mut self.core.intents.deliveries) {
+        while !self.dispatcher.intents.deliveries.is_empty() {
+            for delivery in std::mem::take(&mut self.dispatcher.intents.deliveries) {
                 self.deliver(&delivery);
             }
         }
         let mut crowded = false;
-        for (to, mail) in self.core.intents.mail.drain(..) {
+        for (to, mail) in self.dispatcher.intents.mail.drain(..) {
             let outbox = &mut self.outboxes[usize::from(to)];
-            outbox.push_back(Mail::Hub(mail));
+            outbox.push_back(Parcel::Hub(mail));
             crowded |= outbox.len().is_multiple_of(OUTBOX_POST);
         }
         if crowded {
@@ -492,15 +495,18 @@ impl Worker {
         let RoomDelivery { room, delivery, except } = delivery;
         let except = except.filter(|except| except.worker == self.index).map(|except| except.key);
         let mut slow = Vec::new();
-        for member in self.core.hub.members(room) {
+        let members = self.dispatcher.hub.members(room);
+        self.dispatcher.work += members.len() * DELIVERY_WORK;
+        for member in members {
             if Some(member.key) == except {
                 continue;
             }
             let Some(conn) = self.conns.get_mut(member.key) else {
                 continue;
             };
-            let limits = &self.core.routes[usize::from(conn.route)].limits;
-            match conn.session.deliver(delivery, &self.core.turn, limits, self.core.now) {
+            let limits = &self.dispatcher.routes[usize::from(conn.route)].limits;
+            match conn.session.deliver(delivery, &self.dispatcher.turn, limits, self.dispatcher.now)
+            {
                 Ok(()) => mark(&mut conn.dirty, &mut self.dirty, member.key),
                 Err(_) => slow.push(member.key),
             }
@@ -509,10 +515,10 @@ impl Worker {
             // It may be the turn itself that fills its queue, and its socket takes all of that.
             self.flush_one(key);
             if let Some(conn) = self.conns.get_mut(key) {
-                let limits = &self.core.routes[usize::from(conn.route)].limits;
-                let turn = &self.core.turn;
-                if conn.session.deliver(delivery, turn, limits, self.core.now).is_err() {
-                    self.core.fail_slow(conn, key);
+                let limits = &self.dispatcher.routes[usize::from(conn.route)].limits;
+                let turn = &self.dispatcher.turn;
+                if conn.session.deliver(delivery, turn, limits, self.dispatcher.now).is_err() {
+                    self.dispatcher.fail_slow(conn, key);
                 }
                 mark(&mut conn.dirty, &mut self.dirty, key);
             }
@@ -527,47 +533,55 @@ impl Worker {
         // for our own requests here would let two workers wait for each other.
         let with_requests = !self.deliveries_wait;
         let lanes = self.mailboxes.take(self.index, with_requests);
-        for mail in lanes.into_iter().flatten() {
-            self.on_mail(mail);
+        for parcel in lanes.into_iter().flatten() {
+            self.on_parcel(parcel);
             self.carry_out();
-            if self.core.turn.is_full() {
+            if self.dispatcher.turn.is_full() {
                 self.flush();
             }
         }
     }
 
-    fn on_mail(&mut self, mail: Mail) {
-        let Core { turn, hub, intents, routes, now, .. } = &mut self.core;
-        let mut env = env(turn, &routes[usize::from(NO_ROUTE)], *now);
-        match mail {
-            Mail::Hub(hub::Mail::Deliver(message)) => {
+    fn on_parcel(&mut self, parcel: Parcel) {
+        let Dispatcher { turn, hub, intents, routes, now, .. } = &mut self.dispatcher;
+        // A room's message from elsewhere is compressed as the members' route has it.
+        let route = match &parcel {
+            Parcel::Hub(hub::Mail::Deliver(message) | hub::Mail::Publish(message)) => {
+                let member = hub.members(&message.room).first();
+                member.and_then(|member| self.conns.get(member.key)).map(|conn| conn.route)
+            }
+            _ => None,
+        };
+        let mut env = env(turn, &routes[usize::from(route.unwrap_or(NO_ROUTE))], *now);
+        match parcel {
+            Parcel::Hub(hub::Mail::Deliver(message)) => {
                 deliver_ordered(hub, intents, &mut env, &message);
             }
-            Mail::Hub(hub::Mail::Publish(message)) => {
+            Parcel::Hub(hub::Mail::Publish(message)) => {
                 publish_ordered(hub, intents, &mut env, &message);
             }
-            Mail::Hub(hub::Mail::Subscribe { room, worker }) => {
+            Parcel::Hub(hub::Mail::Subscribe { room, worker }) => {
                 hub.set_subscribed(&room, worker, true);
             }
-            Mail::Hub(hub::Mail::Unsubscribe { room, worker }) => {
+            Parcel::Hub(hub::Mail::Unsubscribe { room, worker }) => {
                 hub.set_subscribed(&room, worker, false);
             }
-            Mail::Command(key, command) => self.on_command(key, command),
-            Mail::Stop(stop) => self.stop(stop),
+            Parcel::Command(key, command) => self.on_command(key, command),
+            Parcel::Stop(stop) => self.stop(stop),
         }
     }
 
     fn on_command(&mut self, key: Key, command: Command) {
         if let Command::Send(message) = &command
             && let Some(conn) = self.conns.get(key)
-            && let limits = &self.core.routes[usize::from(conn.route)].limits
+            && let limits = &self.dispatcher.routes[usize::from(conn.route)].limits
             && !conn.session.has_room(message.payload.len(), limits)
         {
             // As for a room's message: the socket may well take what this turn has for it.
             self.flush_one(key);
         }
         if let Some(conn) = self.conns.get_mut(key) {
-            self.core.on_command(conn, key, command);
+            self.dispatcher.on_command(conn, key, command);
             mark(&mut conn.dirty, &mut self.dirty, key);
         }
     }
@@ -588,7 +602,7 @@ impl Worker {
 
     fn fire_timers(&mut self) {
         let mut due = std::mem::take(&mut self.due);
-        self.wheel.advance(self.core.now, &mut due);
+        self.wheel.advance(self.dispatcher.now, &mut due);
         for (at, key) in due.drain(..) {
             let Some(conn) = self.conns.get_mut(key) else {
                 continue;
@@ -597,9 +611,9 @@ impl Worker {
             if conn.armed != at {
                 continue;
             }
-            self.core.on_deadline(conn, key);
+            self.dispatcher.on_deadline(conn, key);
             conn.armed = Tick::NEVER;
-            arm(conn, key, &self.core, &mut self.wheel);
+            arm(conn, key, &self.dispatcher, &mut self.wheel);
             mark(&mut conn.dirty, &mut self.dirty, key);
             self.carry_out();
         }
@@ -616,7 +630,7 @@ impl Worker {
                 self.flush_one(key);
             }
             self.dirty = dirty;
-            self.core.turn.clear();
+            self.dispatcher.turn.clear();
             for key in std::mem::take(&mut self.doomed) {
                 self.drop_connection(key);
                 self.carry_out();
@@ -630,8 +644,13 @@ impl Worker {
             return;
         };
         conn.dirty = false;
-        let limits = &self.core.routes[usize::from(conn.route)].limits;
-        match conn.session.flush(&mut self.core.turn, &mut conn.stream, limits, self.core.now) {
+        let limits = &self.dispatcher.routes[usize::from(conn.route)].limits;
+        match conn.session.flush(
+            &mut self.dispatcher.turn,
+            &mut conn.stream,
+            limits,
+            self.dispatcher.now,
+        ) {
             Ok(Next::Wait) => {}
             Ok(Next::Resume) => mark(&mut conn.ready, &mut self.ready, key),
             Ok(Next::ShutdownWrite) => {
@@ -653,13 +672,13 @@ impl Worker {
         let open = conn.session.is_open();
         if !open || !conn.timed {
             conn.timed = open;
-            arm(conn, key, &self.core, &mut self.wheel);
+            arm(conn, key, &self.dispatcher, &mut self.wheel);
         }
     }
 
     fn drop_connection(&mut self, key: Key) {
         if let Some(conn) = self.conns.get_mut(key) {
-            self.core.on_dropped(conn, key);
+            self.dispatcher.on_dropped(conn, key);
             self.conns.remove(key);
             self.accounts.leave();
         }
@@ -678,24 +697,24 @@ impl Worker {
                 }
             }
         }
-        self.core.stopping = true;
-        self.stopping = Some(Stopping::new(how, self.core.now, self.conns.keys().collect()));
+        self.dispatcher.stopping = true;
+        self.stopping = Some(Stopping::new(how, self.dispatcher.now, self.conns.keys().collect()));
     }
 
     fn go_on_stopping(&mut self) {
         let Some(mut stopping) = self.stopping.take() else {
             return;
         };
-        if !self.listeners.is_empty() && self.core.now >= stopping.listeners_until() {
+        if !self.listeners.is_empty() && self.dispatcher.now >= stopping.listeners_until() {
             for index in 0..self.listeners.len() {
                 self.accept_all(index);
             }
             self.listeners.clear();
         }
         let frame = stopping.close_frame();
-        for &key in stopping.due(self.core.now) {
+        for &key in stopping.due(self.dispatcher.now) {
             if let Some(conn) = self.conns.get_mut(key) {
-                self.core.stop(conn, frame.clone());
+                self.dispatcher.stop(conn, frame.clone());
                 mark(&mut conn.dirty, &mut self.dirty, key);
             }
         }
@@ -704,10 +723,10 @@ impl Worker {
 
     fn has_stopped(&self) -> bool {
         self.stopping.as_ref().is_some_and(|stopping| {
-            let timeouts = self.core.routes.iter().map(|route| route.limits.close_timeout);
+            let timeouts = self.dispatcher.routes.iter().map(|route| route.limits.close_timeout);
             // The last connection of all, not of this worker: rooms have their home here.
             let nobody_left = self.accounts.connections() == 0 && self.listeners.is_empty();
-            let overdue = stopping.until(timeouts.max().unwrap_or_default()) <= self.core.now;
+            let overdue = stopping.until(timeouts.max().unwrap_or_default()) <= self.dispatcher.now;
             overdue || (stopping.all_told() && nobody_left)
         })
     }
@@ -722,8 +741,8 @@ fn mark(flag: &mut bool, list: &mut Vec<Key>, key: Key) {
 }
 
 /// Sees to it that the wheel has an entry for the connection's deadline, or an earlier one.
-fn arm(conn: &mut Connection, key: Key, core: &Core, wheel: &mut Wheel<Key>) {
-    let deadline = conn.session.deadline(&core.routes[usize::from(conn.route)].limits);
+fn arm(conn: &mut Connection, key: Key, dispatcher: &Dispatcher, wheel: &mut Wheel<Key>) {
+    let deadline = conn.session.deadline(&dispatcher.routes[usize::from(conn.route)].limits);
     if deadline < conn.armed {
         conn.armed = deadline;
         wheel.insert(deadline, key);

@@ -392,6 +392,15 @@ impl Session {
         received.err().map(|error| self.fail(error, env))
     }
 
+    /// Whether [`receive`](Self::receive) may have something to give without any input, because
+    /// it was not called, or paused, after [`receive_direct`](Self::receive_direct).
+    pub fn holds_whole_frame(&self) -> bool {
+        match &self.state {
+            State::Open(decoder) | State::Closing(decoder, _) => decoder.holds_whole_frame(),
+            _ => false,
+        }
+    }
+
     /// Keeps received bytes for later: reading is paused, or the handshake is not decided.
     pub fn park(&mut self, rest: &[u8]) {
         if !rest.is_empty() {

@@ -1,8 +1,8 @@
 //! Layer 0: what the standard library, mio and socket2 do not offer of the system. Every `unsafe`
 //! of the crate is in here; one small file a mechanism.
 
+pub mod descriptors;
 pub mod filter;
-pub mod limits;
 pub mod lock;
 pub mod process;
 pub mod rand;

@@ -278,6 +278,12 @@ impl Decoder {
         Ok(())
     }
 
+    /// Whether [`decode`](Self::decode) has something to give without any input: the last bytes of
+    /// a frame were received directly.
+    pub fn holds_whole_frame(&self) -> bool {
+        matches!(self.stage, Stage::Data { remaining: 0, .. })
+    }
+
     fn step(
         &mut self,
         input: &mut Input<'_>,

@@ -32,12 +32,15 @@ pub enum Fed {
     Enough,
 }
 
-/// Bytes inflated for one connection a turn; then the others have theirs. Each byte read may
-/// inflate to a thousand, so what is read bounds the work only where nothing is compressed.
-pub const INFLATE_BUDGET: usize = 1024 * 1024;
+/// How much one connection may make us do a turn beyond reading its bytes; then the others have
+/// their turn. A byte inflated is one unit; each byte read may be a thousand of them.
+pub const WORK_BUDGET: usize = 1024 * 1024;
+
+/// Units of work for a room's message to one member.
+pub const DELIVERY_WORK: usize = 16;
 
 /// A worker's tools and routes.
-pub struct Core {
+pub struct Dispatcher {
     /// Which worker this is.
     pub worker: WorkerIndex,
     /// What this turn produces.
@@ -58,13 +61,13 @@ pub struct Core {
     pub post: PostBox,
     /// The time of this turn.
     pub now: Tick,
-    /// Bytes of messages that the connection at hand has had inflated this turn.
-    pub inflated: usize,
+    /// What the connection at hand has made us do this turn; see [`WORK_BUDGET`].
+    pub work: usize,
     /// The server stops: handshakes are refused.
     pub stopping: bool,
 }
 
-impl Core {
+impl Dispatcher {
     /// Decodes what `input` has and acts on it. What is left in `input` after [`Fed::All`] or
     /// [`Fed::Enough`] is to be parked.
     pub fn feed(
@@ -81,6 +84,9 @@ impl Core {
             }
         }
         loop {
+            if self.work >= WORK_BUDGET {
+                return Fed::Enough;
+            }
             let route = &self.routes[usize::from(conn.route)];
             let mut env = Env {
                 turn: &mut self.turn,
@@ -94,9 +100,6 @@ impl Core {
             }
             if !self.intents.deliveries.is_empty() {
                 return Fed::Intents;
-            }
-            if self.inflated >= INFLATE_BUDGET {
-                return Fed::Enough;
             }
         }
     }
@@ -199,7 +202,7 @@ impl Core {
     #[inline]
     fn on_message(&mut self, conn: &mut Connection, key: Key, message: Message<'_>) {
         if conn.session.has_deflate() {
-            self.inflated += message.as_bytes().len();
+            self.work += message.as_bytes().len();
         }
         self.with_app(conn, key, |app, cx, state| app.message(cx, state, message));
     }
