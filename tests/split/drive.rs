@@ -113,7 +113,9 @@ impl Driven {
         if self.seen.last() == Some(&Seen::Dropped) {
             return;
         }
-        self.feed(&mut bytes.to_vec());
+        let mut bytes = bytes.to_vec();
+        let direct = self.receive_direct(&bytes);
+        self.feed(&mut bytes[direct..]);
         loop {
             let next =
                 self.session.flush(&mut self.turn, &mut self.written, &self.limits, Tick::START);
@@ -131,6 +133,29 @@ impl Driven {
                 }
             }
         }
+    }
+
+    /// Bytes of a large message go where they belong, as if they were read there; returns how many.
+    fn receive_direct(&mut self, bytes: &[u8]) -> usize {
+        let mut taken = 0;
+        while let Some(room) = self.session.direct_room()
+            && taken < bytes.len()
+        {
+            let len = room.len().min(bytes.len() - taken);
+            room[..len].copy_from_slice(&bytes[taken..taken + len]);
+            taken += len;
+            let mut env = Env {
+                turn: &mut self.turn,
+                limits: &self.limits,
+                compression: &self.compression,
+                now: Tick::START,
+            };
+            if let Some(event) = self.session.receive_direct(len, &mut env) {
+                note(&mut self.seen, &event);
+            }
+            self.feed(&mut []);
+        }
+        taken
     }
 
     /// The peer's FIN.

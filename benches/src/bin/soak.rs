@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 use scenarios::Figures;
 use support::{KIB, MIB};
 
-/// The attacks, by name, at full size.
-const ATTACKS: [(&str, fn() -> Figures); 13] = [
+/// An attack: its name, and what runs it at full size.
+type Attack = (&'static str, fn() -> Figures);
+
+const ATTACKS: [Attack; 13] = [
     ("half-open handshakes", || scenarios::half_open(10_000, 0, Duration::from_secs(20))),
     ("half-open handshakes with long heads", || {
         scenarios::half_open(2_000, 15 * KIB, Duration::from_secs(20))
