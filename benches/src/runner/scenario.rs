@@ -74,14 +74,14 @@ pub fn all(scale: f64) -> Vec<Scenario> {
         servers: ECHO_SERVERS,
         targets,
     };
-    let rooms = |title, size, publications, targets| Scenario {
+    let rooms = |title, size, in_flight, publications, targets| Scenario {
         group: Group::Rooms,
         title,
         load: arguments(
             "rooms",
             &[
                 ("size", size),
-                ("in-flight", 8),
+                ("in-flight", in_flight),
                 ("receivers", 1_000),
                 ("warmup", scaled(publications, scale) / 5),
                 ("publications", scaled(publications, scale)),
@@ -111,11 +111,20 @@ pub fn all(scale: f64) -> Vec<Scenario> {
             vec![plain(1.3)],
         ),
         echo("echo: 1 MB, 1 in flight, 4 connections", 1_000_000, 1, 4, 2_000, vec![plain(1.7)]),
-        rooms("rooms: 64 B, 8 publications in flight, 1,000 receivers", 64, 400, vec![room(20.0)]),
+        rooms("rooms: 64 B, 8 publications in flight, 1,000 receivers", 64, 8, 400, vec![]),
         rooms(
-            "rooms: 1 KiB, 8 publications in flight, 1,000 receivers",
+            "rooms: 64 B, 32 publications in flight, 1,000 receivers",
+            64,
+            32,
+            1_200,
+            vec![room(20.0)],
+        ),
+        rooms("rooms: 1 KiB, 8 publications in flight, 1,000 receivers", 1024, 8, 400, vec![]),
+        rooms(
+            "rooms: 1 KiB, 32 publications in flight, 1,000 receivers",
             1024,
-            400,
+            32,
+            1_200,
             vec![room(10.0)],
         ),
         Scenario {
