@@ -11,15 +11,21 @@
 //! socket bytes ◄─ out queue ◄── ws encoder ◄──────────── deliveries ◄── hub
 //! ```
 //!
-//! A worker is one thread with one event loop. One turn of it: poll → read into the worker's one
-//! receive buffer → `Session::receive` → app and hub → out queues, each touched connection marked
-//! dirty → before it sleeps: flush the dirty, close the doomed, fire timers. Nothing writes to a
-//! socket anywhere else.
+//! A worker ([`net::worker`]) is one thread with one event loop. One turn of it: poll → mail of
+//! other workers → read into the worker's one receive buffer → [`session::Session::receive`] →
+//! [`net::dispatch`] → app and hub → out queues, each touched connection marked dirty → before it
+//! sleeps: fire timers, post mail, flush the dirty, drop the doomed. Nothing writes to a socket
+//! anywhere else.
+//!
+//! A handshake goes head → [`net::gate`] (route, [`session::handshake`], the route's middleware,
+//! [`app::App::handshake`]) → 101 or a refusal; behind a trusted proxy a PROXY header comes before
+//! the head. A room's message goes through [`app::fanout`]. The client role is the same protocol
+//! core driven by [`net::client`].
 //!
 //! # Layers
 //!
-//! A module uses only layers above it in this table; siblings do not import each other
-//! (`tests/tidy.rs` holds both).
+//! A module uses only layers above it in this table; siblings do not import each other, but a
+//! module may use those named before it in its row (`tests/tidy.rs` holds all this).
 //!
 //! | layer | module | what lives there |
 //! |---|---|---|
@@ -30,12 +36,14 @@
 //! | 2 | [`session`] | handshake; one connection's life as a state machine; its out queue and deadlines |
 //! | 2 | [`hub`] | rooms: who is in, who orders, who gets what |
 //! | 3 | [`app`] | the `App` trait, the built-in apps, middleware before the handshake is accepted |
-//! | 4 | [`net`] | worker, listener, stream, mailbox: the only code that meets mio |
+//! | 4 | [`net`] | worker, dispatch, gate, listener, stream, mailbox, client: the only code that meets mio |
 //! | 5 | [`config`], [`server`] | settings as written → resolved; the composition root |
 //! | 6 | [`cli`], `main.rs` | one file a verb |
 //!
 //! Layers 0 to 3 except `sys` never name mio, libc, `std::net` sockets, `Instant::now`, threads or
 //! randomness: time and seeds are arguments. That is what makes them testable at every split point.
+//!
+//! The [`manual`] is for those who run the server or write an app.
 
 pub mod app;
 pub mod base;
