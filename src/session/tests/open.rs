@@ -323,3 +323,32 @@ fn a_client_masks_and_wants_no_masks() {
 fn an_idle_connection_is_small() {
     assert!(size_of::<Session>() <= 144, "{}", size_of::<Session>());
 }
+
+#[test]
+fn a_message_that_became_whole_during_a_pause_comes_after_it() {
+    let mut bench = Bench::open();
+    bench.limits.queue_bytes_max = 1_000;
+    let payload = vec![5; 100_000];
+    let bytes = masked(Binary, &payload);
+    let copied = 40_000;
+    assert_eq!(bench.receive(&bytes[..copied]), []);
+    // A room's messages fill the queue before the rest of ours is there.
+    bench.socket.room = 0;
+    assert!(bench.send(&[1; 900]) && bench.send(&[2; 900]));
+    let mut rest = &bytes[copied..];
+    while let Some(room) = bench.session.direct_room() {
+        let len = room.len().min(rest.len());
+        room[..len].copy_from_slice(&rest[..len]);
+        rest = &rest[len..];
+        let told = bench.with(|session, env| session.receive_direct(len, env));
+        assert_eq!(told, None);
+    }
+    assert!(rest.is_empty() && bench.session.holds_whole_frame());
+    assert_eq!(bench.receive(&[]), [], "paused");
+    assert_eq!(bench.flush(), Next::Wait);
+    bench.socket.room = usize::MAX;
+    assert_eq!(bench.flush(), Next::Resume);
+    assert!(bench.session.take_parked().is_none() && bench.session.holds_whole_frame());
+    assert_eq!(bench.receive(&[]), [binary(&payload)]);
+    assert!(!bench.session.holds_whole_frame());
+}
