@@ -8,9 +8,9 @@ use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal};
 use std::num::NonZeroU64;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -106,6 +106,15 @@ pub(super) fn run(args: &Args) -> ExitCode {
         screen.error("--raw would let the server drive this terminal: send stdout elsewhere");
         return ExitCode::from(EXIT_USAGE);
     }
+    // Taken over before the first connection attempt: a signal that this process was started to
+    // ignore, as shells do for what runs in the background, would be lost until then.
+    let interrupts = match Signals::take_over() {
+        Ok(signals) => Interrupts::watch(signals),
+        Err(error) => {
+            screen.error(&error.to_string());
+            return ExitCode::FAILURE;
+        }
+    };
     let client = match connect(args) {
         Ok(client) => client,
         Err(error) => {
@@ -113,8 +122,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
             return ExitCode::from(if error.is_usage() { EXIT_USAGE } else { 1 });
         }
     };
-    // From here on Ctrl-C is a reason to close; while connecting it ended the process.
-    match converse(args, client, &mut screen) {
+    match converse(args, client, &interrupts, &mut screen) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             screen.error(&error.to_string());
@@ -135,13 +143,17 @@ fn connect(args: &Args) -> Result<Client, ConnectError> {
 }
 
 /// Lives the connection, and returns the exit status.
-fn converse(args: &Args, mut client: Client, screen: &mut Screen) -> io::Result<u8> {
-    let signals = Signals::take_over()?;
+fn converse(
+    args: &Args,
+    mut client: Client,
+    interrupts: &Interrupts,
+    screen: &mut Screen,
+) -> io::Result<u8> {
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(8);
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
     client.register(poll.registry(), SOCKET)?;
-    let interrupted = watch_signals(signals, waker.clone());
+    interrupts.wake_up_with(waker.clone());
     let given = input::read(io::stdin(), waker);
     let mut talk = Talk::new(args, screen, given);
     let mut busy = false;
@@ -157,7 +169,7 @@ fn converse(args: &Args, mut client: Client, screen: &mut Screen) -> io::Result<
         client.drive(&mut |link, event| talk.on_event(link, event));
         let mut link = client.link();
         let queued = link.queued();
-        if interrupted.load(Ordering::Relaxed) {
+        if interrupts.any() {
             if !talk.opened {
                 return Ok(EXIT_INTERRUPTED);
             }
@@ -170,23 +182,41 @@ fn converse(args: &Args, mut client: Client, screen: &mut Screen) -> io::Result<
     Ok(talk.status())
 }
 
-/// Turns the first signal that asks to end into a flag and a wake-up; a second one ends the
-/// process, whatever the loop is waiting for.
-fn watch_signals(signals: Signals, waker: Arc<Waker>) -> Arc<AtomicBool> {
-    const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = interrupted.clone();
-    thread::spawn(move || {
-        while let Ok(signal) = signals.wait(A_DAY) {
-            if !matches!(signal, Some(Signal::Int | Signal::Term | Signal::Hup)) {
-                continue;
+/// Signals that ask to end. Before there is a loop to wake up, and from the second one on, they end
+/// the process, whatever it is waiting for; the first one after that is a reason to close.
+#[derive(Default)]
+struct Interrupts {
+    any: Arc<AtomicBool>,
+    waker: Arc<OnceLock<Arc<Waker>>>,
+}
+
+impl Interrupts {
+    fn watch(signals: Signals) -> Self {
+        const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let interrupts = Self::default();
+        let (any, waker) = (interrupts.any.clone(), interrupts.waker.clone());
+        thread::spawn(move || {
+            while let Ok(signal) = signals.wait(A_DAY) {
+                if !matches!(signal, Some(Signal::Int | Signal::Term | Signal::Hup)) {
+                    continue;
+                }
+                let second = any.swap(true, Ordering::Relaxed);
+                let woken = waker.get().is_some_and(|waker| waker.wake().is_ok());
+                if second || !woken {
+                    std::process::exit(i32::from(EXIT_INTERRUPTED));
+                }
             }
-            if flag.swap(true, Ordering::Relaxed) || waker.wake().is_err() {
-                std::process::exit(i32::from(EXIT_INTERRUPTED));
-            }
-        }
-    });
-    interrupted
+        });
+        interrupts
+    }
+
+    fn wake_up_with(&self, waker: Arc<Waker>) {
+        self.waker.get_or_init(|| waker);
+    }
+
+    fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
 }
 
 /// What stops the sending: stdin cannot be read, or what it holds cannot be sent.

@@ -33,7 +33,13 @@ impl Mask {
                 *byte ^= key;
             }
         }
-        for (byte, key) in steps.into_remainder().iter_mut().zip(self.key.iter().cycle()) {
+        let mut words = steps.into_remainder().chunks_exact_mut(8);
+        for word in &mut words {
+            for (byte, key) in word.iter_mut().zip(&wide) {
+                *byte ^= key;
+            }
+        }
+        for (byte, key) in words.into_remainder().iter_mut().zip(&wide) {
             *byte ^= key;
         }
         self.key.rotate_left(piece.len() % 4);
