@@ -87,13 +87,7 @@ impl Dispatcher {
             if self.work >= WORK_BUDGET {
                 return Fed::Enough;
             }
-            let route = &self.routes[usize::from(conn.route)];
-            let mut env = Env {
-                turn: &mut self.turn,
-                limits: &route.limits,
-                compression: &route.compression,
-                now: self.now,
-            };
+            let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
             match conn.session.receive(input, &mut env, inflater) {
                 Some(event) => self.on_event(conn, key, event),
                 None => return Fed::All,
