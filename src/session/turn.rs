@@ -10,7 +10,7 @@ use crate::ws::{Opcode, Role, encode};
 
 /// Bytes of the turn beyond which the worker flushes before it goes on. Small enough to stay in
 /// the second-level cache between being written and being sent.
-pub const TURN_BYTES_FLUSH: usize = 256 * 1024;
+pub const TURN_BYTES_FLUSH: usize = 64 * 1024;
 
 /// The frames of one turn, one behind the other, and the tools to make them: one a worker.
 ///
