@@ -65,6 +65,9 @@ pub struct Dispatcher {
     pub work: usize,
     /// The server stops: handshakes are refused.
     pub stopping: bool,
+    /// A handover is at its point of decision: nothing is read or written, and nobody is blamed
+    /// for a queue that cannot drain.
+    pub frozen: bool,
 }
 
 impl Dispatcher {

@@ -8,6 +8,7 @@ pub mod client;
 pub mod connection;
 pub mod dispatch;
 pub mod gate;
+pub mod lane;
 pub mod listener;
 pub mod mailbox;
 pub mod route;

@@ -4,7 +4,10 @@
 pub mod descriptors;
 pub mod filter;
 pub mod lock;
+pub mod memory;
+pub mod packets;
 pub mod process;
 pub mod rand;
 pub mod signals;
+pub mod spawn;
 pub mod tcp;

@@ -59,7 +59,7 @@ impl Signals {
     /// # Errors
     /// Those of signalfd(2): no descriptor or no memory left.
     pub fn take_over() -> io::Result<Self> {
-        let set = all_signals();
+        let set = all();
         // SAFETY: `set` is an initialised signal set; the old mask is not asked for.
         match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut()) } {
             0 => {}
@@ -110,18 +110,20 @@ impl Signals {
 }
 
 impl Signals {
-    /// The next signal that arrives, or `None` if none does within `timeout`.
+    /// The next signal that arrives; `None` if `wake` becomes readable first, or ends, or neither
+    /// happens within `timeout`.
     ///
     /// # Errors
     /// Those of poll(2) and read(2): none are to be expected.
-    pub fn wait(&self, timeout: Duration) -> io::Result<Option<Signal>> {
+    pub fn wait(&self, wake: BorrowedFd<'_>, timeout: Duration) -> io::Result<Option<Signal>> {
         if let Some(signal) = self.read()? {
             return Ok(Some(signal));
         }
-        let mut poll = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let poll = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut polls = [poll(self.fd.as_raw_fd()), poll(wake.as_raw_fd())];
         let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: `poll` is one valid pollfd while the call lasts.
-        if unsafe { libc::poll(&mut poll, 1, timeout_ms) } < 0 {
+        // SAFETY: `polls` are two valid pollfds while the call lasts.
+        if unsafe { libc::poll(polls.as_mut_ptr(), 2, timeout_ms) } < 0 {
             let error = io::Error::last_os_error();
             if error.kind() != io::ErrorKind::Interrupted {
                 return Err(error);
@@ -143,7 +145,8 @@ impl AsRawFd for Signals {
     }
 }
 
-fn all_signals() -> libc::sigset_t {
+/// The set of every [`Signal`].
+pub(super) fn all() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigemptyset initialises the set it is given.
     let mut set = unsafe {

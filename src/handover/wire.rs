@@ -1,0 +1,354 @@
+//! The messages of the channel: one a packet, a tag and a body.
+
+use crate::base::slab::Key;
+use crate::base::snapshot::{Reader, SnapshotError, Writer};
+use crate::net::lane::Origin;
+
+/// The version of these messages. Another one is refused before anything else is read.
+pub const PROTOCOL: u16 = 1;
+
+/// The longest message, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 32 * 1024;
+
+/// Most refused connections in one message; a reason is cut at [`REASON_BYTES_MAX`].
+pub const REFUSALS_MAX: usize = 64;
+
+/// Most bytes of a reason.
+pub const REASON_BYTES_MAX: usize = 256;
+
+/// From the predecessor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToSuccessor {
+    /// What is coming. With the descriptor of the shared word.
+    Prepare {
+        /// The predecessor's generation; the successor's is the next one.
+        generation: u64,
+        /// The format of the states.
+        format: u32,
+        /// Workers that will send.
+        workers: u16,
+        /// Connections now.
+        connections: u64,
+        /// How many [`Listener`](Self::Listener) follow.
+        listeners: u32,
+        /// How many [`Lock`](Self::Lock) follow.
+        locks: u32,
+        /// Nothing is to be moved: only tried.
+        rehearsal: bool,
+    },
+    /// A listening socket, as the message's descriptor.
+    Listener {
+        /// Its address as it was configured.
+        address: String,
+    },
+    /// The lock of an address, as the message's descriptor.
+    Lock {
+        /// The address.
+        address: String,
+    },
+    /// The lane of one of the successor's workers, as the message's descriptor. The last one is
+    /// that of the last worker.
+    Lane,
+    /// Nobody is served any more. Connection ids go on from here.
+    Frozen {
+        /// The next connection's id.
+        ids_upcoming: u64,
+    },
+    /// Take it.
+    Offer,
+    /// It is off.
+    Abort {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// From the successor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToPredecessor {
+    /// The first message.
+    Hello {
+        /// Its [`PROTOCOL`].
+        protocol: u16,
+        /// The oldest and the newest format it reads.
+        formats: (u32, u32),
+        /// Its version.
+        build: String,
+        /// Its process.
+        pid: u32,
+    },
+    /// It has checked everything it can.
+    Ready {
+        /// Its workers, each of which has a lane.
+        workers: u16,
+    },
+    /// It cannot take over.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// Connections it cannot serve; they stay. More of it, or `Adopted`, follows.
+    Refusals {
+        /// Each with the reason.
+        connections: Vec<(Origin, String)>,
+    },
+    /// All others can be served.
+    Adopted {
+        /// How many.
+        connections: u64,
+    },
+    /// They are served.
+    Active,
+}
+
+const PREPARE: u8 = 1;
+const LISTENER: u8 = 2;
+const LOCK: u8 = 3;
+const LANE: u8 = 4;
+const FROZEN: u8 = 5;
+const OFFER: u8 = 6;
+const ABORT: u8 = 7;
+const HELLO: u8 = 65;
+const READY: u8 = 66;
+const REFUSED: u8 = 67;
+const REFUSALS: u8 = 68;
+const ADOPTED: u8 = 69;
+const ACTIVE: u8 = 70;
+
+impl ToSuccessor {
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        match self {
+            Self::Prepare {
+                generation,
+                format,
+                workers,
+                connections,
+                listeners,
+                locks,
+                rehearsal,
+            } => {
+                writer.u8(PREPARE);
+                writer.u64(*generation);
+                writer.u32(*format);
+                writer.u16(*workers);
+                writer.u64(*connections);
+                writer.u32(*listeners);
+                writer.u32(*locks);
+                writer.bool(*rehearsal);
+            }
+            Self::Listener { address } => {
+                writer.u8(LISTENER);
+                writer.str(address);
+            }
+            Self::Lock { address } => {
+                writer.u8(LOCK);
+                writer.str(address);
+            }
+            Self::Lane => writer.u8(LANE),
+            Self::Frozen { ids_upcoming } => {
+                writer.u8(FROZEN);
+                writer.u64(*ids_upcoming);
+            }
+            Self::Offer => writer.u8(OFFER),
+            Self::Abort { reason } => {
+                writer.u8(ABORT);
+                writer.str(cut(reason));
+            }
+        }
+        writer.into_bytes()
+    }
+
+    /// The inverse of [`encode`](Self::encode).
+    ///
+    /// # Errors
+    /// The bytes are no message.
+    pub fn decode(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let mut reader = Reader::new(bytes);
+        let message = match reader.u8()? {
+            PREPARE => Self::Prepare {
+                generation: reader.u64()?,
+                format: reader.u32()?,
+                workers: reader.u16()?,
+                connections: reader.u64()?,
+                listeners: reader.u32()?,
+                locks: reader.u32()?,
+                rehearsal: reader.bool()?,
+            },
+            LISTENER => Self::Listener { address: reader.str()?.to_owned() },
+            LOCK => Self::Lock { address: reader.str()?.to_owned() },
+            LANE => Self::Lane,
+            FROZEN => Self::Frozen { ids_upcoming: reader.u64()? },
+            OFFER => Self::Offer,
+            ABORT => Self::Abort { reason: reader.str()?.to_owned() },
+            _ => return Err(SnapshotError::Invalid("message")),
+        };
+        reader.finish()?;
+        Ok(message)
+    }
+}
+
+impl ToPredecessor {
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        match self {
+            Self::Hello { protocol, formats, build, pid } => {
+                writer.u8(HELLO);
+                // First of all, so that every version can be told from ours.
+                writer.u16(*protocol);
+                writer.u32(formats.0);
+                writer.u32(formats.1);
+                writer.str(cut(build));
+                writer.u32(*pid);
+            }
+            Self::Ready { workers } => {
+                writer.u8(READY);
+                writer.u16(*workers);
+            }
+            Self::Refused { reason } => {
+                writer.u8(REFUSED);
+                writer.str(cut(reason));
+            }
+            Self::Refusals { connections } => {
+                writer.u8(REFUSALS);
+                writer.count(connections.len());
+                for (origin, reason) in connections {
+                    writer.u16(origin.worker);
+                    writer.u64(origin.key.to_u64());
+                    writer.str(cut(reason));
+                }
+            }
+            Self::Adopted { connections } => {
+                writer.u8(ADOPTED);
+                writer.u64(*connections);
+            }
+            Self::Active => writer.u8(ACTIVE),
+        }
+        writer.into_bytes()
+    }
+
+    /// The inverse of [`encode`](Self::encode).
+    ///
+    /// # Errors
+    /// The bytes are no message.
+    pub fn decode(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let mut reader = Reader::new(bytes);
+        let message = match reader.u8()? {
+            HELLO => {
+                let protocol = reader.u16()?;
+                if protocol != PROTOCOL {
+                    // What follows may look different there.
+                    let build = String::new();
+                    return Ok(Self::Hello { protocol, formats: (0, 0), build, pid: 0 });
+                }
+                Self::Hello {
+                    protocol,
+                    formats: (reader.u32()?, reader.u32()?),
+                    build: reader.str()?.to_owned(),
+                    pid: reader.u32()?,
+                }
+            }
+            READY => Self::Ready { workers: reader.u16()? },
+            REFUSED => Self::Refused { reason: reader.str()?.to_owned() },
+            REFUSALS => Self::Refusals { connections: load_refusals(&mut reader)? },
+            ADOPTED => Self::Adopted { connections: reader.u64()? },
+            ACTIVE => Self::Active,
+            _ => return Err(SnapshotError::Invalid("message")),
+        };
+        reader.finish()?;
+        Ok(message)
+    }
+}
+
+fn load_refusals(reader: &mut Reader<'_>) -> Result<Vec<(Origin, String)>, SnapshotError> {
+    let count = reader.varint()?;
+    let mut refusals = Vec::new();
+    for _ in 0..count {
+        let worker = reader.u16()?;
+        let key = Key::from_u64(reader.u64()?).ok_or(SnapshotError::Invalid("key"))?;
+        refusals.push((Origin { worker, key }, reader.str()?.to_owned()));
+    }
+    Ok(refusals)
+}
+
+/// A text of at most [`REASON_BYTES_MAX`] bytes.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(REASON_BYTES_MAX)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(index: u16) -> Origin {
+        let key = Key::from_u64(1 << 32 | u64::from(index)).unwrap();
+        Origin { worker: index, key }
+    }
+
+    #[test]
+    fn messages_survive_and_cut_ones_are_errors() {
+        let messages = [
+            ToSuccessor::Prepare {
+                generation: 7,
+                format: 1,
+                workers: 512,
+                connections: u64::MAX,
+                listeners: 3,
+                locks: 2,
+                rehearsal: true,
+            },
+            ToSuccessor::Listener { address: "127.0.0.1:0".into() },
+            ToSuccessor::Lock { address: "[::]:80".into() },
+            ToSuccessor::Lane,
+            ToSuccessor::Frozen { ids_upcoming: 9 },
+            ToSuccessor::Offer,
+            ToSuccessor::Abort { reason: "told to".into() },
+        ];
+        for message in messages {
+            let bytes = message.encode();
+            assert_eq!(ToSuccessor::decode(&bytes), Ok(message));
+            assert!(ToSuccessor::decode(&bytes[..bytes.len() - 1]).is_err());
+            assert!(ToPredecessor::decode(&bytes).is_err(), "tags of the two sides differ");
+        }
+        let refusals = (0..REFUSALS_MAX as u16).map(|index| (origin(index), "x".repeat(256)));
+        let messages = [
+            ToPredecessor::Hello {
+                protocol: PROTOCOL,
+                formats: (1, 2),
+                build: "0.1.0".into(),
+                pid: 1,
+            },
+            ToPredecessor::Ready { workers: 4 },
+            ToPredecessor::Refused { reason: "no".into() },
+            ToPredecessor::Refusals { connections: refusals.collect() },
+            ToPredecessor::Adopted { connections: 3 },
+            ToPredecessor::Active,
+        ];
+        for message in messages {
+            let bytes = message.encode();
+            assert!(bytes.len() <= MESSAGE_BYTES_MAX);
+            assert_eq!(ToPredecessor::decode(&bytes), Ok(message));
+            assert!(ToPredecessor::decode(&bytes[..bytes.len() - 1]).is_err());
+        }
+    }
+
+    #[test]
+    fn another_protocol_is_known_by_its_first_bytes() {
+        let hello = [HELLO, 9, 0, 1, 2, 3];
+        let Ok(ToPredecessor::Hello { protocol, .. }) = ToPredecessor::decode(&hello) else {
+            panic!("not understood");
+        };
+        assert_eq!(protocol, 9);
+    }
+
+    #[test]
+    fn long_reasons_are_cut_between_characters() {
+        let message = ToSuccessor::Abort { reason: "ä".repeat(1_000) };
+        let Ok(ToSuccessor::Abort { reason }) = ToSuccessor::decode(&message.encode()) else {
+            panic!("not understood");
+        };
+        assert_eq!(reason, "ä".repeat(128));
+    }
+}

@@ -1,0 +1,184 @@
+//! A server at work: what its owner can do with it, and how it obeys signals.
+
+use std::io::{self, PipeReader};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::crew::{Crew, WorkerThread};
+use super::foundation::Foundation;
+use super::routes;
+use super::upgrade::{Center, Upgrade};
+use crate::app::{Outgoing, Post, Undeliverable};
+use crate::base::network::ListenAddr;
+use crate::config::Settings;
+use crate::net::listener::Unlink;
+use crate::net::stop::Stop;
+use crate::sys::signals::{Signal, Signals};
+
+/// How often the main thread looks whether its workers are there: while they serve, and while they
+/// stop.
+const SERVING_LOOK: Duration = Duration::from_secs(1);
+const STOPPING_LOOK: Duration = Duration::from_millis(20);
+
+/// A server at work.
+pub struct Running {
+    addresses: Vec<ListenAddr>,
+    center: Arc<Center>,
+    threads: Vec<WorkerThread>,
+    unlink: Vec<Unlink>,
+    /// Readable once there is something to look at.
+    wake: PipeReader,
+}
+
+impl Running {
+    pub(super) fn new(
+        settings: &Settings,
+        foundation: Foundation,
+        crew: Crew,
+        generation: u64,
+    ) -> io::Result<Self> {
+        let Foundation { addresses, locks, unlink, copies: listeners, .. } = foundation;
+        let (wake, waker) = io::pipe()?;
+        let Crew { mailboxes, accounts, ids, threads } = crew;
+        let center = Center {
+            mailboxes,
+            accounts,
+            ids,
+            workers: threads.len(),
+            listeners,
+            locks,
+            drain: settings.drain_duration,
+            generation,
+            waker,
+            upgrade: Default::default(),
+        };
+        Ok(Self { addresses, center: Arc::new(center), threads, unlink, wake })
+    }
+
+    /// Where it listens, with the ports that were given where 0 was asked for.
+    pub fn addresses(&self) -> &[ListenAddr] {
+        &self.addresses
+    }
+
+    /// Connections now.
+    pub fn connections(&self) -> usize {
+        self.center.accounts.connections()
+    }
+
+    /// Sends a message to every member of a room.
+    ///
+    /// # Errors
+    /// See [`Undeliverable`].
+    pub fn publish<'m>(
+        &self,
+        room: &str,
+        message: impl Into<Outgoing<'m>>,
+    ) -> Result<(), Undeliverable> {
+        self.center.mailboxes.publish(room, message.into())
+    }
+
+    /// Tells the workers to stop; returns at once.
+    pub fn stop(&self, stop: Stop) {
+        self.center.mailboxes.stop(stop);
+    }
+
+    /// Waits until the workers have stopped.
+    ///
+    /// # Errors
+    /// A worker failed.
+    pub fn join(self) -> io::Result<()> {
+        let outcomes: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
+        if self.center.has_moved() {
+            // The sockets live on in the successor.
+            self.unlink.into_iter().for_each(Unlink::leave);
+        }
+        for outcome in outcomes {
+            outcome.map_err(|_| io::Error::other("a worker panicked"))??;
+        }
+        Ok(())
+    }
+
+    pub(super) fn announce(&self, settings: &Settings) {
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            generation = self.center.generation,
+            workers = settings.workers,
+            connections_max = self.center.accounts.connections_max(),
+            "steadfast serves"
+        );
+        for address in &self.addresses {
+            for route in &settings.routes {
+                let scheme = if route.app == routes::PAGE { "http" } else { "ws" };
+                match address {
+                    ListenAddr::Tcp(address) => {
+                        tracing::info!("{}: {scheme}://{address}{}", route.app, route.path);
+                    }
+                    ListenAddr::Unix(_) => {
+                        tracing::info!("{}: {scheme} at {address}, {}", route.app, route.path);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Passes signals on until the workers have stopped.
+    pub(super) fn obey(self, signals: &Signals) -> io::Result<()> {
+        let mut stopping = false;
+        while !self.threads.iter().all(JoinHandle::is_finished) {
+            let expected = stopping || self.center.has_moved();
+            if self.threads.iter().any(JoinHandle::is_finished) && !expected {
+                tracing::error!("a worker has ended; the others stop");
+                self.stop(Stop::Fast);
+                break;
+            }
+            // Signals come at once; that a worker has ended, with the next look.
+            let look_after = if expected { STOPPING_LOOK } else { SERVING_LOOK };
+            match signals.wait(self.wake.as_fd(), look_after)? {
+                Some(signal @ (Signal::Term | Signal::Int)) => {
+                    self.center.abort_upgrade("the server was told to stop");
+                    let fast = signal == Signal::Int || stopping;
+                    stopping = true;
+                    self.stop_as_told(fast);
+                }
+                Some(signal @ (Signal::Usr2 | Signal::Hup)) => self.upgrade(signal),
+                // A successor that has failed; whoever waits for it takes its status.
+                Some(Signal::Child) | None => {}
+                Some(signal) => tracing::warn!(?signal, "this signal has no meaning here"),
+            }
+        }
+        let moved = self.center.has_moved();
+        self.join()?;
+        tracing::info!("{}", if moved { "handed over" } else { "stopped" });
+        Ok(())
+    }
+
+    fn stop_as_told(&self, fast: bool) {
+        let connections = self.connections();
+        if fast {
+            tracing::info!(connections, "stopping");
+            self.stop(Stop::Fast);
+        } else {
+            let drain = self.center.drain;
+            tracing::info!(?drain, connections, "draining");
+            self.stop(Stop::Drain(drain));
+        }
+    }
+
+    /// Signals go on being obeyed while it runs.
+    fn upgrade(&self, signal: Signal) {
+        tracing::info!(?signal, "upgrading");
+        let center = self.center.clone();
+        let thread = thread::Builder::new().name("upgrade".to_owned());
+        let spawned = thread.spawn(move || {
+            let outcome = center.upgrade(&Upgrade::default(), &mut |_| {});
+            if let Err(error) = outcome {
+                tracing::error!(%error, "not upgraded; everything goes on as before");
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "not upgraded: no thread can be started");
+        }
+    }
+}
