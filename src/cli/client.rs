@@ -196,7 +196,7 @@ impl Interrupts {
         let interrupts = Self::default();
         let (any, waker) = (interrupts.any.clone(), interrupts.waker.clone());
         thread::spawn(move || {
-            while let Ok(signal) = signals.wait(A_DAY) {
+            while let Ok(signal) = signals.wait(signals.as_fd(), A_DAY) {
                 if !matches!(signal, Some(Signal::Int | Signal::Term | Signal::Hup)) {
                     continue;
                 }

@@ -240,6 +240,9 @@ impl Dispatcher {
     pub fn on_command(&mut self, conn: &mut Connection, key: Key, command: Command) {
         let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
         match command {
+            Command::Send(Outgoing { opcode, payload }) if self.frozen => {
+                conn.session.send(opcode, payload, &mut env);
+            }
             Command::Send(Outgoing { opcode, payload }) => {
                 if conn.session.push(opcode, payload, &mut env).is_err() {
                     self.fail_slow(conn, key);

@@ -435,6 +435,12 @@ impl Worker {
             let Some(conn) = self.conns.get_mut(member.key) else {
                 continue;
             };
+            if self.dispatcher.frozen {
+                let Dispatcher { turn, now, .. } = &self.dispatcher;
+                conn.session.deliver_unbounded(delivery, turn, *now);
+                mark(&mut conn.dirty, &mut self.dirty, member.key);
+                continue;
+            }
             let limits = &self.dispatcher.routes[usize::from(conn.route)].limits;
             match conn.session.deliver(delivery, &self.dispatcher.turn, limits, self.dispatcher.now)
             {
@@ -505,7 +511,8 @@ impl Worker {
     }
 
     fn on_command(&mut self, key: Key, command: Command) {
-        if let Command::Send(message) = &command
+        if !self.dispatcher.frozen
+            && let Command::Send(message) = &command
             && let Some(conn) = self.conns.get(key)
             && let limits = &self.dispatcher.routes[usize::from(conn.route)].limits
             && !conn.session.has_room(message.payload.len(), limits)

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Builder, routes};
 use crate::app::conn::PostBox;
@@ -19,6 +19,10 @@ use crate::net::worker::adopting::Adoption;
 use crate::net::worker::{Parts, Worker};
 use crate::net::listener::Listener;
 use crate::session::turn::Turn;
+
+/// How far back the workers' clock begins. What adopted connections remember lies before this
+/// process; what lies further back than this counts as just this old.
+const CLOCK_LEAD: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// A worker's thread.
 pub(super) type WorkerThread = JoinHandle<io::Result<()>>;
@@ -52,7 +56,9 @@ impl Crew {
         starts: Vec<Start>,
     ) -> io::Result<Self> {
         let workers = starts.len();
-        let started = Instant::now();
+        // Back to when an adopted connection may have spoken last.
+        let now = Instant::now();
+        let started = now.checked_sub(CLOCK_LEAD).unwrap_or(now);
         let (mailboxes, polls) = Mailboxes::new(workers)?;
         let accounts = Arc::new(Accounts::new(connections_max));
         let ids = Arc::new(ConnectionIds::new(first_id));
@@ -70,7 +76,7 @@ impl Crew {
             let (mailboxes, accounts) = (mailboxes.clone(), accounts.clone());
             let thread = thread::Builder::new().name(format!("worker-{index}"));
             threads.push(thread.spawn(move || {
-                let dispatcher = setup.dispatcher(mailboxes.clone());
+                let dispatcher = setup.dispatcher(mailboxes.clone(), started);
                 let parts = Parts { poll, dispatcher, mailboxes, accounts, started };
                 work(Worker::new(parts, workers), start)
             })?);
@@ -103,7 +109,7 @@ struct WorkerSetup {
 }
 
 impl WorkerSetup {
-    fn dispatcher(self, mailboxes: Arc<Mailboxes>) -> Dispatcher {
+    fn dispatcher(self, mailboxes: Arc<Mailboxes>, started: Instant) -> Dispatcher {
         let Self { builder, settings, shared, ids, index, workers } = self;
         Dispatcher {
             worker: index,
@@ -119,7 +125,7 @@ impl WorkerSetup {
             head_limits: settings.head,
             ids,
             post: PostBox(mailboxes),
-            now: Tick::START,
+            now: Tick::from_elapsed(started.elapsed()),
             work: 0,
             stopping: false,
             frozen: false,

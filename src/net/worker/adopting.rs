@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Duration;
 
 use super::Worker;
@@ -196,7 +196,7 @@ impl Worker {
     fn park(&mut self, descriptor: OwnedFd) -> io::Result<Key> {
         let stream = Stream::adopt(descriptor)?;
         let nobody = ConnectionId::from_u64(0);
-        self.insert(stream, Session::parked(), nobody, Peer::default(), Tick::NEVER)
+        self.insert(stream, Session::vacant(), nobody, Peer::default(), Tick::NEVER)
     }
 
     /// Loads the states of one worker of the predecessor.

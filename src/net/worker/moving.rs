@@ -306,23 +306,20 @@ impl Worker {
 
     /// Moves on to the next phase if the present one is over.
     fn report_phase(&mut self, moving: &mut Moving) {
-        match &mut moving.phase {
-            Phase::Copying if moving.is_level() => {
-                moving.phase = Phase::Copied;
-                moving.report(self, Report::Copied { connections: self.conns.len() });
+        let level = moving.is_level();
+        let (phase, report) = match &mut moving.phase {
+            Phase::Copying if level => {
+                (Phase::Copied, Report::Copied { connections: self.conns.len() })
             }
-            Phase::Freezing if moving.is_level() => {
-                moving.phase = Phase::Frozen;
-                moving.report(self, Report::Frozen);
-            }
+            Phase::Freezing if level => (Phase::Frozen, Report::Frozen),
             Phase::Saving { packets, connections, kept } if packets.is_empty() => {
-                let report =
-                    Report::Saved { connections: *connections, kept: std::mem::take(kept) };
-                moving.phase = Phase::Saved;
-                moving.report(self, report);
+                let (connections, kept) = (*connections, std::mem::take(kept));
+                (Phase::Saved, Report::Saved { connections, kept })
             }
-            _ => {}
-        }
+            _ => return,
+        };
+        moving.phase = phase;
+        moving.report(self, report);
     }
 
     /// Sends at most one packet of each kind to each lane.
