@@ -136,6 +136,13 @@ impl Builder {
     }
 }
 
+/// If this process was started as a successor: tells its predecessor why it cannot even begin.
+pub fn refuse_handover(reason: &str) {
+    if let Ok(Some(channel)) = launch::channel_of_environment() {
+        takeover::refuse(&channel, reason);
+    }
+}
+
 /// Ids count up from the time in microseconds, so that no two servers' lives share any.
 fn first_id() -> io::Result<u64> {
     match SystemTime::now().duration_since(UNIX_EPOCH) {

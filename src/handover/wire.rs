@@ -8,13 +8,13 @@ use crate::net::lane::Origin;
 pub const PROTOCOL: u16 = 1;
 
 /// The longest message, in bytes.
-pub const MESSAGE_BYTES_MAX: usize = 32 * 1024;
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 /// Most refused connections in one message; a reason is cut at [`REASON_BYTES_MAX`].
 pub const REFUSALS_MAX: usize = 64;
 
 /// Most bytes of a reason.
-pub const REASON_BYTES_MAX: usize = 256;
+pub const REASON_BYTES_MAX: usize = 900;
 
 /// From the predecessor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -312,7 +312,7 @@ mod tests {
             assert!(ToSuccessor::decode(&bytes[..bytes.len() - 1]).is_err());
             assert!(ToPredecessor::decode(&bytes).is_err(), "tags of the two sides differ");
         }
-        let refusals = (0..REFUSALS_MAX as u16).map(|index| (origin(index), "x".repeat(256)));
+        let refusals = (0..REFUSALS_MAX as u16).map(|index| (origin(index), "x".repeat(REASON_BYTES_MAX)));
         let messages = [
             ToPredecessor::Hello {
                 protocol: PROTOCOL,
@@ -349,6 +349,6 @@ mod tests {
         let Ok(ToSuccessor::Abort { reason }) = ToSuccessor::decode(&message.encode()) else {
             panic!("not understood");
         };
-        assert_eq!(reason, "ä".repeat(128));
+        assert_eq!(reason, "ä".repeat(REASON_BYTES_MAX / 2));
     }
 }

@@ -32,8 +32,10 @@ pub(super) type ListenerCopies = Vec<(ListenAddr, OwnedFd)>;
 pub(super) struct Foundation {
     /// Where connections come in, with the ports that were given where 0 was asked for.
     pub(super) addresses: Vec<ListenAddr>,
-    /// Room for connections.
+    /// Most connections at once.
     pub(super) connections_max: usize,
+    /// Connections that the limit of open files leaves room for.
+    pub(super) room: usize,
     /// By the address that was configured; likewise below.
     listeners: Vec<(ListenAddr, Listener)>,
     /// For workers beyond the number of inherited listeners: bound, not listening.
@@ -54,10 +56,13 @@ impl Foundation {
     /// An address cannot be listened on, or descriptors are lacking.
     pub(super) fn lay(settings: &Settings, inherited: Inherited) -> io::Result<Self> {
         let workers = settings.workers.max(1);
-        let files = descriptors::raise_open_files()?;
+        let files = usize::try_from(descriptors::raise_open_files()?.soft).unwrap_or(usize::MAX);
+        let room =
+            files.saturating_sub(DESCRIPTORS_RESERVED + workers * (2 + settings.listen.len()));
         let mut foundation = Self {
             addresses: Vec::new(),
-            connections_max: connections_max(settings, files.soft, workers)?,
+            connections_max: connections_max(settings, files, room)?,
+            room,
             listeners: Vec::new(),
             beside: Vec::new(),
             locks: Vec::new(),
@@ -182,10 +187,7 @@ impl Foundation {
 }
 
 /// What the descriptors allow, or less if it is configured.
-fn connections_max(settings: &Settings, files: u64, workers: usize) -> io::Result<usize> {
-    let files = usize::try_from(files).unwrap_or(usize::MAX);
-    let reserved = DESCRIPTORS_RESERVED + workers * (2 + settings.listen.len());
-    let room = files.saturating_sub(reserved);
+fn connections_max(settings: &Settings, files: usize, room: usize) -> io::Result<usize> {
     match settings.connections_max {
         Some(wanted) if wanted > room => Err(io::Error::other(format!(
             "connections_max is {wanted}, but the limit of {files} open files leaves room for {room}; \

@@ -1,6 +1,6 @@
 //! A server at work: what its owner can do with it, and how it obeys signals.
 
-use std::io::{self, PipeReader};
+use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -15,7 +15,7 @@ use crate::base::network::ListenAddr;
 use crate::config::Settings;
 use crate::net::listener::Unlink;
 use crate::net::stop::Stop;
-use crate::sys::signals::{Signal, Signals};
+use crate::sys::signals::{self, Signal, Signals, Waited};
 
 /// How often the main thread looks whether its workers are there: while they serve, and while they
 /// stop.
@@ -90,7 +90,7 @@ impl Running {
     /// A worker failed.
     pub fn join(self) -> io::Result<()> {
         let outcomes: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
-        if self.center.has_moved() {
+        if self.center.moved_to().is_some() {
             // The sockets live on in the successor.
             self.unlink.into_iter().for_each(Unlink::leave);
         }
@@ -123,11 +123,13 @@ impl Running {
         }
     }
 
-    /// Passes signals on until the workers have stopped.
-    pub(super) fn obey(self, signals: &Signals) -> io::Result<()> {
+    /// Obeys signals until the workers have stopped.
+    pub(super) fn obey(mut self, signals: &Signals) -> io::Result<()> {
         let mut stopping = false;
+        // What was asked for while an upgrade was under way: its outcome decides who is meant.
+        let mut deferred = None;
         while !self.threads.iter().all(JoinHandle::is_finished) {
-            let expected = stopping || self.center.has_moved();
+            let expected = stopping || self.center.moved_to().is_some();
             if self.threads.iter().any(JoinHandle::is_finished) && !expected {
                 tracing::error!("a worker has ended; the others stop");
                 self.stop(Stop::Fast);
@@ -136,19 +138,28 @@ impl Running {
             // Signals come at once; that a worker has ended, with the next look.
             let look_after = if expected { STOPPING_LOOK } else { SERVING_LOOK };
             match signals.wait(self.wake.as_fd(), look_after)? {
-                Some(signal @ (Signal::Term | Signal::Int)) => {
-                    self.center.abort_upgrade("the server was told to stop");
-                    let fast = signal == Signal::Int || stopping;
-                    stopping = true;
-                    self.stop_as_told(fast);
-                }
-                Some(signal @ (Signal::Usr2 | Signal::Hup)) => self.upgrade(signal),
+                Waited::Signal(signal @ (Signal::Term | Signal::Int)) => deferred = Some(signal),
+                Waited::Signal(signal @ (Signal::Usr2 | Signal::Hup)) => self.upgrade(signal),
+                Waited::Signal(Signal::Usr1) => tracing::warn!("USR1 has no meaning here"),
                 // A successor that has failed; whoever waits for it takes its status.
-                Some(Signal::Child) | None => {}
-                Some(signal) => tracing::warn!(?signal, "this signal has no meaning here"),
+                Waited::Signal(Signal::Child) | Waited::TimedOut => {}
+                Waited::Woken => {
+                    self.wake.read_exact(&mut [0])?;
+                }
+            }
+            if let Some(signal) = deferred.take() {
+                if self.center.abort_upgrade("the server was told to stop") {
+                    deferred = Some(signal);
+                } else if let Some(successor) = self.center.moved_to() {
+                    tracing::info!(?signal, successor, "passed on");
+                    let _ = signals::send(successor, signal);
+                } else {
+                    self.stop_as_told(signal == Signal::Int || stopping);
+                    stopping = true;
+                }
             }
         }
-        let moved = self.center.has_moved();
+        let moved = self.center.moved_to().is_some();
         self.join()?;
         tracing::info!("{}", if moved { "handed over" } else { "stopped" });
         Ok(())
@@ -172,10 +183,8 @@ impl Running {
         let center = self.center.clone();
         let thread = thread::Builder::new().name("upgrade".to_owned());
         let spawned = thread.spawn(move || {
-            let outcome = center.upgrade(&Upgrade::default(), &mut |_| {});
-            if let Err(error) = outcome {
-                tracing::error!(%error, "not upgraded; everything goes on as before");
-            }
+            // Nobody waits for the outcome, which is in the log.
+            let _ = center.upgrade(&Upgrade::default(), &mut |_| {});
         });
         if let Err(error) = spawned {
             tracing::error!(%error, "not upgraded: no thread can be started");

@@ -55,6 +55,7 @@ pub(super) fn take_over(
         sender,
         inherited: Inherited::default(),
         generation: 1,
+        connections: 0,
         word: None,
         lanes: Vec::new(),
         foundation: None,
@@ -78,6 +79,8 @@ struct Takeover<'t> {
     sender: Sender<Incoming>,
     inherited: Inherited,
     generation: u64,
+    /// Of the predecessor, when it began.
+    connections: u64,
     word: Option<SharedWord>,
     lanes: Vec<OwnedFd>,
     foundation: Option<Foundation>,
@@ -136,8 +139,9 @@ impl Takeover<'_> {
         };
         let address = |text: &str| text.parse::<ListenAddr>().map_err(|error| error.to_string());
         let kept = match (&message, descriptors.next()) {
-            (ToSuccessor::Prepare { generation, .. }, Some(word)) => {
+            (ToSuccessor::Prepare { generation, connections, .. }, Some(word)) => {
                 self.generation = generation + 1;
+                self.connections = *connections;
                 SharedWord::adopt(word)
                     .map(|word| self.word = Some(word))
                     .map_err(|error| error.to_string())
@@ -197,8 +201,16 @@ impl Takeover<'_> {
 
     fn prepare(&mut self) -> Result<u16, String> {
         let inherited = std::mem::take(&mut self.inherited);
-        let foundation = Foundation::lay(self.settings, inherited);
-        self.foundation = Some(foundation.map_err(|error| error.to_string())?);
+        let foundation =
+            Foundation::lay(self.settings, inherited).map_err(|error| error.to_string())?;
+        let (room, connections) = (foundation.room, self.connections);
+        self.foundation = Some(foundation);
+        if connections > room as u64 {
+            return Err(format!(
+                "the limit of open files leaves room for {room} connections, and there are \
+                 {connections}; raise it (ulimit -n, LimitNOFILE=)"
+            ));
+        }
         Ok(self.settings.workers.max(1) as u16)
     }
 

@@ -2,11 +2,11 @@
 //! machine of [`handover::predecessor`](crate::handover::predecessor) decides.
 
 use std::fmt;
-use std::io::{self, PipeWriter};
+use std::io::{self, PipeWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Child;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -57,7 +57,8 @@ pub(super) struct Center {
 pub(super) struct UpgradeState {
     /// The way to the one that is under way.
     events: Mutex<Option<Sender<Event>>>,
-    moved: AtomicBool,
+    /// The process that has taken over; 0 before.
+    moved_to: AtomicU32,
 }
 
 /// What is asked for.
@@ -119,16 +120,19 @@ impl fmt::Display for UpgradeFailed {
 impl std::error::Error for UpgradeFailed {}
 
 impl Center {
-    /// Whether a successor has taken everything over.
-    pub(super) fn has_moved(&self) -> bool {
-        self.upgrade.moved.load(Ordering::SeqCst)
+    /// The process that has taken everything over.
+    pub(super) fn moved_to(&self) -> Option<u32> {
+        Some(self.upgrade.moved_to.load(Ordering::SeqCst)).filter(|pid| *pid != 0)
     }
 
-    /// Ends the upgrade that is under way, if that can still be.
-    pub(super) fn abort_upgrade(&self, reason: &str) {
-        if let Some(events) = &*self.events() {
+    /// Ends the upgrade that is under way, if that can still be; false if none is. The waker tells
+    /// when its outcome is known.
+    pub(super) fn abort_upgrade(&self, reason: &str) -> bool {
+        let events = self.events();
+        if let Some(events) = &*events {
             let _ = events.send(Event::AbortAsked(reason.to_owned()));
         }
+        events.is_some()
     }
 
     fn events(&self) -> std::sync::MutexGuard<'_, Option<Sender<Event>>> {
@@ -147,28 +151,28 @@ impl Center {
         let (sender, events) = mpsc::channel();
         {
             let mut current = self.events();
-            if current.is_some() || self.has_moved() {
+            if current.is_some() || self.moved_to().is_some() {
                 return Err(UpgradeFailed::InProgress);
             }
             *current = Some(sender.clone());
         }
         let outcome = self.attempt(upgrade, progress, sender, &events);
-        *self.events() = None;
         match &outcome {
             Ok(upgraded) if !upgrade.dry_run => {
-                self.upgrade.moved.store(true, Ordering::SeqCst);
+                self.upgrade.moved_to.store(upgraded.pid, Ordering::SeqCst);
                 tracing::info!(
                     connections = upgraded.connections, refused = upgraded.refused.len(),
                     pause_ms = upgraded.pause.as_secs_f64() * 1e3,
                     total_ms = upgraded.total.as_secs_f64() * 1e3,
-                    successor = upgraded.pid, "upgraded"
+                    predecessor = std::process::id(), successor = upgraded.pid, "upgraded"
                 );
-                // The main thread looks at once.
-                let _ = io::Write::write_all(&mut &self.waker, &[0]);
             }
             Ok(_) => tracing::info!("an upgrade would succeed"),
-            Err(error) => tracing::warn!(%error, "no upgrade"),
+            Err(error) => tracing::error!(%error, "not upgraded; everything goes on as before"),
         }
+        *self.events() = None;
+        // The main thread looks at once.
+        let _ = (&self.waker).write_all(&[0]);
         outcome
     }
 
