@@ -206,6 +206,7 @@ impl WorkerSetup {
             now: Tick::START,
             work: 0,
             stopping: false,
+            frozen: false,
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod dispatch;
 pub mod gate;
 pub mod listener;
 pub mod mailbox;
+pub mod record;
 pub mod route;
 pub mod stop;
 pub mod stream;
