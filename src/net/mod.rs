@@ -11,6 +11,7 @@ pub mod gate;
 pub mod lane;
 pub mod listener;
 pub mod mailbox;
+pub mod record;
 pub mod route;
 pub mod stop;
 pub mod stream;
