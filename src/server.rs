@@ -136,6 +136,9 @@ impl Builder {
     }
 }
 
+/// The environment's variable that tells a new process that it is a successor; it is no setting.
+pub const HANDOVER_VARIABLE: &str = launch::VARIABLE;
+
 /// If this process was started as a successor: tells its predecessor why it cannot even begin.
 pub fn refuse_handover(reason: &str) {
     if let Ok(Some(channel)) = launch::channel_of_environment() {

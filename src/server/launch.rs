@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use crate::sys::{packets, spawn};
 
 /// Tells a new process that it is a successor: the number of its end of the channel.
-const VARIABLE: &str = "STEADFAST_HANDOVER_FD";
+pub(super) const VARIABLE: &str = "STEADFAST_HANDOVER_FD";
 
 /// A process that was started, and our end of the channel.
 pub(super) struct Launched {

@@ -285,6 +285,7 @@ impl Attempt<'_> {
                     Ok(Some(Next::Done(outcome))) => return outcome,
                     // An action that fails does what a dead successor would.
                     Err(error) => {
+                        tracing::debug!(%error, "upgrade");
                         queue.clear();
                         queue.extend(machine.handle(Event::ChannelEnded(error.to_string())));
                     }
@@ -303,6 +304,10 @@ impl Attempt<'_> {
 
     fn carry_out(&mut self, action: Action, deadline: &mut Instant) -> io::Result<Option<Next>> {
         match action {
+            Action::Send(message @ ToSuccessor::Abort { .. }) => {
+                // If it is dead, it need not be told.
+                let _ = self.send(&message);
+            }
             Action::Send(message) => self.send(&message)?,
             Action::PreCopy { lanes } => {
                 let outlets = self.make_lanes(lanes)?;

@@ -7,10 +7,7 @@ use mio::Token;
 
 use super::Worker;
 use crate::app::Peer;
-use crate::base::id::ConnectionId;
 use crate::base::slab::Key;
-use crate::base::tick::Tick;
-use crate::hub::Memberships;
 use crate::net::connection::{Connection, NO_ROUTE};
 use crate::net::stream::Stream;
 use crate::session::Session;
@@ -93,7 +90,8 @@ impl Worker {
         }
         let deadline = session.deadline(&self.dispatcher.routes[usize::from(NO_ROUTE)].limits);
         let id = self.dispatcher.ids.allocate();
-        match self.insert(stream, session, id, peer, deadline) {
+        let conn = Connection { session, id, peer, armed: deadline, ..Connection::vacant(stream) };
+        match self.insert(conn) {
             Ok(key) => {
                 self.wheel.insert(deadline, key);
                 if let Some(moving) = &mut self.moving {
@@ -108,37 +106,13 @@ impl Worker {
         }
     }
 
-    /// Gives a socket its place and its registration.
-    pub(super) fn insert(
-        &mut self,
-        mut stream: Stream,
-        session: Session,
-        id: ConnectionId,
-        peer: Peer,
-        armed: Tick,
-    ) -> io::Result<Key> {
+    /// Gives a connection its place, and its socket its registration.
+    pub(super) fn insert(&mut self, mut conn: Connection) -> io::Result<Key> {
         let registry = self.poll.registry();
         let mut registered = Ok(());
         let key = self.conns.insert_with_key(|key| {
-            registered = stream.register(registry, Token(key.to_u64() as usize));
-            Connection {
-                session,
-                stream,
-                id,
-                peer,
-                facts: None,
-                route: NO_ROUTE,
-                passed: false,
-                state: None,
-                pending: None,
-                memberships: Memberships::default(),
-                armed,
-                timed: false,
-                dirty: false,
-                ready: false,
-                unread: false,
-                hung_up: false,
-            }
+            registered = conn.stream.register(registry, Token(key.to_u64() as usize));
+            conn
         });
         if let Err(error) = registered {
             self.conns.remove(key);

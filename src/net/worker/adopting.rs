@@ -14,17 +14,16 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Duration;
 
 use super::Worker;
-use crate::app::{Address, Peer};
+use crate::app::Address;
 use crate::base::envelope;
-use crate::base::id::ConnectionId;
 use crate::base::slab::Key;
 use crate::base::snapshot::{Reader, SnapshotError};
 use crate::base::tick::Tick;
 use crate::hub::WorkerIndex;
 use crate::net::lane::{DESCRIPTORS_MAX, Origin, PACKET_BYTES_MAX, Packet};
+use crate::net::connection::Connection;
 use crate::net::listener::Listener;
 use crate::net::stream::Stream;
-use crate::session::Session;
 use crate::sys::packets;
 
 /// How long a worker waits for its lane before it looks for orders.
@@ -194,9 +193,7 @@ impl Worker {
 
     /// A descriptor gets its place: what it means comes later.
     fn park(&mut self, descriptor: OwnedFd) -> io::Result<Key> {
-        let stream = Stream::adopt(descriptor)?;
-        let nobody = ConnectionId::from_u64(0);
-        self.insert(stream, Session::vacant(), nobody, Peer::default(), Tick::NEVER)
+        self.insert(Connection::vacant(Stream::adopt(descriptor)?))
     }
 
     /// Loads the states of one worker of the predecessor.
@@ -247,6 +244,7 @@ impl Worker {
             self.dispatcher.restore(conn, key, restored);
             self.accounts.enter_adopted();
         }
+        self.carry_out();
         Ok(())
     }
 
