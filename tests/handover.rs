@@ -35,7 +35,7 @@ fn a_message_cut_anywhere_goes_on() {
 
 #[test]
 fn every_state_moves() {
-    let mut server = Server::start("workers = 2\n[limits]\nclose_timeout = '20 s'\n");
+    let mut server = Server::start("workers = 2\n[limits]\nclose_timeout = '20s'\n");
     // In its handshake.
     let mut in_head = server.connect();
     let head = request("/echo", "");
@@ -167,11 +167,11 @@ fn a_configuration_that_does_not_check_changes_nothing() {
 #[test]
 fn a_route_that_is_gone_keeps_its_connections_and_drains_them() {
     let routes = "[[routes]]\npath = '/echo'\napp = 'echo'\n";
-    let old = format!("drain_duration = 0\n{routes}[[routes]]\npath = '/old'\napp = 'echo'\n");
+    let old = format!("drain_duration = '0s'\n{routes}[[routes]]\npath = '/old'\napp = 'echo'\n");
     let server = Server::start(&old);
     let mut stays = server.open("/echo");
     let mut goes = server.open("/old");
-    server.configure(&format!("drain_duration = 0\n{routes}"));
+    server.configure(&format!("drain_duration = '0s'\n{routes}"));
     server.signal("USR2");
     goes.expect_close(1012);
     stays.assert_echo("moved");
@@ -196,7 +196,7 @@ fn a_chain_of_upgrades_leaks_nothing() {
 
 #[test]
 fn a_stop_in_the_middle_is_a_stop() {
-    let server = Server::start("workers = 2\ndrain_duration = '1 s'\n");
+    let server = Server::start("workers = 2\ndrain_duration = '1s'\n");
     let mut client = server.open("/echo");
     server.signal("USR2");
     server.signal("TERM");
