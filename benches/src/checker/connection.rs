@@ -146,8 +146,7 @@ impl Connection {
 
         // Between the first byte and the last, so that each piece has some.
         let places = self.output.len() - from - 1;
-        let mut cuts: Vec<usize> =
-            (1..pieces).map(|_| from + 1 + random.below(places)).collect();
+        let mut cuts: Vec<usize> = (1..pieces).map(|_| from + 1 + random.below(places)).collect();
         cuts.sort_unstable();
         self.cuts.extend(cuts);
         self.cuts.push_back(self.output.len());
@@ -382,6 +381,11 @@ impl Connection {
         }
     }
 
+    /// Whether it has messages of its own.
+    pub(super) fn sends(&self) -> bool {
+        matches!(self.role, Role::Echo | Role::Publisher)
+    }
+
     /// Whether it is a member of a room and has had no message yet.
     pub(super) fn awaits_its_first(&self) -> bool {
         matches!(self.role, Role::Member { .. }) && self.is_open() && self.received() == 0
@@ -397,5 +401,4 @@ impl Connection {
     pub(super) fn faults(&self) -> Faults {
         self.account.faults()
     }
-
 }

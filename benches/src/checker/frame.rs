@@ -201,11 +201,9 @@ fn first_frame(bytes: &[u8]) -> Result<Option<(Incoming<'_>, usize)>, Violation>
         return Ok(None);
     };
     let frame = match first & !RSV1 {
-        byte if byte == FIN | TEXT || byte == FIN | BINARY => Incoming::Message {
-            text: byte == FIN | TEXT,
-            compressed: first & RSV1 != 0,
-            payload,
-        },
+        byte if byte == FIN | TEXT || byte == FIN | BINARY => {
+            Incoming::Message { text: byte == FIN | TEXT, compressed: first & RSV1 != 0, payload }
+        }
         _ if first & RSV1 != 0 => return Err(Violation::FirstByte(*first)),
         byte if byte == FIN | PING => Incoming::Ping(payload),
         byte if byte == FIN | PONG => Incoming::Pong,
@@ -363,8 +361,7 @@ mod tests {
         let payload: Vec<u8> = (0..=255).collect();
         for fragments in 1..6 {
             let mut out = Vec::new();
-            let message =
-                Outgoing { text: false, compressed: true, fragments, payload: &payload };
+            let message = Outgoing { text: false, compressed: true, fragments, payload: &payload };
             append_message(&message, &mut random, &mut out);
             let (mut rest, mut firsts, mut joined) = (&out[..], Vec::new(), Vec::<u8>::new());
             while let [first, second, ..] = *rest {

@@ -89,9 +89,10 @@ impl Size {
     pub fn of(self, stream: u32, sequence: u64) -> usize {
         let (least, most) = match self {
             Self::Fixed(size) => return size,
-            Self::Mixed => match Random::new(sequence ^ u64::from(stream) << 40).below(50) {
-                0 => (2_049, 70_000),
-                1..10 => (126, 2_048),
+            Self::Mixed => match Random::new(sequence ^ u64::from(stream) << 40).below(200) {
+                0 => (65_536, 70_000),
+                1..4 => (2_049, 65_535),
+                4..40 => (126, 2_048),
                 _ => (SIZE_MIN, 125),
             },
         };

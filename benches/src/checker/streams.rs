@@ -37,7 +37,8 @@ const LIFE_INTERVAL_NS: u64 = 5_000_000_000;
 const EXPIRY_INTERVAL_NS: u64 = 100_000_000;
 /// Messages of and to connections that do not read: so long that few make megabytes.
 const SLOW_BYTES: usize = 16 * 1024;
-/// Messages a second for members that do not read. Slow enough for the room's first readers.
+/// Messages a second to each of them: 640 KiB, so that queues grow over several upgrades. An echo
+/// makes none while its socket is full.
 const SLOW_RATE: f64 = 40.0;
 /// The receive buffer of a connection that does not read; the kernel doubles it.
 const SLOW_RECEIVE_BYTES: usize = 4 * 1024;
@@ -286,16 +287,10 @@ impl Streams {
         Ok(())
     }
 
-    /// All publishers and all echoes but the slow ones send at a rate.
     fn schedule_senders(&mut self, now_ns: u64) {
-        let paced = |connection: &Connection| match connection.role {
-            Role::Echo => !connection.manner.slow,
-            Role::Publisher => true,
-            Role::Member { .. } => false,
-        };
         let senders = self.connections.iter().enumerate();
-        let senders: Vec<usize> =
-            senders.filter(|(_, connection)| paced(connection)).map(|(number, _)| number).collect();
+        let senders = senders.filter(|(_, connection)| connection.sends());
+        let senders: Vec<usize> = senders.map(|(number, _)| number).collect();
         for (index, &number) in senders.iter().enumerate() {
             let phase_ns = self.interval_ns(number) as u128 * index as u128 / senders.len() as u128;
             let message_ns = now_ns + phase_ns as u64;
@@ -307,7 +302,7 @@ impl Streams {
         }
     }
 
-    /// The slow become deaf, and those of them that echo send as fast as the server takes it.
+    /// The slow become deaf.
     fn stop_reading(&mut self) {
         let now_ns = self.now_ns();
         for number in 0..self.connections.len() {
@@ -316,7 +311,6 @@ impl Streams {
                 connection.reading = false;
                 let due_ns = now_ns + LIFE_INTERVAL_NS;
                 self.timers.push(Reverse((due_ns, Timer::Life { number })));
-                self.write(number);
             }
         }
     }
@@ -400,7 +394,9 @@ impl Streams {
             if !self.sending || most.is_some_and(|most| connection.made() >= most) {
                 return;
             }
-            connection.make(now_ns, &mut self.tools);
+            if !connection.manner.slow || connection.is_flushed() {
+                connection.make(now_ns, &mut self.tools);
+            }
             self.lag_max = self.lag_max.max(now_ns.saturating_sub(due_ns));
         }
         let within_a_message = connection.is_within_a_message();
@@ -426,22 +422,8 @@ impl Streams {
         self.end_if(number, end);
     }
 
-    /// Writes what waits; a slow echo makes more as long as the socket takes it.
     fn write(&mut self, number: usize) {
-        let slow_messages = self.load.slow_messages();
-        let now_ns = self.now_ns();
-        let connection = &mut self.connections[number];
-        let mut end = connection.flush();
-        if connection.role == Role::Echo && connection.manner.slow {
-            while end.is_none()
-                && !connection.reading
-                && connection.is_flushed()
-                && connection.made() < slow_messages
-            {
-                connection.make(now_ns, &mut self.tools);
-                end = connection.flush();
-            }
-        }
+        let end = self.connections[number].flush();
         self.end_if(number, end);
     }
 
@@ -503,14 +485,14 @@ impl Streams {
         self.visitors.visits
     }
 
-    /// Sends no more, has the slow read on, and waits for all that is on its way; what does not
-    /// come is lost.
+    /// Sends no more and waits for all that is on its way; then has the slow read on, and waits
+    /// for theirs. What does not come is lost.
     pub fn finish(&mut self) -> Result<Totals> {
         while self.has_more_to_make() {
             self.turn()?;
         }
         self.sending = false;
-        self.heard_ns = self.now_ns();
+        self.await_the_rest()?;
         for number in 0..self.connections.len() {
             let connection = &mut self.connections[number];
             if !connection.reading && connection.is_open() {
@@ -521,10 +503,17 @@ impl Streams {
                 self.read(number);
             }
         }
+        self.await_the_rest()?;
+        Ok(self.settle())
+    }
+
+    /// Waits until those that read have all that is on its way, or nothing comes any more.
+    fn await_the_rest(&mut self) -> Result<()> {
+        self.heard_ns = self.now_ns();
         while self.is_waiting() && self.now_ns() - self.heard_ns < STALL.as_nanos() as u64 {
             self.turn()?;
         }
-        Ok(self.settle())
+        Ok(())
     }
 
     /// Whether senders whose messages are numbered off have not made them all.
@@ -532,17 +521,15 @@ impl Streams {
         let Some(most) = self.load.messages_max else {
             return false;
         };
-        let sends = |connection: &Connection| match connection.role {
-            Role::Echo | Role::Publisher => !connection.manner.slow && connection.is_open(),
-            Role::Member { .. } => false,
-        };
-        self.connections.iter().any(|connection| sends(connection) && connection.made() < most)
+        let mut senders = self.connections.iter().filter(|connection| connection.sends());
+        senders.any(|sender| !sender.manner.slow && sender.is_open() && sender.made() < most)
     }
 
     fn is_waiting(&self) -> bool {
         let waits = |number: usize| {
             let connection = &self.connections[number];
             connection.is_open()
+                && connection.reading
                 && (connection.is_within_a_message()
                     || !connection.is_flushed()
                     || connection.outstanding(self.sent_to(number)) > 0)

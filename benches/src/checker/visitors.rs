@@ -319,7 +319,9 @@ impl Visitor {
     fn ended(&self) -> Outcome {
         match &self.stage {
             Stage::Talking { closed: true, .. } => Outcome::Complete,
-            Stage::Talking { echoed: true, .. } => Outcome::Failed("ended without Close".to_owned()),
+            Stage::Talking { echoed: true, .. } => {
+                Outcome::Failed("ended without Close".to_owned())
+            }
             Stage::Talking { .. } => Outcome::Failed("ended instead of an echo".to_owned()),
             _ => Outcome::Failed("ended instead of a handshake".to_owned()),
         }

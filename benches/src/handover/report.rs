@@ -148,7 +148,8 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pauses = sorted(self.rounds.iter().filter_map(|round| round.upgrade.figure("pause_ms")));
+        let pauses =
+            sorted(self.rounds.iter().filter_map(|round| round.upgrade.figure("pause_ms")));
         if let (Some(middle), Some(most)) = (pauses.get(pauses.len() / 2), pauses.last()) {
             let p99 = pauses[(pauses.len() * 99).div_ceil(100) - 1];
             writeln!(f, "  pause: median {middle:.2} ms, p99 {p99:.2} ms, max {most:.2} ms")?;
@@ -209,7 +210,9 @@ fn compare(who: &str, first: Sample, last: Sample) -> Vec<String> {
         ("bytes of memory", first.memory_bytes, last.memory_bytes, memory_max),
     ];
     let grown = checks.into_iter().filter(|(_, _, last, most)| last > most);
-    grown.map(|(what, first, last, _)| format!("the {who}'s {what}: {first}, then {last}")).collect()
+    grown
+        .map(|(what, first, last, _)| format!("the {who}'s {what}: {first}, then {last}"))
+        .collect()
 }
 
 fn line(samples: &Samples) -> String {
@@ -235,4 +238,123 @@ fn ms(nanoseconds: u64) -> f64 {
 
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / MIB as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::checker::figures::Span;
+    use crate::checker::{Faults, Visits};
+    use crate::handover::scenario::{Changes, Scenario};
+
+    const SAMPLE: Sample = Sample { descriptors: 100, threads: 3, memory_bytes: 10 * MIB };
+    const SAMPLES: Samples = Samples { server: SAMPLE, supervisor: Some(SAMPLE) };
+
+    fn round(number: u32) -> Round {
+        Round {
+            number,
+            upgrade: Upgrade {
+                status: ExitStatus::from_raw(0),
+                answer: Some(serde_json::json!({ "outcome": "moved", "refused": 0 })),
+                complaint: String::new(),
+                took: Duration::from_millis(20),
+                peak: SAMPLE,
+            },
+            window: WindowFigures {
+                span: Span::default(),
+                faults: Faults::default(),
+                visits: Visits::default(),
+            },
+            samples: SAMPLES,
+            replaced: true,
+        }
+    }
+
+    fn totals() -> Totals {
+        Totals {
+            faults: Faults::default(),
+            visits: Visits::default(),
+            sent: 10,
+            received: 10,
+            span: Span::default(),
+            lag_max: 0,
+            examples: Vec::new(),
+        }
+    }
+
+    /// The problems of two upgrades, the second as given, and these totals.
+    fn problems(second: Round, totals: Totals) -> Vec<String> {
+        let mut plan = Scenario::Basic.plan();
+        plan.change(&Changes { upgrades: Some(2), ..Changes::default() });
+        let mut outcome = Outcome::new(SAMPLES);
+        outcome.add(round(1));
+        outcome.add(second);
+        outcome.end(&plan, totals);
+        assert_eq!(outcome.is_clean(), outcome.problems.is_empty());
+        assert_eq!(outcome.to_string().contains("NOT CLEAN"), !outcome.is_clean());
+        outcome.problems
+    }
+
+    fn problem(second: Round, totals: Totals) -> String {
+        let problems = problems(second, totals);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        problems[0].clone()
+    }
+
+    #[test]
+    fn without_a_problem_it_is_clean() {
+        assert_eq!(problems(round(2), totals()), [""; 0]);
+    }
+
+    #[test]
+    fn an_upgrade_that_failed_or_did_nothing_is_a_problem() {
+        let mut failed = round(2);
+        failed.upgrade.status = ExitStatus::from_raw(256);
+        failed.upgrade.complaint = "no such file".to_owned();
+        assert!(!failed.is_upgraded());
+        assert!(problem(failed, totals()).contains("no such file"));
+
+        let same = Round { replaced: false, ..round(2) };
+        assert!(!same.is_upgraded());
+        assert!(problem(same, totals()).contains("same process"));
+
+        let mut refusing = round(2);
+        refusing.upgrade.answer = Some(serde_json::json!({ "refused": 3 }));
+        assert!(problem(refusing, totals()).contains("3 connections refused"));
+    }
+
+    #[test]
+    fn every_fault_is_a_problem() {
+        let lost = Faults { lost: 1, ..Faults::default() };
+        assert!(problem(round(2), Totals { faults: lost, ..totals() }).contains("lost 1"));
+        let reset = Visits { complete: 9, reset: 1, ..Visits::default() };
+        assert!(problem(round(2), Totals { visits: reset, ..totals() }).contains("reset 1"));
+        let silent = Totals { received: 0, ..totals() };
+        assert!(problem(round(2), silent).contains("nothing was checked"));
+    }
+
+    #[test]
+    fn what_grows_is_a_problem() {
+        let grown = |sample: Sample| {
+            let samples = Samples { server: sample, ..SAMPLES };
+            problem(Round { samples, ..round(2) }, totals())
+        };
+        assert!(grown(Sample { descriptors: 105, ..SAMPLE }).contains("server's descriptors"));
+        assert!(grown(Sample { threads: 4, ..SAMPLE }).contains("server's threads"));
+        assert!(grown(Sample { memory_bytes: 18 * MIB, ..SAMPLE }).contains("server's bytes"));
+        let supervisor = Some(Sample { descriptors: 105, ..SAMPLE });
+        let samples = Samples { supervisor, ..SAMPLES };
+        assert!(problem(Round { samples, ..round(2) }, totals()).contains("supervisor's"));
+    }
+
+    #[test]
+    fn upgrades_that_were_not_made_are_a_problem() {
+        let mut outcome = Outcome::new(SAMPLES);
+        outcome.end(&Scenario::Basic.plan(), totals());
+        assert_eq!(outcome.problems, ["0 of 20 upgrades"]);
+    }
 }

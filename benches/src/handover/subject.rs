@@ -101,8 +101,11 @@ impl Upgrade {
 impl Subject {
     /// Starts a server in a fresh folder and waits until it listens.
     pub fn start(plan: &Plan, places: &Places) -> Result<Self> {
-        let folder = std::env::temp_dir()
-            .join(format!("steadfast-handover-{}-{}", std::process::id(), plan.name));
+        let folder = std::env::temp_dir().join(format!(
+            "steadfast-handover-{}-{}",
+            std::process::id(),
+            plan.name
+        ));
         fs::DirBuilder::new().mode(0o700).create(&folder).context("a fresh folder")?;
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -120,9 +123,8 @@ impl Subject {
         // Keys of the terminal are for this program; what ends it ends the server (see below).
         command.process_group(0);
         sys::end_with_parent(&mut command);
-        let child = command
-            .spawn()
-            .with_context(|| format!("starting {}", places.server.display()))?;
+        let child =
+            command.spawn().with_context(|| format!("starting {}", places.server.display()))?;
         let mut subject = Self { places: places.clone(), folder, child, address };
         subject.await_listening()?;
         Ok(subject)
@@ -168,7 +170,8 @@ impl Subject {
         if status.success() {
             let line = output.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
             let answer: Value = serde_json::from_str(line).context("the answer of status")?;
-            let pid = find(&answer, "pid").and_then(Value::as_u64);
+            let pid = find(find(&answer, "server").unwrap_or(&answer), "pid");
+            let pid = pid.and_then(Value::as_u64);
             return Ok(pid.context("status names no pid")? as u32);
         }
         // It does not answer: what serves is the last process of those that were started.
