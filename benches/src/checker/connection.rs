@@ -57,7 +57,7 @@ pub(super) enum End {
     /// The server said Close.
     Closed { code: Option<u16>, reason: String },
     /// TCP ended without one.
-    EndOfFile { within_a_frame: bool },
+    WithoutClose { within_a_frame: bool },
     /// What was received has no meaning any more.
     Violation(Violation),
     /// Reset, mostly.
@@ -69,8 +69,8 @@ impl fmt::Display for End {
         match self {
             Self::Closed { code: Some(code), reason } => write!(f, "Close {code} {reason:?}"),
             Self::Closed { code: None, .. } => write!(f, "Close without a code"),
-            Self::EndOfFile { within_a_frame: false } => write!(f, "end of file"),
-            Self::EndOfFile { within_a_frame: true } => write!(f, "end of file within a frame"),
+            Self::WithoutClose { within_a_frame: false } => write!(f, "end of file"),
+            Self::WithoutClose { within_a_frame: true } => write!(f, "end of file within a frame"),
             Self::Violation(violation) => write!(f, "{violation}"),
             Self::Failed(error) => write!(f, "{error}"),
         }
@@ -216,7 +216,7 @@ impl Connection {
             match self.stream.as_mut()?.read(input) {
                 Ok(0) => {
                     let within_a_frame = self.reader.is_within_a_frame();
-                    return Some(End::EndOfFile { within_a_frame });
+                    return Some(End::WithoutClose { within_a_frame });
                 }
                 Ok(len) => {
                     if let Some(end) = self.take_bytes(&input[..len], sent, now_ns, tools) {

@@ -131,8 +131,8 @@ impl Reader {
     ///
     /// # Errors
     /// The first violation. Nothing may be fed after it.
-    pub fn feed<'a>(
-        &'a mut self,
+    pub fn feed(
+        &mut self,
         bytes: &[u8],
         mut take: impl FnMut(Incoming<'_>),
     ) -> Result<(), Violation> {

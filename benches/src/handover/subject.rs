@@ -50,6 +50,9 @@ pub struct Subject {
     places: Places,
     folder: PathBuf,
     child: Child,
+    /// The process that served when it was last asked.
+    server_pid: u32,
+    stopped: bool,
     /// Where it listens.
     pub address: SocketAddr,
 }
@@ -125,7 +128,8 @@ impl Subject {
         sys::end_with_parent(&mut command);
         let child =
             command.spawn().with_context(|| format!("starting {}", places.server.display()))?;
-        let mut subject = Self { places: places.clone(), folder, child, address };
+        let (places, server_pid) = (places.clone(), child.id());
+        let mut subject = Self { places, folder, child, server_pid, stopped: false, address };
         subject.await_listening()?;
         Ok(subject)
     }
@@ -159,24 +163,24 @@ impl Subject {
         let (status, output, complaint) = run(&mut command, patience, || {
             peak = peak.max(Sample::of_all_below(root));
         })?;
-        let last_line = output.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-        let answer = serde_json::from_str(last_line).ok();
+        let answer = serde_json::from_str(last_line(&output)).ok();
         Ok(Upgrade { status, answer, complaint, took: began.elapsed(), peak })
     }
 
     /// The process that serves now.
     pub fn server_pid(&mut self) -> Result<u32> {
         let (status, output, _) = run(&mut self.verb("status"), PATIENCE, || {})?;
-        if status.success() {
-            let line = output.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-            let answer: Value = serde_json::from_str(line).context("the answer of status")?;
+        self.server_pid = if status.success() {
+            let answer: Value =
+                serde_json::from_str(last_line(&output)).context("the answer of status")?;
             let pid = find(find(&answer, "server").unwrap_or(&answer), "pid");
-            let pid = pid.and_then(Value::as_u64);
-            return Ok(pid.context("status names no pid")? as u32);
-        }
-        // It does not answer: what serves is the last process of those that were started.
-        let processes = Processes::below(self.child.id())?;
-        Ok(*processes.pids().last().expect("the root is one of them"))
+            pid.and_then(Value::as_u64).context("status names no pid")? as u32
+        } else {
+            // It does not answer: what serves is the last process of those that were started.
+            let processes = Processes::below(self.child.id())?;
+            *processes.pids().last().expect("the root is one of them")
+        };
+        Ok(self.server_pid)
     }
 
     /// What its processes have at present.
@@ -190,17 +194,21 @@ impl Subject {
 
     /// Has it end fast, and waits for that.
     pub fn stop(&mut self) -> Result<()> {
-        let server = self.server_pid()?;
+        // One that does not answer is ended all the same.
+        let server = self.server_pid().unwrap_or(self.server_pid);
         let root = match self.child.try_wait()? {
             None => self.child.id(),
             Some(_) => server,
         };
-        sys::signal(root, libc::SIGINT)?;
+        if is_alive(root) {
+            sys::signal(root, libc::SIGINT)?;
+        }
         let deadline = Instant::now() + PATIENCE;
         while self.child.try_wait()?.is_none() || is_alive(server) {
             ensure!(Instant::now() < deadline, "the server does not heed INT");
             thread::sleep(STEP);
         }
+        self.stopped = true;
         let status = self.child.wait()?;
         ensure!(status.success(), "the server ended with {status}");
         Ok(())
@@ -223,21 +231,27 @@ impl Subject {
 
 impl Drop for Subject {
     fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
+        if !self.stopped {
             let processes = Processes::below(self.child.id());
             if let Err(error) = self.stop() {
-                eprintln!("{error:#}; killed");
-                for &pid in processes.iter().flat_map(Processes::pids) {
-                    // One that has ended meanwhile is as good.
-                    let _ = sys::signal(pid, libc::SIGKILL);
-                }
-                let _ = self.child.wait();
+                eprintln!("{error:#}");
             }
+            let left = processes.iter().flat_map(Processes::pids).chain([&self.server_pid]);
+            for &pid in left.filter(|pid| !self.stopped && is_alive(**pid)) {
+                // One that has ended meanwhile is as good.
+                let _ = sys::signal(pid, libc::SIGKILL);
+            }
+            let _ = self.child.wait();
         }
         if let Err(error) = fs::remove_dir_all(&self.folder) {
             eprintln!("{}: {error}", self.folder.display());
         }
     }
+}
+
+/// The last line that says anything.
+fn last_line(text: &str) -> &str {
+    text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default()
 }
 
 fn configuration(workers: Option<usize>) -> String {
