@@ -21,6 +21,7 @@ build: ## build the release binary, target/release/steadfast
 
 test: ## run the tests: units, integration, documentation, tidiness
 	cargo test
+	cargo test -p steadfast-bench --lib --test checker
 
 lint: ## formatting, clippy and rustdoc, without a warning
 	cargo fetch --locked --quiet

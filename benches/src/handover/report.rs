@@ -135,7 +135,9 @@ impl Outcome {
         if self.rounds.len() < plan.upgrades as usize {
             self.problems.push(format!("{} of {} upgrades", self.rounds.len(), plan.upgrades));
         }
-        self.problems.extend(growth(&self.rounds));
+        if plan.is_steady() {
+            self.problems.extend(growth(&self.rounds));
+        }
         self.problems.extend(totals.examples.iter().cloned());
         self.totals = Some(totals);
     }
@@ -286,9 +288,13 @@ mod tests {
         }
     }
 
-    /// The problems of two upgrades, the second as given, and these totals.
     fn problems(second: Round, totals: Totals) -> Vec<String> {
-        let mut plan = Scenario::Basic.plan();
+        problems_of(Scenario::Basic, second, totals)
+    }
+
+    /// The problems of two upgrades, the second as given, and these totals.
+    fn problems_of(scenario: Scenario, second: Round, totals: Totals) -> Vec<String> {
+        let mut plan = scenario.plan();
         plan.change(&Changes { upgrades: Some(2), ..Changes::default() });
         let mut outcome = Outcome::new(SAMPLES);
         outcome.add(round(1));
@@ -348,7 +354,9 @@ mod tests {
         assert!(grown(Sample { memory_bytes: 18 * MIB, ..SAMPLE }).contains("server's bytes"));
         let supervisor = Some(Sample { descriptors: 105, ..SAMPLE });
         let samples = Samples { supervisor, ..SAMPLES };
-        assert!(problem(Round { samples, ..round(2) }, totals()).contains("supervisor's"));
+        let last = Round { samples, ..round(2) };
+        assert!(problem(last.clone(), totals()).contains("supervisor's"));
+        assert_eq!(problems_of(Scenario::Churn, last, totals()), [""; 0]);
     }
 
     #[test]

@@ -85,6 +85,12 @@ impl Plan {
         Load { address, ..self.load.clone() }
     }
 
+    /// Whether the server has as much to hold at all times: no visitors that come and go, and no
+    /// queues that fill.
+    pub fn is_steady(&self) -> bool {
+        self.load.churn == 0.0 && self.load.slow == 0
+    }
+
     /// Changes what `changes` says.
     pub fn change(&mut self, changes: &Changes) {
         fn set<T: Clone>(field: &mut T, value: Option<&T>) {
