@@ -29,8 +29,10 @@ pub(super) enum Role {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {
     pub(super) size: Size,
-    /// Writes a message is split into.
+    /// Writes a message that is split is split into.
     pub(super) pieces: usize,
+    /// One message in so many is split.
+    pub(super) split_one_in: usize,
     /// Most frames of a message.
     pub(super) fragments_max: usize,
     pub(super) compressed: bool,
@@ -133,7 +135,7 @@ impl Connection {
 
     /// Makes the next message; its first piece may be written at once.
     pub(super) fn make(&mut self, now_ns: u64, tools: &mut Tools) {
-        let Manner { size, pieces, fragments_max, compressed, slow: _ } = self.manner;
+        let Manner { size, fragments_max, compressed, .. } = self.manner;
         let Tools { codec, random, payload, .. } = tools;
         let message = Message { stream: self.number, sequence: self.made, made_ns: now_ns };
         message.write(size.of(self.number, self.made), payload);
@@ -144,6 +146,8 @@ impl Connection {
         frame::append_message(&outgoing, random, &mut self.output);
         self.made += 1;
 
+        let is_split = random.below(self.manner.split_one_in) == 0;
+        let pieces = if is_split { self.manner.pieces } else { 1 };
         // Between the first byte and the last, so that each piece has some.
         let places = self.output.len() - from - 1;
         let mut cuts: Vec<usize> = (1..pieces).map(|_| from + 1 + random.below(places)).collect();

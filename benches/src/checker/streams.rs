@@ -59,9 +59,11 @@ pub struct Load {
     pub rate: f64,
     /// How long they are.
     pub size: Size,
-    /// Writes each message of an echo is split into, at random places and spread over half the
-    /// time until the next; 1 splits none.
+    /// Writes a message of an echo is split into, at random places and spread over half the time
+    /// until the next; 1 splits none.
     pub split: usize,
+    /// One message in so many is split; 1 splits all.
+    pub split_one_in: usize,
     /// Most frames of a message of an echo.
     pub fragments_max: usize,
     /// Whether permessage-deflate is used, on all but the slow.
@@ -90,6 +92,7 @@ impl Load {
             rate: 20.0,
             size: Size::Fixed(100),
             split: 1,
+            split_one_in: 1,
             fragments_max: 1,
             compressed: false,
             rooms: 0,
@@ -113,7 +116,8 @@ impl Load {
 
     fn check(&self) -> Result<()> {
         ensure!(self.rate > 0.0 && self.rate <= 10_000.0, "a rate is over 0 and up to 10,000");
-        ensure!(self.split >= 1 && self.fragments_max >= 1, "a message has at least one piece");
+        let least = self.split.min(self.split_one_in).min(self.fragments_max);
+        ensure!(least >= 1, "a message has at least one piece");
         ensure!((0.0..=10_000.0).contains(&self.churn), "churn is up to 10,000");
         ensure!(self.size.of(0, 0) >= SIZE_MIN, "a message has at least {SIZE_MIN} bytes");
         Ok(())
@@ -205,8 +209,9 @@ impl Streams {
     }
 
     fn open_echoes(&mut self) -> Result<()> {
-        let Load { size, split, fragments_max, compressed, .. } = self.load;
-        let manner = Manner { size, pieces: split, fragments_max, compressed, slow: false };
+        let Load { size, split, split_one_in, fragments_max, compressed, .. } = self.load;
+        let manner =
+            Manner { size, pieces: split, split_one_in, fragments_max, compressed, slow: false };
         for _ in 0..self.load.connections {
             self.add("/echo", Role::Echo, manner)?;
         }
@@ -215,7 +220,8 @@ impl Streams {
 
     fn open_rooms(&mut self) -> Result<()> {
         let Load { size, compressed, rooms, members, .. } = self.load;
-        let manner = Manner { size, pieces: 1, fragments_max: 1, compressed, slow: false };
+        let manner =
+            Manner { size, pieces: 1, split_one_in: 1, fragments_max: 1, compressed, slow: false };
         for room in 0..rooms {
             let path = format!("/rooms/checker-{room}");
             let publisher = self.add(&path, Role::Publisher, manner)?;
@@ -230,6 +236,7 @@ impl Streams {
         let manner = Manner {
             size: Size::Fixed(SLOW_BYTES),
             pieces: 1,
+            split_one_in: 1,
             fragments_max: 1,
             compressed: false,
             slow: true,
