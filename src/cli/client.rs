@@ -4,10 +4,10 @@ mod command;
 mod input;
 mod screen;
 
-use std::os::fd::AsFd;
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal};
 use std::num::NonZeroU64;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;

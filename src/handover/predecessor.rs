@@ -143,8 +143,8 @@ enum State {
     // Call: Ready, Refused  Next: Copying, Saving
     Preparing,
     /// Descriptors go out.
-    // Call: WorkerCopied  Next: Freezing
-    Copying { left: u16 },
+    // Call: WorkerCopied, Parked  Next: Freezing
+    Copying { left: u16, parked: bool },
     /// Nobody is served any more.
     // Call: WorkerFrozen  Next: Settling
     Freezing { left: u16 },
@@ -179,12 +179,7 @@ pub struct Predecessor {
 impl Predecessor {
     /// Begins, once the new program has been started.
     pub fn new(plan: Plan) -> (Self, Vec<Action>) {
-        let machine = Self {
-            plan,
-            state: State::Greeting,
-            adopted: 0,
-            refused: Vec::new(),
-        };
+        let machine = Self { plan, state: State::Greeting, adopted: 0, refused: Vec::new() };
         (machine, vec![Action::Timer(PREPARE_TIMEOUT)])
     }
 
@@ -223,13 +218,13 @@ impl Predecessor {
             (State::Preparing, Event::Message(ToPredecessor::Ready { workers })) => {
                 self.ready(workers)
             }
-            (State::Copying { left }, Event::WorkerCopied) => {
+            (State::Copying { left, .. }, Event::WorkerCopied) => {
                 *left = left.saturating_sub(1);
-                if *left > 0 {
-                    return vec![];
-                }
-                self.state = State::Freezing { left: self.plan.workers };
-                vec![Action::Freeze, Action::Timer(PAUSE_TIMEOUT)]
+                self.copied()
+            }
+            (State::Copying { parked, .. }, Event::Message(ToPredecessor::Parked)) => {
+                *parked = true;
+                self.copied()
             }
             (State::Freezing { left }, Event::WorkerFrozen) => {
                 *left = left.saturating_sub(1);
@@ -272,7 +267,10 @@ impl Predecessor {
                 self.refused.extend(connections);
                 vec![]
             }
-            (State::Saving { answer, .. }, Event::Message(ToPredecessor::Adopted { connections })) => {
+            (
+                State::Saving { answer, .. },
+                Event::Message(ToPredecessor::Adopted { connections }),
+            ) => {
                 *answer = Some(connections);
                 vec![]
             }
@@ -326,8 +324,18 @@ impl Predecessor {
             self.state = State::Saving { left: self.plan.workers, answer: None };
             return vec![Action::Rehearse { lanes }, Action::Timer(COPY_TIMEOUT)];
         }
-        self.state = State::Copying { left: self.plan.workers };
+        self.state = State::Copying { left: self.plan.workers, parked: false };
         vec![Action::PreCopy { lanes }, Action::Timer(COPY_TIMEOUT)]
+    }
+
+    /// The pause begins only once the successor has nothing left to do for connections that were
+    /// there before.
+    fn copied(&mut self) -> Vec<Action> {
+        if self.state != (State::Copying { left: 0, parked: true }) {
+            return vec![];
+        }
+        self.state = State::Freezing { left: self.plan.workers };
+        vec![Action::Freeze, Action::Timer(PAUSE_TIMEOUT)]
     }
 
     fn settle(&mut self, round: u32) -> Vec<Action> {

@@ -23,6 +23,8 @@ pub enum Event {
     ChannelEnded,
     /// Sockets are bound, limits checked, with so many workers; or it cannot be done.
     Prepared(Result<u16, String>),
+    /// A worker has parked all that was there.
+    WorkerLevel,
     /// A worker has loaded all its states.
     WorkerLoaded {
         /// How many can be served.
@@ -89,7 +91,7 @@ enum State {
     Joining { left: u16, workers: u16 },
     /// Descriptors and states come in, past us, to the workers.
     // Call: WorkerLoaded  Next: Settling
-    Adopting { left: u16, workers: u16 },
+    Adopting { level: u16, left: u16, workers: u16 },
     /// Mail between the workers' hubs.
     // Call: WorkerSettled  Next: Settling, Adopted
     Settling { left: u16, workers: u16, idle: bool, round: u32 },
@@ -156,7 +158,9 @@ impl Successor {
             }
             (
                 State::Waiting,
-                Event::Message(ToSuccessor::Prepare { workers, listeners, locks, rehearsal, .. }),
+                Event::Message(ToSuccessor::Prepare {
+                    workers, listeners, locks, rehearsal, ..
+                }),
             ) => {
                 (self.senders, self.rehearsal) = (workers, rehearsal);
                 self.state = State::Gathering { left: u64::from(listeners) + u64::from(locks) };
@@ -179,14 +183,23 @@ impl Successor {
                 if *left > 0 {
                     return vec![];
                 }
-                self.state = State::Adopting { left: *workers, workers: *workers };
+                let workers = *workers;
+                self.state = State::Adopting { level: 0, left: workers, workers };
                 vec![Action::Adopt { senders: self.senders, rehearsal: self.rehearsal }]
             }
             (_, Event::Message(ToSuccessor::Frozen { ids_upcoming })) => {
                 vec![Action::SkipIds(ids_upcoming)]
             }
             (_, Event::WorkerBroken(reason)) => self.refuse(reason),
-            (State::Adopting { left, workers }, Event::WorkerLoaded { connections, refused }) => {
+            (State::Adopting { level, workers, .. }, Event::WorkerLevel) => {
+                *level += 1;
+                let parked = *level == *workers;
+                if parked { vec![Action::Send(ToPredecessor::Parked)] } else { vec![] }
+            }
+            (
+                State::Adopting { left, workers, .. },
+                Event::WorkerLoaded { connections, refused },
+            ) => {
                 *left = left.saturating_sub(1);
                 let (done, workers) = (*left == 0, *workers);
                 self.connections += connections;

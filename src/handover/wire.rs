@@ -87,6 +87,8 @@ pub enum ToPredecessor {
         /// Why.
         reason: String,
     },
+    /// Every descriptor that was sent has its place.
+    Parked,
     /// Connections it cannot serve; they stay. More of it, or `Adopted`, follows.
     Refusals {
         /// Each with the reason.
@@ -114,6 +116,7 @@ const REFUSED: u8 = 67;
 const REFUSALS: u8 = 68;
 const ADOPTED: u8 = 69;
 const ACTIVE: u8 = 70;
+const PARKED: u8 = 71;
 
 impl ToSuccessor {
     /// As bytes.
@@ -225,6 +228,7 @@ impl ToPredecessor {
                 writer.u64(*connections);
             }
             Self::Active => writer.u8(ACTIVE),
+            Self::Parked => writer.u8(PARKED),
         }
         writer.into_bytes()
     }
@@ -255,6 +259,7 @@ impl ToPredecessor {
             REFUSALS => Self::Refusals { connections: load_refusals(&mut reader)? },
             ADOPTED => Self::Adopted { connections: reader.u64()? },
             ACTIVE => Self::Active,
+            PARKED => Self::Parked,
             _ => return Err(SnapshotError::Invalid("message")),
         };
         reader.finish()?;
@@ -312,7 +317,8 @@ mod tests {
             assert!(ToSuccessor::decode(&bytes[..bytes.len() - 1]).is_err());
             assert!(ToPredecessor::decode(&bytes).is_err(), "tags of the two sides differ");
         }
-        let refusals = (0..REFUSALS_MAX as u16).map(|index| (origin(index), "x".repeat(REASON_BYTES_MAX)));
+        let refusals =
+            (0..REFUSALS_MAX as u16).map(|index| (origin(index), "x".repeat(REASON_BYTES_MAX)));
         let messages = [
             ToPredecessor::Hello {
                 protocol: PROTOCOL,
@@ -325,6 +331,7 @@ mod tests {
             ToPredecessor::Refusals { connections: refusals.collect() },
             ToPredecessor::Adopted { connections: 3 },
             ToPredecessor::Active,
+            ToPredecessor::Parked,
         ];
         for message in messages {
             let bytes = message.encode();

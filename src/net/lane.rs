@@ -43,6 +43,11 @@ pub enum Packet {
         /// Their keys there.
         keys: Vec<Key>,
     },
+    /// Every connection that was there has been sent once.
+    Level {
+        /// The sender.
+        worker: WorkerIndex,
+    },
     /// The states of the connections; the packet's one descriptor is the memory they are in. It is
     /// the sender's last packet.
     State {
@@ -56,6 +61,7 @@ pub enum Packet {
 const DESCRIPTORS: u8 = 1;
 const CLOSED: u8 = 2;
 const STATE: u8 = 3;
+const LEVEL: u8 = 4;
 
 impl Packet {
     /// As bytes, at most [`PACKET_BYTES_MAX`].
@@ -69,6 +75,10 @@ impl Packet {
             Self::Closed { worker, keys } => {
                 writer.u8(CLOSED);
                 save_keys(&mut writer, *worker, keys);
+            }
+            Self::Level { worker } => {
+                writer.u8(LEVEL);
+                writer.u16(*worker);
             }
             Self::State { worker, connections } => {
                 writer.u8(STATE);
@@ -90,6 +100,7 @@ impl Packet {
         let packet = match tag {
             DESCRIPTORS => Self::Descriptors { worker, keys: load_keys(&mut reader)? },
             CLOSED => Self::Closed { worker, keys: load_keys(&mut reader)? },
+            LEVEL => Self::Level { worker },
             STATE => Self::State { worker, connections: reader.u64()? },
             _ => return Err(SnapshotError::Invalid("packet of a lane")),
         };
@@ -126,6 +137,7 @@ mod tests {
         let packets = [
             Packet::Descriptors { worker: 3, keys: keys[..DESCRIPTORS_MAX].to_vec() },
             Packet::Closed { worker: 0, keys: keys.clone() },
+            Packet::Level { worker: 1 },
             Packet::State { worker: u16::MAX, connections: u64::MAX },
         ];
         for packet in packets {

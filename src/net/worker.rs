@@ -22,9 +22,9 @@ use std::time::{Duration, Instant};
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 
+use crate::app::Command;
 use crate::app::conn::RoomDelivery;
 use crate::app::fanout::{deliver_ordered, publish_ordered};
-use crate::app::Command;
 use crate::base::slab::{Key, Slab};
 use crate::base::tick::Tick;
 use crate::base::wheel::Wheel;

@@ -14,10 +14,10 @@ use crate::hub::{Hub, WorkerIndex};
 use crate::net::accounts::Accounts;
 use crate::net::dispatch::Dispatcher;
 use crate::net::gate::Gate;
+use crate::net::listener::Listener;
 use crate::net::mailbox::Mailboxes;
 use crate::net::worker::adopting::Adoption;
 use crate::net::worker::{Parts, Worker};
-use crate::net::listener::Listener;
 use crate::session::turn::Turn;
 
 /// How far back the workers' clock begins. What adopted connections remember lies before this

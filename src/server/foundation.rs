@@ -78,9 +78,7 @@ impl Foundation {
                 foundation.bind(address, settings, workers)?;
                 continue;
             }
-            foundation
-                .locks
-                .extend(lock.map(|(address, lock)| (address, PortLock::adopt(lock))));
+            foundation.locks.extend(lock.map(|(address, lock)| (address, PortLock::adopt(lock))));
             foundation.adopt(address, ours, workers)?;
         }
         Ok(foundation)

@@ -34,9 +34,9 @@ pub(super) fn launch(binary: Option<&Path>) -> io::Result<Launched> {
     let mut command = Command::new(&program);
     command.args(args).env(VARIABLE, spawn::FIRST.to_string()).stdin(Stdio::null());
     spawn::hand_over(&mut command, &[theirs.as_fd()]);
-    let child = command.spawn().map_err(|error| {
-        io::Error::new(error.kind(), format!("{}: {error}", program.display()))
-    })?;
+    let child = command
+        .spawn()
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", program.display())))?;
     Ok(Launched { child, channel })
 }
 

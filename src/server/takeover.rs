@@ -156,10 +156,9 @@ impl Takeover<'_> {
                 self.lanes.push(lane);
                 Ok(())
             }
-            (
-                ToSuccessor::Frozen { .. } | ToSuccessor::Offer | ToSuccessor::Abort { .. },
-                None,
-            ) => Ok(()),
+            (ToSuccessor::Frozen { .. } | ToSuccessor::Offer | ToSuccessor::Abort { .. }, None) => {
+                Ok(())
+            }
             _ => Err(format!("{message:?} came with too few or too many descriptors")),
         };
         match kept {
@@ -299,6 +298,7 @@ impl Takeover<'_> {
 
 fn event_of(finding: Finding) -> Event {
     match finding {
+        Finding::Level => Event::WorkerLevel,
         Finding::Loaded { connections, refused } => {
             Event::WorkerLoaded { connections: connections as u64, refused }
         }

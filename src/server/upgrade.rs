@@ -161,10 +161,13 @@ impl Center {
             Ok(upgraded) if !upgrade.dry_run => {
                 self.upgrade.moved_to.store(upgraded.pid, Ordering::SeqCst);
                 tracing::info!(
-                    connections = upgraded.connections, refused = upgraded.refused.len(),
+                    connections = upgraded.connections,
+                    refused = upgraded.refused.len(),
                     pause_ms = upgraded.pause.as_secs_f64() * 1e3,
                     total_ms = upgraded.total.as_secs_f64() * 1e3,
-                    predecessor = std::process::id(), successor = upgraded.pid, "upgraded"
+                    predecessor = std::process::id(),
+                    successor = upgraded.pid,
+                    "upgraded"
                 );
             }
             Ok(_) => tracing::info!("an upgrade would succeed"),
@@ -216,14 +219,28 @@ impl Center {
             Outcome::Moved { connections, refused } => {
                 let refused = refused.iter().map(describe).collect();
                 let generation = self.generation + 1;
-                Ok(Upgraded { pid, generation, connections, refused, pause, total: begun.elapsed() })
+                Ok(Upgraded {
+                    pid,
+                    generation,
+                    connections,
+                    refused,
+                    pause,
+                    total: begun.elapsed(),
+                })
             }
             Outcome::Rehearsed { connections, refused } => {
                 drop(attempt);
                 end(launched.child, String::new());
                 let refused = refused.iter().map(describe).collect();
                 let generation = self.generation;
-                Ok(Upgraded { pid, generation, connections, refused, pause, total: begun.elapsed() })
+                Ok(Upgraded {
+                    pid,
+                    generation,
+                    connections,
+                    refused,
+                    pause,
+                    total: begun.elapsed(),
+                })
             }
         }
     }
@@ -426,20 +443,16 @@ impl Attempt<'_> {
             while !over.load(Ordering::SeqCst) {
                 let mut descriptors = Vec::new();
                 let look = Some(CHANNEL_LOOK);
-                let event = match packets::receive(
-                    channel.as_fd(),
-                    &mut buffer,
-                    &mut descriptors,
-                    look,
-                ) {
-                    Ok(0) => Event::ChannelEnded("the new process has ended".to_owned()),
-                    Ok(len) => match ToPredecessor::decode(&buffer[..len]) {
-                        Ok(message) => Event::Message(message),
+                let event =
+                    match packets::receive(channel.as_fd(), &mut buffer, &mut descriptors, look) {
+                        Ok(0) => Event::ChannelEnded("the new process has ended".to_owned()),
+                        Ok(len) => match ToPredecessor::decode(&buffer[..len]) {
+                            Ok(message) => Event::Message(message),
+                            Err(error) => Event::ChannelEnded(error.to_string()),
+                        },
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                         Err(error) => Event::ChannelEnded(error.to_string()),
-                    },
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                    Err(error) => Event::ChannelEnded(error.to_string()),
-                };
+                    };
                 let ended = matches!(event, Event::ChannelEnded(_));
                 if sender.send(event).is_err() || ended {
                     return;

@@ -145,8 +145,7 @@ pub fn receive(
 /// Waits for something to read, or the end.
 fn is_readable(socket: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
     let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    let timeout_ms =
-        timeout.map_or(-1, |time| i32::try_from(time.as_millis()).unwrap_or(i32::MAX));
+    let timeout_ms = timeout.map_or(-1, |time| i32::try_from(time.as_millis()).unwrap_or(i32::MAX));
     // SAFETY: `poll` is one valid pollfd while the call lasts.
     let count = unsafe { libc::poll(&raw mut poll, 1, timeout_ms) };
     match count {
@@ -172,11 +171,7 @@ fn take_descriptors(message: &libc::msghdr, descriptors: &mut Vec<OwnedFd>) {
                 for index in 0..bytes / size_of::<RawFd>() {
                     let mut fd = MaybeUninit::<RawFd>::uninit();
                     let from = data.add(index * size_of::<RawFd>());
-                    std::ptr::copy_nonoverlapping(
-                        from,
-                        fd.as_mut_ptr().cast(),
-                        size_of::<RawFd>(),
-                    );
+                    std::ptr::copy_nonoverlapping(from, fd.as_mut_ptr().cast(), size_of::<RawFd>());
                     descriptors.push(OwnedFd::from_raw_fd(fd.assume_init()));
                 }
             }

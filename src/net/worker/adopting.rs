@@ -20,8 +20,8 @@ use crate::base::slab::Key;
 use crate::base::snapshot::{Reader, SnapshotError};
 use crate::base::tick::Tick;
 use crate::hub::WorkerIndex;
-use crate::net::lane::{DESCRIPTORS_MAX, Origin, PACKET_BYTES_MAX, Packet};
 use crate::net::connection::Connection;
+use crate::net::lane::{DESCRIPTORS_MAX, Origin, PACKET_BYTES_MAX, Packet};
 use crate::net::listener::Listener;
 use crate::net::stream::Stream;
 use crate::sys::packets;
@@ -45,6 +45,8 @@ pub enum Instruction {
 /// What a worker of the successor answers.
 #[derive(Debug)]
 pub enum Finding {
+    /// Every connection that was there is parked.
+    Level,
     /// All states are there.
     Loaded {
         /// Connections that can be served.
@@ -80,6 +82,8 @@ pub struct Adoption {
 #[derive(Debug, Default)]
 struct Parked {
     keys: HashMap<Origin, Key>,
+    /// So many workers have sent all they had.
+    level: usize,
     /// States have come from so many workers.
     senders: usize,
     loaded: Vec<Key>,
@@ -143,7 +147,11 @@ impl Worker {
                 Err(error) => return Err(error),
             };
             let packet = Packet::decode(&buffer[..len]).map_err(nonsense)?;
+            let was_level = parked.level;
             self.on_packet(packet, descriptors.drain(..), adoption.rehearsal, parked)?;
+            if parked.level > was_level && parked.level == adoption.senders {
+                let _ = adoption.findings.send((self.index, Finding::Level));
+            }
         }
         Ok(None)
     }
@@ -175,6 +183,7 @@ impl Worker {
                     }
                 }
             }
+            Packet::Level { .. } => parked.level += 1,
             Packet::State { worker, connections } => {
                 let memory = descriptors.next();
                 let memory = memory.ok_or_else(|| nonsense(SnapshotError::Truncated))?;

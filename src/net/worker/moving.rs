@@ -1,7 +1,7 @@
 //! The predecessor's half of a handover, in one worker.
 //!
 //! ```text
-//! PreCopy ─► descriptors go out, a batch a turn, while everybody is served ─► Copied
+//! PreCopy ─► descriptors go out, some a turn, while everybody is served   ─► Copied
 //! Freeze  ─► nothing is read, written, accepted any more; the last deltas  ─► Frozen
 //! Settle  ─► mail that was under way lands in the out queues               ─► Settled, until idle
 //! Save    ─► every connection's state, in memory handed over               ─► Saved
@@ -108,8 +108,11 @@ pub(super) struct Moving {
 #[derive(Debug)]
 enum Phase {
     /// Descriptors go out.
-    // Next: Copied
+    // Next: Levelling
     Copying,
+    /// All are out, which the lanes from this one on have not been told yet.
+    // Next: Copied
+    Levelling(usize),
     /// All are out; what comes and goes is reported.
     // Next: Freezing
     Copied,
@@ -193,7 +196,7 @@ impl Moving {
     /// Whether the worker must look again though nothing happens.
     pub(super) fn is_busy(&self) -> bool {
         match self.phase {
-            Phase::Copying | Phase::Freezing | Phase::Saving { .. } => true,
+            Phase::Copying | Phase::Levelling(_) | Phase::Freezing | Phase::Saving { .. } => true,
             Phase::Copied => !self.is_level(),
             Phase::Frozen | Phase::Saved => false,
         }
@@ -283,6 +286,15 @@ impl Worker {
                     self.send_batch(moving)?;
                 }
             }
+            Phase::Levelling(told) => {
+                while let Some(lane) = moving.outlets.lanes.get(*told) {
+                    if !offer(lane, &Packet::Level { worker: self.index }, &[])? {
+                        moving.blocked = true;
+                        break;
+                    }
+                    *told += 1;
+                }
+            }
             Phase::Freezing => {
                 while !moving.is_level() && !moving.blocked {
                     self.send_batch(moving)?;
@@ -309,6 +321,10 @@ impl Worker {
         let level = moving.is_level();
         let (phase, report) = match &mut moving.phase {
             Phase::Copying if level => {
+                moving.phase = Phase::Levelling(0);
+                return;
+            }
+            Phase::Levelling(told) if *told == moving.outlets.lanes.len() => {
                 (Phase::Copied, Report::Copied { connections: self.conns.len() })
             }
             Phase::Freezing if level => (Phase::Frozen, Report::Frozen),
