@@ -143,7 +143,8 @@ impl AsRawFd for Signals {
     }
 }
 
-fn all_signals() -> libc::sigset_t {
+/// Every [`Signal`], as a set.
+pub(super) fn all_signals() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigemptyset initialises the set it is given.
     let mut set = unsafe {
