@@ -37,8 +37,9 @@
 //! | 2 | [`hub`] | rooms: who is in, who orders, who gets what |
 //! | 3 | [`app`] | the `App` trait, the built-in apps, middleware before the handshake is accepted |
 //! | 4 | [`net`] | worker, dispatch, gate, listener, stream, mailbox, client: the only code that meets mio |
-//! | 5 | [`config`], [`server`] | settings as written → resolved; the composition root |
-//! | 6 | [`cli`], `main.rs` | one file a verb |
+//! | 5 | [`control`] | control socket: status, upgrade and drain by request |
+//! | 6 | [`config`], [`server`] | settings as written → resolved; the composition root |
+//! | 7 | [`cli`], `main.rs` | one file a verb |
 //!
 //! Layers 0 to 3 except `sys` never name mio, libc, `std::net` sockets, `Instant::now`, threads or
 //! randomness: time and seeds are arguments. That is what makes them testable at every split point.
@@ -49,6 +50,7 @@ pub mod app;
 pub mod base;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod http;
 pub mod hub;
 pub mod manual;

@@ -1,4 +1,4 @@
-//! Layer 6: the command line, one file a verb.
+//! Layer 7: the command line, one file a verb.
 //!
 //! Verbs print what they are for on stdout and everything else on stderr. The exit status is 0 for
 //! done, 1 for failed, 2 for wrong usage or configuration.

@@ -1,4 +1,4 @@
-//! Layer 5: the configuration, from what was written to what is in force.
+//! Layer 6: the configuration, from what was written to what is in force.
 //!
 //! ```text
 //! defaults ◄─ TOML file ◄─ STEADFAST_* environment ◄─ flags      (the right one wins, key by key)
