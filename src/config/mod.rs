@@ -39,7 +39,7 @@ pub use crate::base::network::{IpNetwork, ListenAddr, TrustedProxies};
 pub use error::{Error, Errors, Place};
 pub use keys::{KEYS, Key, Scope, environment_name};
 pub use route::AllowedOrigins;
-pub use value::Shape;
+pub use value::{Shape, parse_duration};
 
 /// Everything the server needs to know, complete and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
