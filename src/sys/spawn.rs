@@ -119,10 +119,11 @@ impl ChildSide {
     /// Becomes the program, or reports why not and ends the process. Does not return.
     fn execute(&mut self) -> io::Result<()> {
         let mut failure = self.failure.as_raw_fd();
-        // SAFETY: system calls on descriptors, and on the memory of `self`, which outlives them:
+        let is_placed = self.place(&mut failure);
+        // SAFETY: system calls on a descriptor, and on the memory of `self`, which outlives them:
         // both lists end with a null pointer, and their strings belong to them.
         unsafe {
-            if self.place(&mut failure) {
+            if is_placed {
                 libc::execve(
                     self.path.as_ptr(),
                     self.arguments.pointers.as_ptr(),
@@ -137,12 +138,9 @@ impl ChildSide {
     }
 
     /// Puts each descriptor at its number, `failure` out of their way, and blocks the signals.
-    /// `false` if a call has failed.
-    ///
-    /// # Safety
-    /// The process must be one that nothing else happens in any more: it changes what numbers
-    /// mean that others hold.
-    unsafe fn place(&mut self, failure: &mut RawFd) -> bool {
+    /// `false` if a call has failed. For the new process alone: it changes what numbers mean that
+    /// others may hold.
+    fn place(&mut self, failure: &mut RawFd) -> bool {
         // First away from the numbers that are asked for, so that none overwrites another.
         for number in self.descriptors.iter_mut().map(|entry| &mut entry.0).chain([&mut *failure]) {
             // SAFETY: this request takes an integer.
@@ -160,7 +158,8 @@ impl ChildSide {
             return false;
         }
         for (from, to) in &self.descriptors {
-            // SAFETY: as the caller has promised. The copy is not closed by exec.
+            // SAFETY: the call takes integers, and nothing else goes on in this process that holds
+            // the numbers. The copy is not closed by exec.
             if unsafe { libc::dup2(*from, *to) } < 0 {
                 return false;
             }
