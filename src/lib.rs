@@ -30,7 +30,7 @@
 //! | layer | module | what lives there |
 //! |---|---|---|
 //! | 0 | [`base`] | limits, ticks, slab, timer wheel, byte buffers, snapshot reader and writer: no I/O, no clock |
-//! | 0 | [`sys`] | every `unsafe` of the crate: socket options, signals, descriptor limits |
+//! | 0 | [`sys`] | every `unsafe` of the crate: socket options, signals, descriptors, shared memory |
 //! | 1 | [`http`] | request head parser, responses |
 //! | 1 | [`ws`] | frame header, mask, UTF-8, decoder, message assembly, permessage-deflate, close codes, encoder |
 //! | 2 | [`session`] | handshake; one connection's life as a state machine; its out queue and deadlines |
@@ -38,6 +38,7 @@
 //! | 3 | [`app`] | the `App` trait, the built-in apps, middleware before the handshake is accepted |
 //! | 4 | [`net`] | worker, dispatch, gate, listener, stream, mailbox, client: the only code that meets mio |
 //! | 5 | [`handover`] | the messages and the two state machines of a handover |
+//! | 5 | [`control`] | control socket: status, upgrade and drain by request |
 //! | 6 | [`config`], [`server`] | settings as written → resolved; the composition root |
 //! | 7 | [`cli`], `main.rs` | one file a verb |
 //!
@@ -51,6 +52,7 @@ pub mod base;
 pub mod cli;
 pub mod config;
 pub mod handover;
+pub mod control;
 pub mod http;
 pub mod hub;
 pub mod manual;

@@ -4,6 +4,7 @@ mod crew;
 mod foundation;
 mod launch;
 mod lock;
+mod operate;
 mod routes;
 mod running;
 mod takeover;
@@ -24,7 +25,6 @@ use crate::sys::signals::Signals;
 use crew::{Crew, Start};
 use foundation::{Foundation, Inherited};
 pub use running::Running;
-pub use upgrade::{Progress, Upgrade, UpgradeFailed, Upgraded};
 
 /// Makes an app's instance for a worker.
 type AppFactory = Arc<dyn Fn() -> Box<dyn AnyApp> + Send + Sync>;
@@ -132,7 +132,7 @@ impl Builder {
         let starts = hands.into_iter().map(Start::Fresh).collect();
         let max = foundation.connections_max;
         let crew = Crew::muster(&self, settings, max, first_id()?, starts)?;
-        Running::new(settings, foundation, crew, 1)
+        Running::new(settings, foundation, crew, 1, Vec::new())
     }
 }
 

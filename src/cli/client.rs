@@ -19,6 +19,7 @@ use mio::{Events, Poll, Token, Waker};
 
 use self::command::Command;
 use self::input::{Given, Lines, TooLong};
+pub(super) use self::screen::escape;
 use self::screen::{Look, Screen};
 use super::EXIT_USAGE;
 use crate::net::client::{

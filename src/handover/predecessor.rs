@@ -41,8 +41,14 @@ pub struct Plan {
     pub listeners: u32,
     /// Locks.
     pub locks: u32,
+    /// There is a control socket.
+    pub control: bool,
     /// Try it, and move nothing.
     pub rehearsal: bool,
+    /// When it began, in nanoseconds of the system's monotonic clock.
+    pub begun_ns: u64,
+    /// The upgrades there have been, as JSON.
+    pub history: String,
 }
 
 /// What has happened.
@@ -81,7 +87,8 @@ pub enum Event {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Send this, and for `Prepare` the word's descriptor, the listeners and the locks.
+    /// Send this; with `Prepare` the word's descriptor, and after it the listeners, the locks and
+    /// the control socket.
     Send(ToSuccessor),
     /// Make so many lanes, send them, and have the workers begin to copy.
     PreCopy {
@@ -301,7 +308,17 @@ impl Predecessor {
             ));
         }
         self.state = State::Preparing;
-        let Plan { generation, workers, connections, listeners, locks, rehearsal } = self.plan;
+        let Plan {
+            generation,
+            workers,
+            connections,
+            listeners,
+            locks,
+            control,
+            rehearsal,
+            begun_ns,
+            history,
+        } = self.plan.clone();
         vec![
             Action::Send(ToSuccessor::Prepare {
                 generation,
@@ -310,7 +327,10 @@ impl Predecessor {
                 connections,
                 listeners,
                 locks,
+                control,
                 rehearsal,
+                begun_ns,
+                history,
             }),
             Action::Timer(PREPARE_TIMEOUT),
         ]

@@ -81,7 +81,7 @@ enum State {
     // Call: Prepare  Next: Gathering
     Waiting,
     /// Sockets and locks come in.
-    // Call: Listener, Lock  Next: Preparing
+    // Call: Listener, Lock, Control  Next: Preparing
     Gathering { left: u64 },
     /// They are looked at.
     // Call: Prepared  Next: Joining
@@ -134,6 +134,11 @@ impl Successor {
         (machine, vec![Action::Send(hello)])
     }
 
+    /// Connections that can be served, and those that cannot, and why.
+    pub fn adopted_connections(&self) -> (u64, &[(Origin, String)]) {
+        (self.connections, &self.refused)
+    }
+
     /// Takes in what has happened; the actions are to be carried out in order.
     pub fn handle(&mut self, event: Event) -> Vec<Action> {
         match (&mut self.state, event) {
@@ -168,7 +173,9 @@ impl Successor {
             }
             (
                 State::Gathering { left },
-                Event::Message(ToSuccessor::Listener { .. } | ToSuccessor::Lock { .. }),
+                Event::Message(
+                    ToSuccessor::Listener { .. } | ToSuccessor::Lock { .. } | ToSuccessor::Control,
+                ),
             ) => {
                 *left = left.saturating_sub(1);
                 self.gathered()
@@ -187,7 +194,7 @@ impl Successor {
                 self.state = State::Adopting { level: 0, left: workers, workers };
                 vec![Action::Adopt { senders: self.senders, rehearsal: self.rehearsal }]
             }
-            (_, Event::Message(ToSuccessor::Frozen { ids_upcoming })) => {
+            (_, Event::Message(ToSuccessor::Frozen { ids_upcoming, .. })) => {
                 vec![Action::SkipIds(ids_upcoming)]
             }
             (_, Event::WorkerBroken(reason)) => self.refuse(reason),

@@ -33,8 +33,14 @@ pub enum ToSuccessor {
         listeners: u32,
         /// How many [`Lock`](Self::Lock) follow.
         locks: u32,
+        /// A [`Control`](Self::Control) follows.
+        control: bool,
         /// Nothing is to be moved: only tried.
         rehearsal: bool,
+        /// When it began, in nanoseconds of the system's monotonic clock.
+        begun_ns: u64,
+        /// The upgrades there have been, as JSON.
+        history: String,
     },
     /// A listening socket, as the message's descriptor.
     Listener {
@@ -46,6 +52,8 @@ pub enum ToSuccessor {
         /// The address.
         address: String,
     },
+    /// The control socket, as the message's descriptor.
+    Control,
     /// The lane of one of the successor's workers, as the message's descriptor. The last one is
     /// that of the last worker.
     Lane,
@@ -53,6 +61,8 @@ pub enum ToSuccessor {
     Frozen {
         /// The next connection's id.
         ids_upcoming: u64,
+        /// When the freeze began, in nanoseconds of the system's monotonic clock.
+        at_ns: u64,
     },
     /// Take it.
     Offer,
@@ -110,6 +120,7 @@ const LANE: u8 = 4;
 const FROZEN: u8 = 5;
 const OFFER: u8 = 6;
 const ABORT: u8 = 7;
+const CONTROL: u8 = 8;
 const HELLO: u8 = 65;
 const READY: u8 = 66;
 const REFUSED: u8 = 67;
@@ -130,7 +141,10 @@ impl ToSuccessor {
                 connections,
                 listeners,
                 locks,
+                control,
                 rehearsal,
+                begun_ns,
+                history,
             } => {
                 writer.u8(PREPARE);
                 writer.u64(*generation);
@@ -139,7 +153,10 @@ impl ToSuccessor {
                 writer.u64(*connections);
                 writer.u32(*listeners);
                 writer.u32(*locks);
+                writer.bool(*control);
                 writer.bool(*rehearsal);
+                writer.u64(*begun_ns);
+                writer.str(history);
             }
             Self::Listener { address } => {
                 writer.u8(LISTENER);
@@ -149,10 +166,12 @@ impl ToSuccessor {
                 writer.u8(LOCK);
                 writer.str(address);
             }
+            Self::Control => writer.u8(CONTROL),
             Self::Lane => writer.u8(LANE),
-            Self::Frozen { ids_upcoming } => {
+            Self::Frozen { ids_upcoming, at_ns } => {
                 writer.u8(FROZEN);
                 writer.u64(*ids_upcoming);
+                writer.u64(*at_ns);
             }
             Self::Offer => writer.u8(OFFER),
             Self::Abort { reason } => {
@@ -177,12 +196,16 @@ impl ToSuccessor {
                 connections: reader.u64()?,
                 listeners: reader.u32()?,
                 locks: reader.u32()?,
+                control: reader.bool()?,
                 rehearsal: reader.bool()?,
+                begun_ns: reader.u64()?,
+                history: reader.str()?.to_owned(),
             },
             LISTENER => Self::Listener { address: reader.str()?.to_owned() },
             LOCK => Self::Lock { address: reader.str()?.to_owned() },
+            CONTROL => Self::Control,
             LANE => Self::Lane,
-            FROZEN => Self::Frozen { ids_upcoming: reader.u64()? },
+            FROZEN => Self::Frozen { ids_upcoming: reader.u64()?, at_ns: reader.u64()? },
             OFFER => Self::Offer,
             ABORT => Self::Abort { reason: reader.str()?.to_owned() },
             _ => return Err(SnapshotError::Invalid("message")),
@@ -302,12 +325,16 @@ mod tests {
                 connections: u64::MAX,
                 listeners: 3,
                 locks: 2,
+                control: true,
                 rehearsal: true,
+                begun_ns: 5,
+                history: "[]".into(),
             },
             ToSuccessor::Listener { address: "127.0.0.1:0".into() },
             ToSuccessor::Lock { address: "[::]:80".into() },
             ToSuccessor::Lane,
-            ToSuccessor::Frozen { ids_upcoming: 9 },
+            ToSuccessor::Frozen { ids_upcoming: 9, at_ns: 10 },
+            ToSuccessor::Control,
             ToSuccessor::Offer,
             ToSuccessor::Abort { reason: "told to".into() },
         ];

@@ -9,6 +9,7 @@ use socket2::SockRef;
 use super::lock::PortLock;
 use crate::base::network::ListenAddr;
 use crate::config::Settings;
+use crate::control::{ControlListener, path};
 use crate::net::listener::{self, Beside, Bound, Listener, Unlink};
 use crate::sys::descriptors;
 
@@ -22,6 +23,8 @@ pub(super) struct Inherited {
     pub(super) listeners: Vec<(ListenAddr, OwnedFd)>,
     /// Its locks.
     pub(super) locks: Vec<(ListenAddr, OwnedFd)>,
+    /// Its control socket.
+    pub(super) control: Option<OwnedFd>,
 }
 
 /// Copies of listening sockets, by the address that was configured.
@@ -41,6 +44,8 @@ pub(super) struct Foundation {
     /// For workers beyond the number of inherited listeners: bound, not listening.
     beside: Vec<(ListenAddr, Beside)>,
     pub(super) locks: Vec<(ListenAddr, PortLock)>,
+    /// Where operators call.
+    pub(super) control: Option<ControlListener>,
     /// Copies of the listening sockets, for a successor.
     pub(super) copies: ListenerCopies,
     /// Unix sockets of ours.
@@ -66,11 +71,12 @@ impl Foundation {
             listeners: Vec::new(),
             beside: Vec::new(),
             locks: Vec::new(),
+            control: None,
             copies: Vec::new(),
             unlink: Vec::new(),
             inherited_paths: Vec::new(),
         };
-        let Inherited { mut listeners, mut locks } = inherited;
+        let Inherited { mut listeners, mut locks, control } = inherited;
         for address in &settings.listen {
             let ours: Vec<_> = listeners.extract_if(.., |(theirs, _)| theirs == address).collect();
             let lock = locks.extract_if(.., |(theirs, _)| theirs == address).next();
@@ -81,6 +87,7 @@ impl Foundation {
             foundation.locks.extend(lock.map(|(address, lock)| (address, PortLock::adopt(lock))));
             foundation.adopt(address, ours, workers)?;
         }
+        foundation.control = control_listener(settings, control)?;
         Ok(foundation)
     }
 
@@ -181,6 +188,35 @@ impl Foundation {
             hands[place % workers].push(listener);
         }
         hands
+    }
+}
+
+/// The control socket: the one inherited, if it is where it should be, or a new one. A server that
+/// can have none at the default place serves without.
+fn control_listener(
+    settings: &Settings,
+    inherited: Option<OwnedFd>,
+) -> io::Result<Option<ControlListener>> {
+    let Some(path) = path::socket_path(settings.control.as_deref(), &settings.listen) else {
+        return Ok(None);
+    };
+    let path = std::path::absolute(path)?;
+    if let Some(inherited) = inherited {
+        let listener = ControlListener::from_fd(inherited)?;
+        if listener.path() == path {
+            return Ok(Some(listener));
+        }
+    }
+    match ControlListener::bind(&path) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if settings.control.is_some() => Err(io::Error::new(
+            error.kind(),
+            format!("the control socket {}: {error}", path.display()),
+        )),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "there is no control socket");
+            Ok(None)
+        }
     }
 }
 

@@ -7,9 +7,10 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::base::network::ListenAddr;
+use crate::control::path;
 use crate::sys::lock::Lock;
 
 /// The lock of one port.
@@ -39,10 +40,7 @@ impl PortLock {
         if socket.port() == 0 {
             return Ok(None);
         }
-        let directory = match control.and_then(Path::parent) {
-            Some(parent) => parent.to_owned(),
-            None => default_directory(),
-        };
+        let directory = path::directory(control);
         let path = directory.join(format!("{}.lock", file_name(&socket.to_string())));
         let locked = DirBuilder::new()
             .recursive(true)
@@ -76,16 +74,4 @@ impl AsFd for PortLock {
 /// An address as a file's name.
 fn file_name(address: &str) -> String {
     address.replace([':', '[', ']', '%'], "_")
-}
-
-/// Where the control socket and its locks are if nothing else is configured.
-fn default_directory() -> PathBuf {
-    if let Some(directory) = std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) {
-        return Path::new(&directory).join("steadfast");
-    }
-    let uid = crate::sys::process::user_id();
-    if uid == 0 {
-        return PathBuf::from("/run/steadfast");
-    }
-    PathBuf::from(format!("/tmp/steadfast-{uid}"))
 }

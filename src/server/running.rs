@@ -1,18 +1,22 @@
 //! A server at work: what its owner can do with it, and how it obeys signals.
 
 use std::io::{self, PipeReader, Read};
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::crew::{Crew, WorkerThread};
 use super::foundation::Foundation;
 use super::routes;
-use super::upgrade::{Center, Upgrade};
+use super::operate::Operations;
+use super::upgrade::{Center, UpgradeState};
 use crate::app::{Outgoing, Post, Undeliverable};
 use crate::base::network::ListenAddr;
 use crate::config::Settings;
+use crate::control::{self, ControlListener, Record, UpgradeRequest};
 use crate::net::listener::Unlink;
 use crate::net::stop::Stop;
 use crate::sys::signals::{self, Signal, Signals, Waited};
@@ -22,12 +26,16 @@ use crate::sys::signals::{self, Signal, Signals, Waited};
 const SERVING_LOOK: Duration = Duration::from_secs(1);
 const STOPPING_LOOK: Duration = Duration::from_millis(20);
 
+/// How long the end waits for operators to hear the outcome of what they have asked for.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// A server at work.
 pub struct Running {
     addresses: Vec<ListenAddr>,
     center: Arc<Center>,
     threads: Vec<WorkerThread>,
     unlink: Vec<Unlink>,
+    control: Option<(ControlListener, control::Serving)>,
     /// Readable once there is something to look at.
     wake: PipeReader,
 }
@@ -38,23 +46,33 @@ impl Running {
         foundation: Foundation,
         crew: Crew,
         generation: u64,
+        history: Vec<Record>,
     ) -> io::Result<Self> {
-        let Foundation { addresses, locks, unlink, copies: listeners, .. } = foundation;
+        let Foundation { addresses, locks, unlink, control, copies: listeners, .. } = foundation;
         let (wake, waker) = io::pipe()?;
         let Crew { mailboxes, accounts, ids, threads } = crew;
-        let center = Center {
+        let copy = |control: &ControlListener| control.as_fd().try_clone_to_owned();
+        let center = Arc::new(Center {
             mailboxes,
             accounts,
             ids,
             workers: threads.len(),
             listeners,
             locks,
+            control: control.as_ref().map(copy).transpose()?,
             drain: settings.drain_duration,
             generation,
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
             waker,
-            upgrade: Default::default(),
+            upgrade: UpgradeState::new(history),
+        });
+        let serve = |listener: ControlListener| {
+            let serving = control::serve(&listener, Arc::new(Operations(center.clone())))?;
+            io::Result::Ok((listener, serving))
         };
-        Ok(Self { addresses, center: Arc::new(center), threads, unlink, wake })
+        let control = control.map(serve).transpose()?;
+        Ok(Self { addresses, center, threads, unlink, control, wake })
     }
 
     /// Where it listens, with the ports that were given where 0 was asked for.
@@ -81,7 +99,7 @@ impl Running {
 
     /// Tells the workers to stop; returns at once.
     pub fn stop(&self, stop: Stop) {
-        self.center.mailboxes.stop(stop);
+        self.center.stop(stop);
     }
 
     /// Waits until the workers have stopped.
@@ -90,7 +108,16 @@ impl Running {
     /// A worker failed.
     pub fn join(self) -> io::Result<()> {
         let outcomes: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
-        if self.center.moved_to().is_some() {
+        let moved = self.center.moved_to().is_some();
+        if let Some((listener, serving)) = self.control {
+            if !serving.finish(LAST_WORDS) {
+                tracing::warn!("somebody did not hear the outcome of what he asked for");
+            }
+            if !moved {
+                listener.remove();
+            }
+        }
+        if moved {
             // The sockets live on in the successor.
             self.unlink.into_iter().for_each(Unlink::leave);
         }
@@ -125,11 +152,10 @@ impl Running {
 
     /// Obeys signals until the workers have stopped.
     pub(super) fn obey(mut self, signals: &Signals) -> io::Result<()> {
-        let mut stopping = false;
         // What was asked for while an upgrade was under way: its outcome decides who is meant.
         let mut deferred = None;
         while !self.threads.iter().all(JoinHandle::is_finished) {
-            let expected = stopping || self.center.moved_to().is_some();
+            let expected = self.center.is_stopping() || self.center.moved_to().is_some();
             if self.threads.iter().any(JoinHandle::is_finished) && !expected {
                 tracing::error!("a worker has ended; the others stop");
                 self.stop(Stop::Fast);
@@ -154,8 +180,7 @@ impl Running {
                     tracing::info!(?signal, successor, "passed on");
                     let _ = signals::send(successor, signal);
                 } else {
-                    self.stop_as_told(signal == Signal::Int || stopping);
-                    stopping = true;
+                    self.stop_as_told(signal == Signal::Int || self.center.is_stopping());
                 }
             }
         }
@@ -184,7 +209,8 @@ impl Running {
         let thread = thread::Builder::new().name("upgrade".to_owned());
         let spawned = thread.spawn(move || {
             // Nobody waits for the outcome, which is in the log.
-            let _ = center.upgrade(&Upgrade::default(), &mut |_| {});
+            let request = UpgradeRequest::default();
+            let _ = center.upgrade(&request, &mut |_| ControlFlow::Continue(()));
         });
         if let Err(error) = spawned {
             tracing::error!(%error, "not upgraded: no thread can be started");

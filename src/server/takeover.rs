@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
@@ -14,15 +14,18 @@ use super::crew::{Crew, Start};
 use super::first_id;
 use super::foundation::{Foundation, Inherited};
 use super::running::Running;
+use super::upgrade::{by_reason, remember};
 use crate::base::network::ListenAddr;
 use crate::config::Settings;
+use crate::control::{Record, UpgradeOutcome, Upgraded};
 use crate::handover::Ownership;
 use crate::handover::successor::{Action, Event, Successor};
 use crate::handover::wire::{MESSAGE_BYTES_MAX, ToPredecessor, ToSuccessor};
 use crate::hub::WorkerIndex;
 use crate::net::worker::adopting::{Adoption, Finding, Instruction};
+use crate::sys::clock;
 use crate::sys::memory::SharedWord;
-use crate::sys::packets::{self, Wait};
+use crate::sys::packets::{self, Received};
 
 /// How long to wait for the predecessor's next word. It has time-outs of its own for every step,
 /// all of them shorter, so this is for one that hangs.
@@ -56,6 +59,9 @@ pub(super) fn take_over(
         inherited: Inherited::default(),
         generation: 1,
         connections: 0,
+        history: Vec::new(),
+        begun_ns: 0,
+        frozen_ns: 0,
         word: None,
         lanes: Vec::new(),
         foundation: None,
@@ -69,7 +75,7 @@ pub(super) fn take_over(
 pub(super) fn refuse(channel: &OwnedFd, reason: &str) {
     let message = ToPredecessor::Refused { reason: reason.to_owned() };
     // If it is gone, nobody is interested any more.
-    let _ = packets::send(channel.as_fd(), &message.encode(), &[], Wait::No);
+    let _ = packets::send(channel, &message.encode(), &[], false);
 }
 
 struct Takeover<'t> {
@@ -81,6 +87,11 @@ struct Takeover<'t> {
     generation: u64,
     /// Of the predecessor, when it began.
     connections: u64,
+    /// The upgrades there have been.
+    history: Vec<Record>,
+    /// When this one began, and the pause, by the system's monotonic clock.
+    begun_ns: u64,
+    frozen_ns: u64,
     word: Option<SharedWord>,
     lanes: Vec<OwnedFd>,
     foundation: Option<Foundation>,
@@ -108,7 +119,7 @@ impl Takeover<'_> {
                 match self.carry_out(action)? {
                     Next::Nothing => {}
                     Next::Feed(event) => actions.extend(machine.handle(event)),
-                    Next::Serve => running = Some(self.running()?),
+                    Next::Serve => running = Some(self.running(&machine)?),
                     Next::Discard(reason) => {
                         tracing::info!(reason, "not taken over");
                         self.discard();
@@ -139,10 +150,16 @@ impl Takeover<'_> {
         };
         let address = |text: &str| text.parse::<ListenAddr>().map_err(|error| error.to_string());
         let kept = match (&message, descriptors.next()) {
-            (ToSuccessor::Prepare { generation, connections, .. }, Some(word)) => {
+            (
+                ToSuccessor::Prepare { generation, connections, begun_ns, history, .. },
+                Some(word),
+            ) => {
                 self.generation = generation + 1;
                 self.connections = *connections;
-                SharedWord::adopt(word)
+                self.begun_ns = *begun_ns;
+                // What an older or a newer build wrote may be of no use here; it is history.
+                self.history = serde_json::from_str(history).unwrap_or_default();
+                SharedWord::from_fd(word)
                     .map(|word| self.word = Some(word))
                     .map_err(|error| error.to_string())
             }
@@ -151,6 +168,10 @@ impl Takeover<'_> {
             }
             (ToSuccessor::Lock { address: text }, Some(lock)) => {
                 address(text).map(|address| self.inherited.locks.push((address, lock)))
+            }
+            (ToSuccessor::Control, Some(control)) => {
+                self.inherited.control = Some(control);
+                Ok(())
             }
             (ToSuccessor::Lane, Some(lane)) => {
                 self.lanes.push(lane);
@@ -171,7 +192,7 @@ impl Takeover<'_> {
         Ok(match action {
             Action::Send(message) => {
                 // If it is gone, its end comes by itself; and once we serve, it need not know.
-                let _ = packets::send(self.channel.as_fd(), &message.encode(), &[], Wait::Yes);
+                let _ = packets::send(&*self.channel, &message.encode(), &[], true);
                 Next::Nothing
             }
             Action::Prepare => Next::Feed(Event::Prepared(self.prepare())),
@@ -253,7 +274,7 @@ impl Takeover<'_> {
             true => &[Ownership::Preparing, Ownership::Offered],
             false => &[Ownership::Offered],
         };
-        from.iter().any(|from| word.change(from.word(), Ownership::Taken.word()).is_ok())
+        from.iter().any(|from| word.compare_exchange(from.word(), Ownership::Taken.word()).is_ok())
     }
 
     fn serve(&mut self, anew: bool) -> io::Result<()> {
@@ -281,10 +302,24 @@ impl Takeover<'_> {
         }
     }
 
-    fn running(&mut self) -> io::Result<Running> {
+    fn running(&mut self, machine: &Successor) -> io::Result<Running> {
+        let now_ns = clock::monotonic_ns();
+        let (connections, refused) = machine.adopted_connections();
+        let upgraded = Upgraded {
+            dry_run: false,
+            generation: self.generation,
+            pid: std::process::id(),
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            connections,
+            refused: by_reason(refused),
+            pause_us: now_ns.saturating_sub(self.frozen_ns) / 1_000,
+            total_ms: now_ns.saturating_sub(self.begun_ns) / 1_000_000,
+        };
+        let mut history = std::mem::take(&mut self.history);
+        remember(&mut history, UpgradeOutcome::Upgraded(upgraded));
         let foundation = self.foundation.take().ok_or(io::ErrorKind::NotFound)?;
         let crew = self.crew.take().ok_or(io::ErrorKind::NotFound)?;
-        Running::new(self.settings, foundation, crew, self.generation)
+        Running::new(self.settings, foundation, crew, self.generation, history)
     }
 
     fn discard(self) {
@@ -313,15 +348,11 @@ fn listen(channel: Arc<OwnedFd>, sender: Sender<Incoming>) -> io::Result<()> {
         let mut buffer = vec![0; MESSAGE_BYTES_MAX];
         loop {
             let mut descriptors = Vec::new();
-            let received = packets::receive(channel.as_fd(), &mut buffer, &mut descriptors, None);
-            let message = match received {
-                Ok(0) => None,
-                Ok(len) => ToSuccessor::decode(&buffer[..len]).ok(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => {
-                    let reason = error.to_string();
-                    Some(ToSuccessor::Abort { reason })
-                }
+            let message = match packets::receive(&*channel, &mut buffer, &mut descriptors, None) {
+                Ok(Received::Nothing) => continue,
+                Ok(Received::Ended) => None,
+                Ok(Received::Packet(len)) => ToSuccessor::decode(&buffer[..len]).ok(),
+                Err(error) => Some(ToSuccessor::Abort { reason: error.to_string() }),
             };
             let Some(message) = message else {
                 let _ = sender.send(Incoming::Ended);

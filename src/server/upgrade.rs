@@ -1,22 +1,25 @@
 //! The predecessor's side of an upgrade: starts the new program and carries out what the state
 //! machine of [`handover::predecessor`](crate::handover::predecessor) decides.
 
-use std::fmt;
+use std::collections::VecDeque;
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
-use std::process::Child;
+use std::process::{self, Child};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::foundation::ListenerCopies;
 use super::launch;
 use super::lock::PortLock;
 use crate::base::id::ConnectionIds;
 use crate::base::network::ListenAddr;
+use crate::control::{
+    Failed, FailureKind, OnProgress, Progress, Record, Refused, Step, UpgradeOutcome,
+    UpgradeRequest, Upgraded,
+};
 use crate::handover::Ownership;
 use crate::handover::predecessor::{Action, Event, Outcome, Plan, Predecessor};
 use crate::handover::wire::{MESSAGE_BYTES_MAX, ToPredecessor, ToSuccessor};
@@ -24,9 +27,14 @@ use crate::hub::WorkerIndex;
 use crate::net::accounts::Accounts;
 use crate::net::lane::Origin;
 use crate::net::mailbox::Mailboxes;
+use crate::net::stop::Stop;
 use crate::net::worker::moving::{Order, Outlets, Report};
+use crate::sys::clock;
 use crate::sys::memory::SharedWord;
-use crate::sys::packets;
+use crate::sys::packets::{self, Received};
+
+/// How often whoever asked for an upgrade is told how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(50);
 
 /// How long the thread that listens to the channel waits before it looks whether it is still
 /// needed.
@@ -44,9 +52,14 @@ pub(super) struct Center {
     /// By the address that was configured.
     pub(super) listeners: ListenerCopies,
     pub(super) locks: Vec<(ListenAddr, PortLock)>,
-    /// Over how long connections that could not move are closed.
+    /// Where operators call.
+    pub(super) control: Option<OwnedFd>,
+    /// Over how long connections are closed.
     pub(super) drain: Duration,
     pub(super) generation: u64,
+    pub(super) started: Instant,
+    /// The workers have been told to stop.
+    pub(super) stopping: AtomicBool,
     /// Ends when the center does, which wakes the main thread; written to when it has to look.
     pub(super) waker: PipeWriter,
     pub(super) upgrade: UpgradeState,
@@ -59,67 +72,43 @@ pub(super) struct UpgradeState {
     events: Mutex<Option<Sender<Event>>>,
     /// The process that has taken over; 0 before.
     moved_to: AtomicU32,
+    /// The last upgrades, the oldest first.
+    history: Mutex<Vec<Record>>,
 }
 
-/// What is asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Upgrade {
-    /// The new program; without it, the one this process was started by.
-    pub binary: Option<PathBuf>,
-    /// Try everything, and move nothing.
-    pub dry_run: bool,
-}
-
-/// How far an upgrade has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Progress {
-    /// `start`, `prepare`, `copy`, `freeze`, `state`, `offer` or `done`.
-    pub step: &'static str,
-    /// Connections now.
-    pub connections: usize,
-}
-
-/// What came of an upgrade.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upgraded {
-    /// The new process.
-    pub pid: u32,
-    /// Its generation.
-    pub generation: u64,
-    /// Connections that have moved, or in a dry run would have.
-    pub connections: u64,
-    /// Connections that have not, or would not, by where they are here, and why.
-    pub refused: Vec<String>,
-    /// From the freeze until the successor served; zero in a dry run.
-    pub pause: Duration,
-    /// From the beginning to the end.
-    pub total: Duration,
-}
-
-/// Why there was no upgrade. Everything goes on as before.
-#[derive(Debug)]
-pub enum UpgradeFailed {
-    /// Another one is under way.
-    InProgress,
-    /// The new program cannot be started.
-    NotStarted(io::Error),
-    /// Nothing was moved, because.
-    Aborted(String),
-}
-
-impl fmt::Display for UpgradeFailed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::InProgress => write!(f, "another upgrade is in progress"),
-            Self::NotStarted(error) => write!(f, "the new program cannot be started: {error}"),
-            Self::Aborted(reason) => write!(f, "{reason}"),
-        }
+impl UpgradeState {
+    /// None is under way; there have been these.
+    pub(super) fn new(history: Vec<Record>) -> Self {
+        Self { history: Mutex::new(history), ..Self::default() }
     }
 }
 
-impl std::error::Error for UpgradeFailed {}
+/// Upgrades that are remembered.
+const HISTORY_MAX: usize = 10;
 
 impl Center {
+    /// Whether an upgrade is under way.
+    pub(super) fn is_upgrading(&self) -> bool {
+        self.events().is_some()
+    }
+
+    /// Has the main thread look at once what has changed.
+    pub(super) fn wake(&self) {
+        // If the pipe is full it has not looked at what was written before.
+        let _ = (&self.waker).write_all(&[0]);
+    }
+
+    /// Whether the workers have been told to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Tells the workers to stop.
+    pub(super) fn stop(&self, stop: Stop) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.mailboxes.stop(stop);
+    }
+
     /// The process that has taken everything over.
     pub(super) fn moved_to(&self) -> Option<u32> {
         Some(self.upgrade.moved_to.load(Ordering::SeqCst)).filter(|pid| *pid != 0)
@@ -139,115 +128,138 @@ impl Center {
         self.upgrade.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The upgrades there have been, the oldest first.
+    pub(super) fn history(&self) -> Vec<Record> {
+        self.upgrade.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+
     /// Hands everything over to a new process. Returns when the outcome is known.
     ///
     /// # Errors
-    /// See [`UpgradeFailed`].
+    /// Why everything goes on as before.
     pub(super) fn upgrade(
         self: &Arc<Self>,
-        upgrade: &Upgrade,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Upgraded, UpgradeFailed> {
+        request: &UpgradeRequest,
+        progress: OnProgress<'_>,
+    ) -> Result<Upgraded, Failed> {
         let (sender, events) = mpsc::channel();
         {
             let mut current = self.events();
             if current.is_some() || self.moved_to().is_some() {
-                return Err(UpgradeFailed::InProgress);
+                let reason = "another upgrade is in progress";
+                return Err(Failed::new(FailureKind::InProgress, reason));
+            }
+            if self.is_stopping() {
+                return Err(Failed::new(FailureKind::Stopping, "the server is stopping"));
             }
             *current = Some(sender.clone());
         }
-        let outcome = self.attempt(upgrade, progress, sender, &events);
+        let outcome = self.attempt(request, progress, sender, &events);
         match &outcome {
-            Ok(upgraded) if !upgrade.dry_run => {
+            Ok(upgraded) if !request.dry_run => {
                 self.upgrade.moved_to.store(upgraded.pid, Ordering::SeqCst);
                 tracing::info!(
-                    connections = upgraded.connections,
-                    refused = upgraded.refused.len(),
-                    pause_ms = upgraded.pause.as_secs_f64() * 1e3,
-                    total_ms = upgraded.total.as_secs_f64() * 1e3,
-                    predecessor = std::process::id(),
-                    successor = upgraded.pid,
-                    "upgraded"
+                    connections = upgraded.connections, refused = refusals(&upgraded.refused),
+                    pause_us = upgraded.pause_us, total_ms = upgraded.total_ms,
+                    predecessor = process::id(), successor = upgraded.pid, "upgraded"
                 );
             }
             Ok(_) => tracing::info!("an upgrade would succeed"),
-            Err(error) => tracing::error!(%error, "not upgraded; everything goes on as before"),
+            Err(failed) => {
+                tracing::error!(error = %failed, "not upgraded; everything goes on as before");
+                let mut history =
+                    self.upgrade.history.lock().unwrap_or_else(PoisonError::into_inner);
+                remember(&mut history, UpgradeOutcome::Failed(failed.clone()));
+            }
         }
         *self.events() = None;
-        // The main thread looks at once.
-        let _ = (&self.waker).write_all(&[0]);
+        self.wake();
         outcome
     }
 
     fn attempt(
         self: &Arc<Self>,
-        upgrade: &Upgrade,
-        progress: &mut dyn FnMut(Progress),
+        request: &UpgradeRequest,
+        progress: OnProgress<'_>,
         sender: Sender<Event>,
         events: &Receiver<Event>,
-    ) -> Result<Upgraded, UpgradeFailed> {
+    ) -> Result<Upgraded, Failed> {
+        let refused = |error: io::Error| Failed::new(FailureKind::Refused, error.to_string());
         let begun = Instant::now();
-        let launched =
-            launch::launch(upgrade.binary.as_deref()).map_err(UpgradeFailed::NotStarted)?;
         let plan = Plan {
             generation: self.generation,
             workers: self.workers as u16,
             connections: self.accounts.connections() as u64,
             listeners: self.listeners.len() as u32,
             locks: self.locks.len() as u32,
-            rehearsal: upgrade.dry_run,
+            control: self.control.is_some(),
+            rehearsal: request.dry_run,
+            begun_ns: clock::monotonic_ns(),
+            history: serde_json::to_string(&self.history()).unwrap_or_default(),
         };
-        let word = SharedWord::create().map_err(UpgradeFailed::NotStarted)?;
+        let word = SharedWord::create().map_err(refused)?;
+        let launched = launch::launch(request.binary.as_deref()).map_err(refused)?;
         let mut attempt = Attempt {
             center: self,
             channel: Arc::new(launched.channel),
             word,
             sender,
             over: Arc::new(AtomicBool::new(false)),
+            build: String::new(),
             frozen_at: None,
+            frozen_ns: 0,
             pause: Duration::ZERO,
         };
         let outcome = attempt.run(plan, progress, events);
         attempt.over.store(true, Ordering::SeqCst);
-        let pause = attempt.pause;
-        let pid = launched.child.id();
+        let Attempt { build, pause, .. } = attempt;
+        let upgraded = |connections, refused: &[(Origin, String)]| Upgraded {
+            dry_run: request.dry_run,
+            generation: self.generation + u64::from(!request.dry_run),
+            pid: if request.dry_run { process::id() } else { launched.child.id() },
+            build,
+            connections,
+            refused: by_reason(refused),
+            pause_us: pause.as_micros() as u64,
+            total_ms: begun.elapsed().as_millis() as u64,
+        };
         match outcome {
             Outcome::Aborted(reason) => {
-                drop(attempt);
-                Err(UpgradeFailed::Aborted(end(launched.child, reason)))
+                Err(Failed::new(FailureKind::Aborted, end(launched.child, reason)))
             }
-            Outcome::Moved { connections, refused } => {
-                let refused = refused.iter().map(describe).collect();
-                let generation = self.generation + 1;
-                Ok(Upgraded {
-                    pid,
-                    generation,
-                    connections,
-                    refused,
-                    pause,
-                    total: begun.elapsed(),
-                })
-            }
+            Outcome::Moved { connections, refused } => Ok(upgraded(connections, &refused)),
             Outcome::Rehearsed { connections, refused } => {
-                drop(attempt);
+                let upgraded = upgraded(connections, &refused);
                 end(launched.child, String::new());
-                let refused = refused.iter().map(describe).collect();
-                let generation = self.generation;
-                Ok(Upgraded {
-                    pid,
-                    generation,
-                    connections,
-                    refused,
-                    pause,
-                    total: begun.elapsed(),
-                })
+                Ok(upgraded)
             }
         }
     }
 }
 
-fn describe((origin, reason): &(Origin, String)) -> String {
-    format!("worker {} {:?}: {reason}", origin.worker, origin.key)
+/// Adds an upgrade that has just ended to those that are remembered.
+pub(super) fn remember(history: &mut Vec<Record>, outcome: UpgradeOutcome) {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    history.push(Record { at_unix_ms: since.as_millis() as u64, outcome });
+    let surplus = history.len().saturating_sub(HISTORY_MAX);
+    history.drain(..surplus);
+}
+
+/// Refused connections, counted by their reason.
+pub(super) fn by_reason(refused: &[(Origin, String)]) -> Vec<Refused> {
+    let mut reasons: Vec<Refused> = Vec::new();
+    for (_, reason) in refused {
+        match reasons.iter_mut().find(|known| known.reason == *reason) {
+            Some(known) => known.connections += 1,
+            None => reasons.push(Refused { reason: reason.clone(), connections: 1 }),
+        }
+    }
+    reasons
+}
+
+fn refusals(refused: &[Refused]) -> u64 {
+    refused.iter().map(|refused| refused.connections).sum()
 }
 
 /// Sees a successor off that is not needed; says what it has said of its own end.
@@ -275,7 +287,11 @@ struct Attempt<'c> {
     sender: Sender<Event>,
     /// Nobody listens to the channel any more.
     over: Arc<AtomicBool>,
+    /// Of the successor.
+    build: String,
     frozen_at: Option<Instant>,
+    /// The same by the clock that the successor has, too.
+    frozen_ns: u64,
     pause: Duration,
 }
 
@@ -283,7 +299,7 @@ impl Attempt<'_> {
     fn run(
         &mut self,
         plan: Plan,
-        progress: &mut dyn FnMut(Progress),
+        progress: OnProgress<'_>,
         events: &Receiver<Event>,
     ) -> Outcome {
         let listening = self.listen_to_channel();
@@ -292,9 +308,8 @@ impl Attempt<'_> {
             actions = machine.handle(Event::ChannelEnded(error.to_string()));
         }
         let mut deadline = Instant::now();
-        let mut step = "";
         loop {
-            let mut queue = std::collections::VecDeque::from(actions);
+            let mut queue = VecDeque::from(std::mem::take(&mut actions));
             while let Some(action) = queue.pop_front() {
                 match self.carry_out(action, &mut deadline) {
                     Ok(None) => {}
@@ -308,13 +323,21 @@ impl Attempt<'_> {
                     }
                 }
             }
-            if machine.step() != step {
-                step = machine.step();
-                tracing::debug!(step, "upgrade");
-                progress(Progress { step, connections: self.center.accounts.connections() });
+            let connections = self.center.accounts.connections() as u64;
+            let pause_us = self.frozen_at.map(|at| at.elapsed().as_micros() as u64);
+            if progress(Progress { step: step_of(&machine), done: 0, connections, pause_us }).is_break() {
+                actions = machine.handle(Event::AbortAsked("nobody waits for it".to_owned()));
+                continue;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let event = events.recv_timeout(left).unwrap_or(Event::TimedOut);
+            let event = match events.recv_timeout(left.min(PROGRESS_EVERY)) {
+                Ok(event) => event,
+                Err(_) if left > PROGRESS_EVERY => continue,
+                Err(_) => Event::TimedOut,
+            };
+            if let Event::Message(ToPredecessor::Hello { build, .. }) = &event {
+                self.build.clone_from(build);
+            }
             actions = machine.handle(event);
         }
     }
@@ -336,18 +359,19 @@ impl Attempt<'_> {
             }
             Action::Freeze => {
                 self.frozen_at = Some(Instant::now());
+                self.frozen_ns = clock::monotonic_ns();
                 self.center.mailboxes.set_frozen(true);
                 self.center.mailboxes.order_all(&Order::Freeze);
             }
             Action::Settle => self.center.mailboxes.order_all(&Order::Settle),
             Action::Save => {
                 let ids_upcoming = self.center.ids.upcoming();
-                self.send(&ToSuccessor::Frozen { ids_upcoming })?;
+                self.send(&ToSuccessor::Frozen { ids_upcoming, at_ns: self.frozen_ns })?;
                 self.center.mailboxes.order_all(&Order::Save);
             }
             Action::Offer => {
                 let (from, to) = (Ownership::Preparing.word(), Ownership::Offered.word());
-                self.word.change(from, to).map_err(|_| io::Error::other("the word is not ours"))?;
+                self.word.compare_exchange(from, to).map_err(|_| io::Error::other("the word is not ours"))?;
                 self.send(&ToSuccessor::Offer)?;
             }
             Action::Revoke => return Ok(Some(Next::Feed(Event::Revoked(self.revoke())))),
@@ -376,6 +400,9 @@ impl Attempt<'_> {
                 let message = ToSuccessor::Lock { address: address.to_string() };
                 self.send_with(&message, &[lock.as_fd()])?;
             }
+            if let Some(control) = &self.center.control {
+                self.send_with(&ToSuccessor::Control, &[control.as_fd()])?;
+            }
         }
         Ok(())
     }
@@ -385,7 +412,7 @@ impl Attempt<'_> {
         // few packets may pile up while it starts.
         let until = Instant::now() + ENDING;
         loop {
-            match packets::send(self.channel.as_fd(), &message.encode(), with, packets::Wait::No) {
+            match packets::send(&*self.channel, &message.encode(), with, false) {
                 Err(error)
                     if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until =>
                 {
@@ -420,7 +447,7 @@ impl Attempt<'_> {
         let revoked = Ownership::Revoked.word();
         [Ownership::Preparing, Ownership::Offered]
             .into_iter()
-            .any(|from| self.word.change(from.word(), revoked).is_ok())
+            .any(|from| self.word.compare_exchange(from.word(), revoked).is_ok())
     }
 
     fn release(&mut self, kept: &[Origin]) {
@@ -443,16 +470,15 @@ impl Attempt<'_> {
             while !over.load(Ordering::SeqCst) {
                 let mut descriptors = Vec::new();
                 let look = Some(CHANNEL_LOOK);
-                let event =
-                    match packets::receive(channel.as_fd(), &mut buffer, &mut descriptors, look) {
-                        Ok(0) => Event::ChannelEnded("the new process has ended".to_owned()),
-                        Ok(len) => match ToPredecessor::decode(&buffer[..len]) {
-                            Ok(message) => Event::Message(message),
-                            Err(error) => Event::ChannelEnded(error.to_string()),
-                        },
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                let event = match packets::receive(&*channel, &mut buffer, &mut descriptors, look) {
+                    Ok(Received::Nothing) => continue,
+                    Ok(Received::Ended) => Event::ChannelEnded("the new process has ended".into()),
+                    Ok(Received::Packet(len)) => match ToPredecessor::decode(&buffer[..len]) {
+                        Ok(message) => Event::Message(message),
                         Err(error) => Event::ChannelEnded(error.to_string()),
-                    };
+                    },
+                    Err(error) => Event::ChannelEnded(error.to_string()),
+                };
                 let ended = matches!(event, Event::ChannelEnded(_));
                 if sender.send(event).is_err() || ended {
                     return;
@@ -460,6 +486,18 @@ impl Attempt<'_> {
             }
         };
         thread::Builder::new().name("upgrade-channel".to_owned()).spawn(listen).map(drop)
+    }
+}
+
+/// The step, as operators know it.
+fn step_of(machine: &Predecessor) -> Step {
+    match machine.step() {
+        "start" | "prepare" => Step::Prepare,
+        "copy" => Step::Copy,
+        "freeze" => Step::Freeze,
+        "state" => Step::State,
+        "offer" => Step::Offer,
+        _ => Step::Done,
     }
 }
 

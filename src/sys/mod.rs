@@ -1,11 +1,14 @@
 //! Layer 0: what the standard library, mio and socket2 do not offer of the system. Every `unsafe`
 //! of the crate is in here; one small file a mechanism.
 
+pub mod clock;
+pub mod credentials;
 pub mod descriptors;
 pub mod filter;
 pub mod lock;
 pub mod memory;
 pub mod packets;
+pub mod poll;
 pub mod process;
 pub mod rand;
 pub mod signals;

@@ -1,247 +1,244 @@
-//! Packets between processes, with descriptors: SOCK_SEQPACKET sockets and SCM_RIGHTS.
+//! Packets between processes, with descriptors: pairs of Unix sockets of SOCK_SEQPACKET, and
+//! SCM_RIGHTS (unix(7)).
 //!
-//! Whether a call waits is said with each call and never set on the socket: O_NONBLOCK would be the
-//! other process's too.
+//! A packet arrives whole or not at all, packets of one sender stay in order, and those of several
+//! senders on one end do not mix. Whether a call waits is said with each call (MSG_DONTWAIT):
+//! O_NONBLOCK would hold for every process that shares the socket.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::time::Duration;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::time::{Duration, Instant};
 
-/// Most descriptors in one packet (SCM_MAX_FD of the kernel).
+/// Descriptors in one packet at most: SCM_MAX_FD of Linux, which refuses more with EINVAL.
 pub const DESCRIPTORS_MAX: usize = 253;
 
-/// The error of a sender whose descriptors under way, not taken yet, are more than it may open.
-pub const TOO_MANY_UNDER_WAY: i32 = libc::ETOOMANYREFS;
+/// Bytes of ancillary data that hold [`DESCRIPTORS_MAX`] descriptors, in words of 8 bytes: the
+/// header of 16 and 4 for each, rounded up.
+const CONTROL_WORDS: usize = (16 + 4 * DESCRIPTORS_MAX).div_ceil(8);
 
-/// Whether a call may wait.
+/// What [`receive`] has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
-    /// Until there is room.
-    Yes,
-    /// `WouldBlock` instead.
-    No,
+pub enum Received {
+    /// A packet of that many bytes, at least 1.
+    Packet(usize),
+    /// None came in time.
+    Nothing,
+    /// The other end is closed, and all it has sent has been received.
+    Ended,
 }
 
-/// Room for the control message of [`DESCRIPTORS_MAX`] descriptors, aligned as cmsghdr must be.
-const CONTROL_WORDS: usize = (DESCRIPTORS_MAX * size_of::<RawFd>()).div_ceil(8) + 4;
-
-/// Two sockets joined to each other; both end with exec.
+/// Two ends of a new channel, neither kept across exec().
 ///
 /// # Errors
-/// No descriptors are left.
+/// Those of socketpair(2): no descriptor left.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut fds = [0; 2];
+    let mut fds = [-1; 2];
     let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
-    // SAFETY: `fds` has room for the two descriptors.
-    if unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) } < 0 {
+    // SAFETY: `fds` has room for the two descriptors the call writes.
+    if unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the call above has just opened both, and nothing else knows them.
     Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
 }
 
-/// Sends one packet, which must not be empty, with copies of the descriptors.
+/// Sends `bytes`, at least one, and copies of `descriptors` as one packet. If there is no room for
+/// it, waits or, without `wait`, does not.
 ///
 /// # Errors
-/// `WouldBlock`; [`TOO_MANY_UNDER_WAY`]; `BrokenPipe` if the other end is closed; `InvalidInput`
-/// for an empty packet or more than [`DESCRIPTORS_MAX`] descriptors.
+/// `WouldBlock` without `wait`; `BrokenPipe` if the other end is closed; `InvalidInput` for no
+/// byte or more than [`DESCRIPTORS_MAX`] descriptors; EMSGSIZE for more bytes than the send buffer
+/// has; `QuotaExceeded` if more descriptors are under way than the limit of
+/// open files (a privileged process is not held to that).
 pub fn send(
-    socket: BorrowedFd<'_>,
+    socket: impl AsFd,
     bytes: &[u8],
     descriptors: &[BorrowedFd<'_>],
-    wait: Wait,
+    wait: bool,
 ) -> io::Result<()> {
     if bytes.is_empty() || descriptors.len() > DESCRIPTORS_MAX {
-        return Err(io::ErrorKind::InvalidInput.into());
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a packet has 1 byte or more, and 253 descriptors or fewer",
+        ));
     }
-    let fds: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    let mut control = [0_u64; CONTROL_WORDS];
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    // SAFETY: all zeroes is a valid msghdr.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
-    if !fds.is_empty() {
-        let len = size_of_val(&fds[..]) as u32;
-        message.msg_control = control.as_mut_ptr().cast();
-        // SAFETY: these compute lengths only.
-        message.msg_controllen = unsafe { libc::CMSG_SPACE(len) } as usize;
-        // SAFETY: the control buffer is aligned and has room for DESCRIPTORS_MAX descriptors, so
-        // the first header and its data lie inside of it.
-        unsafe {
-            let header = libc::CMSG_FIRSTHDR(&raw const message);
-            (*header).cmsg_level = libc::SOL_SOCKET;
-            (*header).cmsg_type = libc::SCM_RIGHTS;
-            (*header).cmsg_len = libc::CMSG_LEN(len) as usize;
-            let data = libc::CMSG_DATA(header);
-            std::ptr::copy_nonoverlapping(fds.as_ptr().cast(), data, len as usize);
-        }
+    let mut control = [0_u64; CONTROL_WORDS];
+    let mut message = message(&mut part);
+    if !descriptors.is_empty() {
+        attach(&mut message, &mut control, descriptors);
     }
-    let flags = libc::MSG_NOSIGNAL | if wait == Wait::No { libc::MSG_DONTWAIT } else { 0 };
+    let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
     loop {
-        // SAFETY: `message` and what it points to live through the call.
-        if unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) } >= 0 {
+        // SAFETY: `message` points to `part`, which points to `bytes` (only read from), and to
+        // `control`: all of them are there while the call lasts, with the lengths it states.
+        let sent = unsafe { libc::sendmsg(socket.as_fd().as_raw_fd(), &message, flags) };
+        if sent >= 0 {
             return Ok(());
         }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            // The first call after the other end was closed with packets unread reports a reset;
+            // the next one says what there is to say.
+            Some(libc::EINTR | libc::ECONNRESET) => {}
+            Some(libc::ETOOMANYREFS) => {
+                let text = "too many descriptors under way: the limit of open files";
+                return Err(io::Error::new(io::ErrorKind::QuotaExceeded, text));
+            }
+            _ => return Err(error),
+        }
+    }
+}
+
+/// Receives a packet into `buffer` and appends its descriptors, which are not kept across exec(),
+/// to `descriptors`; waits for it at most `timeout`, or for ever with `None`.
+///
+/// # Errors
+/// `InvalidData` for a packet longer than `buffer`, for lost descriptors, and for descriptors
+/// without a byte. The packet is gone then, and the descriptors that came with it are closed.
+pub fn receive(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+    timeout: Option<Duration>,
+) -> io::Result<Received> {
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let socket = socket.as_fd();
+    loop {
+        match receive_at_once(socket, buffer, descriptors) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            return Ok(Received::Nothing);
+        }
+        wait_readable(socket, left)?;
+    }
+}
+
+fn receive_at_once(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> io::Result<Received> {
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let mut control = [0_u64; CONTROL_WORDS];
+    let mut message = message(&mut part);
+    let count = loop {
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(&control) as _;
+        let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
+        // SAFETY: `message` points to `part`, which points to `buffer`, and to `control`: all of
+        // them are writable while the call lasts, with the lengths it states.
+        let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, flags) };
+        if let Ok(count) = usize::try_from(count) {
+            break count;
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            // A reset is reported once, before what the other end had sent: that is still there.
+            Some(libc::EINTR | libc::ECONNRESET) => {}
+            _ => return Err(error),
+        }
+    };
+    // From here on they are closed by an early return.
+    let received = take_descriptors(&message);
+    let what = if message.msg_flags & libc::MSG_CTRUNC != 0 {
+        "descriptors were lost: the limit of open files"
+    } else if message.msg_flags & libc::MSG_TRUNC != 0 {
+        "a packet is longer than any that is known"
+    } else if count == 0 && !received.is_empty() {
+        "a packet of descriptors alone"
+    } else if count == 0 {
+        return Ok(Received::Ended);
+    } else {
+        descriptors.extend(received);
+        return Ok(Received::Packet(count));
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidData, what))
+}
+
+/// A message of one part, without ancillary data.
+fn message(part: &mut libc::iovec) -> libc::msghdr {
+    // SAFETY: the structure is pointers and integers, for which zero is a value; some systems
+    // have padding between them.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    message.msg_iov = part;
+    message.msg_iovlen = 1;
+    message
+}
+
+/// Writes `descriptors`, at most [`DESCRIPTORS_MAX`], into `control`, and that into `message`.
+fn attach(
+    message: &mut libc::msghdr,
+    control: &mut [u64; CONTROL_WORDS],
+    descriptors: &[BorrowedFd<'_>],
+) {
+    let bytes = size_of_val(descriptors) as u32;
+    message.msg_control = control.as_mut_ptr().cast();
+    // SAFETY: CMSG_SPACE only calculates.
+    message.msg_controllen = unsafe { libc::CMSG_SPACE(bytes) } as _;
+    assert!(message.msg_controllen as usize <= size_of_val(control), "room for the most there are");
+    // SAFETY: `control` is aligned for a header and has room for it and `bytes` after it, as has
+    // just been checked; a borrowed descriptor is represented as the integer it is.
+    unsafe {
+        let header = libc::CMSG_FIRSTHDR(message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(bytes) as _;
+        let data = libc::CMSG_DATA(header).cast::<RawFd>();
+        ptr::copy_nonoverlapping(descriptors.as_ptr().cast(), data, descriptors.len());
+    }
+}
+
+/// The descriptors the kernel has written into the ancillary data of `message`.
+fn take_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
+    let mut taken = Vec::new();
+    // SAFETY: `message` is as recvmsg has left it, its ancillary data is there and has the length
+    // it states.
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
+    while !header.is_null() {
+        // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR return null or a whole header within the data.
+        let (level, kind, bytes) = unsafe {
+            let head = libc::CMSG_LEN(0) as usize;
+            ((*header).cmsg_level, (*header).cmsg_type, (*header).cmsg_len as usize - head)
+        };
+        if (level, kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            for at in 0..bytes / size_of::<RawFd>() {
+                // SAFETY: `bytes` of data follow the header, and hold descriptors the kernel has
+                // just opened for us and nothing else knows.
+                taken.push(unsafe {
+                    let fd = libc::CMSG_DATA(header).cast::<RawFd>().add(at).read_unaligned();
+                    OwnedFd::from_raw_fd(fd)
+                });
+            }
+        }
+        // SAFETY: `header` is one of this message's.
+        header = unsafe { libc::CMSG_NXTHDR(message, header) };
+    }
+    taken
+}
+
+/// Waits until there is something to receive, or `timeout` is over, or a signal has come.
+fn wait_readable(socket: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
+    let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // Rounded up, so that the last wait is not a loop around a poll that does not wait.
+    let timeout_ms = timeout.map_or(-1, |timeout| {
+        i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+    });
+    // SAFETY: `poll` is one valid pollfd while the call lasts.
+    if unsafe { libc::poll(&mut poll, 1, timeout_ms) } < 0 {
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
             return Err(error);
         }
     }
-}
-
-/// Receives one packet to the front of `buffer` and its descriptors to the end of `descriptors`;
-/// all of them end with exec. 0 says that the other end is closed and nothing is left. Waits for
-/// `timeout`, or without one for as long as it takes.
-///
-/// # Errors
-/// `WouldBlock` if nothing has come in time; `InvalidData` if the packet is longer than the buffer
-/// or descriptors of it were lost, because too many files are open here.
-pub fn receive(
-    socket: BorrowedFd<'_>,
-    buffer: &mut [u8],
-    descriptors: &mut Vec<OwnedFd>,
-    timeout: Option<Duration>,
-) -> io::Result<usize> {
-    if !is_readable(socket, timeout)? {
-        return Err(io::ErrorKind::WouldBlock.into());
-    }
-    let mut control = [0_u64; CONTROL_WORDS];
-    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    // SAFETY: all zeroes is a valid msghdr.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = size_of_val(&control);
-    let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
-    // SAFETY: `message` and what it points to live through the call.
-    let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
-    let Ok(len) = usize::try_from(len) else {
-        let error = io::Error::last_os_error();
-        return match error.kind() {
-            io::ErrorKind::Interrupted => Err(io::ErrorKind::WouldBlock.into()),
-            // The other end was closed with something of ours unread: an end like any other.
-            io::ErrorKind::ConnectionReset => Ok(0),
-            _ => Err(error),
-        };
-    };
-    // Owned first, so that none leaks whatever is wrong with the packet.
-    take_descriptors(&message, descriptors);
-    if message.msg_flags & libc::MSG_TRUNC != 0 {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the packet is too long"));
-    }
-    if message.msg_flags & libc::MSG_CTRUNC != 0 {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "descriptors were lost: this process may not open so many files (ulimit -n)",
-        ));
-    }
-    Ok(len)
-}
-
-/// Waits for something to read, or the end.
-fn is_readable(socket: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
-    let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    let timeout_ms = timeout.map_or(-1, |time| i32::try_from(time.as_millis()).unwrap_or(i32::MAX));
-    // SAFETY: `poll` is one valid pollfd while the call lasts.
-    let count = unsafe { libc::poll(&raw mut poll, 1, timeout_ms) };
-    match count {
-        0 => Ok(false),
-        1.. => Ok(true),
-        _ => {
-            let error = io::Error::last_os_error();
-            if error.kind() == io::ErrorKind::Interrupted { Ok(false) } else { Err(error) }
-        }
-    }
-}
-
-fn take_descriptors(message: &libc::msghdr, descriptors: &mut Vec<OwnedFd>) {
-    // SAFETY: the kernel has filled the control buffer of `message` with whole control messages
-    // and has set its length; the macros walk within that length. Each descriptor in an SCM_RIGHTS
-    // message was opened for this process by the call, and nothing else knows it.
-    unsafe {
-        let mut header = libc::CMSG_FIRSTHDR(message);
-        while !header.is_null() {
-            if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
-                let data = libc::CMSG_DATA(header);
-                let bytes = (*header).cmsg_len - (data as usize - header as usize);
-                for index in 0..bytes / size_of::<RawFd>() {
-                    let mut fd = MaybeUninit::<RawFd>::uninit();
-                    let from = data.add(index * size_of::<RawFd>());
-                    std::ptr::copy_nonoverlapping(from, fd.as_mut_ptr().cast(), size_of::<RawFd>());
-                    descriptors.push(OwnedFd::from_raw_fd(fd.assume_init()));
-                }
-            }
-            header = libc::CMSG_NXTHDR(message, header);
-        }
-    }
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs::File;
-    use std::io::{Read, Write};
-    use std::os::fd::AsFd;
-
-    const SOON: Option<Duration> = Some(Duration::from_millis(1));
-
-    #[test]
-    fn packets_keep_their_bounds_and_order() {
-        let (one, two) = pair().unwrap();
-        let mut buffer = [0; 16];
-        let mut fds = vec![];
-        let nothing = receive(two.as_fd(), &mut buffer, &mut fds, SOON).unwrap_err();
-        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
-        send(one.as_fd(), b"first", &[], Wait::Yes).unwrap();
-        send(one.as_fd(), b"second", &[], Wait::No).unwrap();
-        for expected in [&b"first"[..], b"second"] {
-            let len = receive(two.as_fd(), &mut buffer, &mut fds, None).unwrap();
-            assert_eq!(&buffer[..len], expected);
-        }
-        send(one.as_fd(), &[7; 17], &[], Wait::Yes).unwrap();
-        let long = receive(two.as_fd(), &mut buffer, &mut fds, None).unwrap_err();
-        assert_eq!(long.kind(), io::ErrorKind::InvalidData);
-        drop(one);
-        assert_eq!(receive(two.as_fd(), &mut buffer, &mut fds, None).unwrap(), 0);
-        let gone = send(two.as_fd(), b"x", &[], Wait::Yes).unwrap_err();
-        assert_eq!(gone.kind(), io::ErrorKind::BrokenPipe);
-    }
-
-    #[test]
-    fn descriptors_are_copies_of_what_was_sent() {
-        let (one, two) = pair().unwrap();
-        let pipes: Vec<_> = (0..DESCRIPTORS_MAX).map(|_| io::pipe().unwrap()).collect();
-        let readers: Vec<_> = pipes.iter().map(|(reader, _)| reader.as_fd()).collect();
-        send(one.as_fd(), b"readers", &readers, Wait::No).unwrap();
-        let mut fds = vec![];
-        assert_eq!(receive(two.as_fd(), &mut [0; 16], &mut fds, None).unwrap(), 7);
-        assert_eq!(fds.len(), DESCRIPTORS_MAX);
-        for (number, ((_, writer), fd)) in pipes.iter().zip(fds).enumerate() {
-            let mut writer = writer.try_clone().unwrap();
-            writer.write_all(&[number as u8]).unwrap();
-            let mut byte = [0];
-            File::from(fd).read_exact(&mut byte).unwrap();
-            assert_eq!(byte, [number as u8]);
-        }
-        let too_many: Vec<_> = (0..=DESCRIPTORS_MAX).map(|_| one.as_fd()).collect();
-        assert!(send(one.as_fd(), b"x", &too_many, Wait::No).is_err());
-    }
-
-    #[test]
-    fn a_full_socket_says_so() {
-        let (one, _two) = pair().unwrap();
-        let mut sent = 0;
-        let error = loop {
-            match send(one.as_fd(), &[1; 1_024], &[], Wait::No) {
-                Ok(()) => sent += 1,
-                Err(error) => break error,
-            }
-            assert!(sent < 1_000_000);
-        };
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-    }
-}
+mod tests;

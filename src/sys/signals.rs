@@ -83,7 +83,7 @@ impl Signals {
     /// # Errors
     /// Those of signalfd(2): no descriptor or no memory left.
     pub fn take_over() -> io::Result<Self> {
-        let set = all();
+        let set = all_signals();
         // SAFETY: `set` is an initialised signal set; the old mask is not asked for.
         match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut()) } {
             0 => {}
@@ -174,7 +174,7 @@ impl AsRawFd for Signals {
 }
 
 /// The set of every [`Signal`].
-pub(super) fn all() -> libc::sigset_t {
+pub(super) fn all_signals() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigemptyset initialises the set it is given.
     let mut set = unsafe {

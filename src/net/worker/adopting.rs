@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::net::connection::Connection;
 use crate::net::lane::{DESCRIPTORS_MAX, Origin, PACKET_BYTES_MAX, Packet};
 use crate::net::listener::Listener;
 use crate::net::stream::Stream;
-use crate::sys::packets;
+use crate::sys::packets::{self, Received};
 
 /// How long a worker waits for its lane before it looks for orders.
 const LOOK: Duration = Duration::from_millis(20);
@@ -138,13 +138,12 @@ impl Worker {
                 Err(TryRecvError::Disconnected) => return Ok(Some(Instruction::Discard)),
                 Err(TryRecvError::Empty) => {}
             }
-            let lane = adoption.lane.as_fd();
-            let received = packets::receive(lane, &mut buffer, &mut descriptors, Some(LOOK));
-            let len = match received {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(len) => len,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(error),
+            let received =
+                packets::receive(&adoption.lane, &mut buffer, &mut descriptors, Some(LOOK));
+            let len = match received? {
+                Received::Packet(len) => len,
+                Received::Nothing => continue,
+                Received::Ended => return Err(io::ErrorKind::UnexpectedEof.into()),
             };
             let packet = Packet::decode(&buffer[..len]).map_err(nonsense)?;
             let was_level = parked.level;

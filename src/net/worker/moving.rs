@@ -476,17 +476,20 @@ impl Moving {
 
 /// Sends a packet if the lane takes one.
 fn offer(lane: &OwnedFd, packet: &Packet, descriptors: &[BorrowedFd<'_>]) -> io::Result<bool> {
-    match packets::send(lane.as_fd(), &packet.encode(), descriptors, packets::Wait::No) {
+    match packets::send(lane, &packet.encode(), descriptors, false) {
         Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
-        // Too many descriptors are under way (ETOOMANYREFS); the successor is taking them.
-        Err(error) if error.raw_os_error() == Some(packets::TOO_MANY_UNDER_WAY) => Ok(false),
+        // Too much is under way, or too many descriptors; the successor is taking them.
+        Err(error)
+            if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::QuotaExceeded) =>
+        {
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
 }
 
 fn write_memory(bytes: &[u8]) -> io::Result<File> {
-    let mut memory = memory::create("steadfast-states")?;
+    let mut memory = memory::file(c"steadfast-states")?;
     memory.write_all(bytes)?;
     Ok(memory)
 }
