@@ -164,11 +164,17 @@ impl Successor {
             (
                 State::Waiting,
                 Event::Message(ToSuccessor::Prepare {
-                    workers, listeners, locks, rehearsal, ..
+                    workers,
+                    listeners,
+                    locks,
+                    control,
+                    rehearsal,
+                    ..
                 }),
             ) => {
                 (self.senders, self.rehearsal) = (workers, rehearsal);
-                self.state = State::Gathering { left: u64::from(listeners) + u64::from(locks) };
+                let left = u64::from(listeners) + u64::from(locks) + u64::from(control);
+                self.state = State::Gathering { left };
                 self.gathered()
             }
             (
