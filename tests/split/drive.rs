@@ -195,16 +195,22 @@ impl Driven {
         }
     }
 
-    /// Nothing of the old process is left but what was saved.
-    fn move_to_another_process(&mut self) {
+    /// What another process goes on with.
+    pub(crate) fn save(&mut self) -> Vec<u8> {
         self.session.spill(&self.turn);
         let mut writer = Writer::new();
         self.session.save(&self.limits, self.now, &mut writer);
+        writer.into_bytes()
+    }
+
+    /// Nothing of the old process is left but what was saved.
+    fn move_to_another_process(&mut self) {
+        let saved = self.save();
         self.now = Tick::new(CLOCKS[self.moves % CLOCKS.len()]);
         self.moves += 1;
         self.turn = Turn::server();
         self.inflater = Inflater::default();
-        let mut reader = Reader::new(writer.as_bytes());
+        let mut reader = Reader::new(&saved);
         self.session = Session::load(self.now, &mut reader).expect("just saved");
         assert_eq!(reader.finish(), Ok(()));
     }
