@@ -18,7 +18,7 @@ pub const FORMAT: u32 = 1;
 pub const FORMAT_MIN: u32 = 1;
 
 /// Bytes before the body.
-const HEAD_BYTES: usize = 24;
+pub const HEAD_BYTES: usize = 24;
 
 /// Why bytes are not an envelope that can be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,15 +56,14 @@ impl fmt::Display for EnvelopeError {
 
 impl std::error::Error for EnvelopeError {}
 
-/// Puts a body into an envelope.
-pub fn seal(body: &[u8]) -> Vec<u8> {
-    let mut sealed = Vec::with_capacity(HEAD_BYTES + body.len());
-    sealed.extend(MARK);
-    sealed.extend(FORMAT.to_le_bytes());
-    sealed.extend((body.len() as u64).to_le_bytes());
-    sealed.extend(checksum(body).to_le_bytes());
-    sealed.extend(body);
-    sealed
+/// What goes before a body to make an envelope of it.
+pub fn head(body: &[u8]) -> [u8; HEAD_BYTES] {
+    let mut head = [0; HEAD_BYTES];
+    head[..4].copy_from_slice(&MARK);
+    head[4..8].copy_from_slice(&FORMAT.to_le_bytes());
+    head[8..16].copy_from_slice(&(body.len() as u64).to_le_bytes());
+    head[16..].copy_from_slice(&checksum(body).to_le_bytes());
+    head
 }
 
 /// The body of an envelope.
@@ -110,6 +109,10 @@ fn checksum(body: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn seal(body: &[u8]) -> Vec<u8> {
+        [&head(body)[..], body].concat()
+    }
 
     #[test]
     fn what_is_sealed_is_opened() {

@@ -14,6 +14,14 @@ pub const DESCRIPTORS_MAX: usize = 253;
 /// Most keys in a packet without descriptors.
 pub const KEYS_MAX: usize = 1_024;
 
+/// Slots of a predecessor's slab that a successor keeps account of: more than anybody has
+/// connections on one machine, and no bar to allocate for.
+pub const SLOTS_MAX: u32 = 1 << 24;
+
+/// The tag of a connection among the states: its key, and what
+/// [`save_connection`](crate::net::dispatch::Dispatcher::save_connection) wrote.
+pub const CONNECTION_RECORD: u16 = 1;
+
 /// The longest packet, in bytes.
 pub const PACKET_BYTES_MAX: usize = 16 + KEYS_MAX * 8;
 

@@ -290,10 +290,14 @@ impl Takeover<'_> {
             self.crew = Some(self.muster(starts)?);
             return Ok(());
         }
+        let (begun, begins) = mpsc::channel();
         self.instruct(|_| {
-            let hand = hands.pop_front().unwrap_or_default();
-            if anew { Instruction::ServeAnew(hand) } else { Instruction::Serve(hand) }
+            let (hand, begun) = (hands.pop_front().unwrap_or_default(), begun.clone());
+            if anew { Instruction::ServeAnew(hand, begun) } else { Instruction::Serve(hand, begun) }
         });
+        // The pause is over when they all do.
+        drop(begun);
+        while begins.recv().is_ok() {}
         Ok(())
     }
 

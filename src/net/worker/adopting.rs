@@ -6,7 +6,6 @@
 //! Serve       ─► the loop begins          or  Discard ─► everything is given up, untouched
 //! ```
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -21,7 +20,9 @@ use crate::base::snapshot::{Reader, SnapshotError};
 use crate::base::tick::Tick;
 use crate::hub::WorkerIndex;
 use crate::net::connection::Connection;
-use crate::net::lane::{DESCRIPTORS_MAX, Origin, PACKET_BYTES_MAX, Packet};
+use crate::net::lane::{
+    CONNECTION_RECORD, DESCRIPTORS_MAX, Origin, PACKET_BYTES_MAX, Packet, SLOTS_MAX,
+};
 use crate::net::listener::Listener;
 use crate::net::stream::Stream;
 use crate::sys::packets::{self, Received};
@@ -34,10 +35,10 @@ const LOOK: Duration = Duration::from_millis(20);
 pub enum Instruction {
     /// Take the mail there is.
     Settle,
-    /// All that was loaded is ours: serve it, and what comes in here.
-    Serve(Vec<Listener>),
+    /// All that was loaded is ours: serve it, and what comes in here; say so when it has begun.
+    Serve(Vec<Listener>, Sender<()>),
     /// The predecessor has crashed: end what is parked, serve what comes in here.
-    ServeAnew(Vec<Listener>),
+    ServeAnew(Vec<Listener>, Sender<()>),
     /// Give everything up; it belongs to the predecessor.
     Discard,
 }
@@ -81,13 +82,47 @@ pub struct Adoption {
 /// What has been adopted so far.
 #[derive(Debug, Default)]
 struct Parked {
-    keys: HashMap<Origin, Key>,
+    places: Places,
     /// So many workers have sent all they had.
     level: usize,
     /// States have come from so many workers.
     senders: usize,
     loaded: Vec<Key>,
+    /// States that would load.
+    rehearsed: usize,
     refused: Vec<(Origin, String)>,
+}
+
+/// Where the connections of the predecessor's workers are here: by worker, then by slot. Half of the
+/// pause would go into hashing otherwise.
+#[derive(Debug, Default)]
+struct Places(Vec<Vec<Option<(Key, Key)>>>);
+
+impl Places {
+    fn insert(&mut self, origin: Origin, ours: Key) {
+        let worker = usize::from(origin.worker);
+        if worker >= self.0.len() {
+            self.0.resize_with(worker + 1, Vec::new);
+        }
+        let slots = &mut self.0[worker];
+        let slot = origin.key.index() as usize;
+        if slot >= slots.len() {
+            slots.resize(slot + 1, None);
+        }
+        slots[slot] = Some((origin.key, ours));
+    }
+
+    fn remove(&mut self, origin: Origin) -> Option<Key> {
+        let slot = self.0.get_mut(usize::from(origin.worker))?;
+        let slot = slot.get_mut(origin.key.index() as usize)?;
+        slot.take_if(|(theirs, _)| *theirs == origin.key).map(|(_, ours)| ours)
+    }
+
+    /// All that are left of one worker.
+    fn take_all(&mut self, worker: WorkerIndex) -> Vec<Key> {
+        let slots = self.0.get_mut(usize::from(worker)).map(std::mem::take).unwrap_or_default();
+        slots.into_iter().flatten().map(|(_, ours)| ours).collect()
+    }
 }
 
 impl Worker {
@@ -102,7 +137,7 @@ impl Worker {
             Ok(None) => {
                 self.post_mail();
                 Finding::Loaded {
-                    connections: parked.loaded.len(),
+                    connections: parked.loaded.len() + parked.rehearsed,
                     refused: std::mem::take(&mut parked.refused),
                 }
             }
@@ -167,17 +202,20 @@ impl Worker {
                 if keys.len() != descriptors.len() {
                     return Err(nonsense(SnapshotError::Invalid("number of descriptors")));
                 }
+                if keys.iter().any(|key| key.index() >= SLOTS_MAX) {
+                    return Err(nonsense(SnapshotError::Invalid("key")));
+                }
                 for (key, descriptor) in keys.into_iter().zip(descriptors) {
                     let origin = Origin { worker, key };
                     match self.park(descriptor) {
-                        Ok(ours) => drop(parked.keys.insert(origin, ours)),
+                        Ok(ours) => parked.places.insert(origin, ours),
                         Err(error) => parked.refused.push((origin, error.to_string())),
                     }
                 }
             }
             Packet::Closed { worker, keys } => {
                 for key in keys {
-                    if let Some(ours) = parked.keys.remove(&Origin { worker, key }) {
+                    if let Some(ours) = parked.places.remove(Origin { worker, key }) {
                         self.give_up(ours);
                     }
                 }
@@ -215,32 +253,42 @@ impl Worker {
     ) -> Result<(), SnapshotError> {
         self.dispatcher.now = Tick::from_elapsed(self.started.elapsed());
         let mut reader = Reader::new(states);
-        for _ in 0..connections {
-            let key = Key::from_u64(reader.u64()?).ok_or(SnapshotError::Invalid("key"))?;
-            let record = reader.bytes()?;
+        let mut count = 0;
+        while let Some(mut record) = reader.record()? {
+            if record.tag != CONNECTION_RECORD {
+                record.skip_unknown()?;
+                continue;
+            }
+            count += 1;
+            let key = Key::from_u64(record.body.u64()?).ok_or(SnapshotError::Invalid("key"))?;
             let origin = Origin { worker, key };
-            let loaded = match parked.keys.remove(&origin) {
-                Some(ours) => self.load_one(ours, record).inspect(|()| parked.loaded.push(ours)),
-                None if rehearsal => self.rehearse_one(record),
+            let loaded = match parked.places.remove(origin) {
+                Some(ours) => {
+                    self.load_one(ours, record.body).inspect(|()| parked.loaded.push(ours))
+                }
+                None if rehearsal => {
+                    self.rehearse_one(record.body).inspect(|()| parked.rehearsed += 1)
+                }
                 None => Err("its descriptor is missing".to_owned()),
             };
             if let Err(reason) = loaded {
                 parked.refused.push((origin, reason));
             }
         }
-        reader.finish()?;
+        if count != connections {
+            return Err(SnapshotError::Invalid("number of connections"));
+        }
         // What is parked and has no state could not be saved: it stays with the predecessor.
-        let rest = parked.keys.extract_if(|origin, _| origin.worker == worker);
-        for (_, ours) in rest.collect::<Vec<_>>() {
+        for ours in parked.places.take_all(worker) {
             self.give_up(ours);
         }
         Ok(())
     }
 
     /// Fills a parked connection with its state; one that will not do is given up.
-    fn load_one(&mut self, key: Key, record: &[u8]) -> Result<(), String> {
+    fn load_one(&mut self, key: Key, mut record: Reader<'_>) -> Result<(), String> {
         let address = Address { worker: self.index, key };
-        let restored = self.dispatcher.load_connection(&mut Reader::new(record), address);
+        let restored = self.dispatcher.load_connection(&mut record, address);
         let restored = match restored {
             Ok(restored) => restored,
             Err(error) => {
@@ -256,10 +304,10 @@ impl Worker {
         Ok(())
     }
 
-    fn rehearse_one(&mut self, record: &[u8]) -> Result<(), String> {
+    fn rehearse_one(&mut self, mut record: Reader<'_>) -> Result<(), String> {
         // The key is of no connection: whatever an app sends to its handle is lost.
         let address = Address { worker: self.index, key: Key::NOBODY };
-        let restored = self.dispatcher.load_connection(&mut Reader::new(record), address);
+        let restored = self.dispatcher.load_connection(&mut record, address);
         restored.map(drop).map_err(|error| error.to_string())
     }
 
@@ -272,12 +320,13 @@ impl Worker {
 
     fn conclude(&mut self, instruction: Instruction, parked: &Parked) -> bool {
         match instruction {
-            Instruction::Serve(listeners) => {
+            Instruction::Serve(listeners, begun) => {
                 self.begin_serving(&parked.loaded);
                 self.listen_or_say(listeners);
+                let _ = begun.send(());
                 true
             }
-            Instruction::ServeAnew(listeners) => {
+            Instruction::ServeAnew(listeners, begun) => {
                 for key in self.conns.keys().collect::<Vec<_>>() {
                     if let Some(conn) = self.conns.get_mut(key) {
                         let _ = conn.stream.shutdown();
@@ -286,6 +335,7 @@ impl Worker {
                 }
                 self.freeze(false);
                 self.listen_or_say(listeners);
+                let _ = begun.send(());
                 true
             }
             Instruction::Settle | Instruction::Discard => false,

@@ -24,7 +24,7 @@ use crate::base::envelope;
 use crate::base::slab::Key;
 use crate::base::snapshot::Writer;
 use crate::hub::WorkerIndex;
-use crate::net::lane::{DESCRIPTORS_MAX, KEYS_MAX, Packet};
+use crate::net::lane::{CONNECTION_RECORD, DESCRIPTORS_MAX, KEYS_MAX, Packet};
 use crate::net::stop::Stop;
 use crate::sys::{memory, packets};
 
@@ -396,12 +396,13 @@ impl Worker {
             if !rehearsal && !moving.sent.contains(key.index()) {
                 continue;
             }
-            let mut record = Writer::new();
-            match self.dispatcher.save_connection(conn, &mut record) {
+            let (writer, count) = &mut lanes[moving.lane_of(key)];
+            let saved = writer.try_required_record(CONNECTION_RECORD, |writer| {
+                writer.u64(key.to_u64());
+                self.dispatcher.save_connection(conn, writer)
+            });
+            match saved {
                 Ok(()) => {
-                    let (writer, count) = &mut lanes[moving.lane_of(key)];
-                    writer.u64(key.to_u64());
-                    writer.bytes(record.as_bytes());
                     *count += 1;
                     connections += 1;
                 }
@@ -409,7 +410,7 @@ impl Worker {
             }
         }
         let packets = lanes.into_iter().enumerate().map(|(lane, (states, connections))| {
-            let memory = write_memory(&envelope::seal(states.as_bytes()))?;
+            let memory = write_memory(states.as_bytes())?;
             let packet = Packet::State { worker: self.index, connections };
             Ok(StatePacket { lane, packet, memory })
         });
@@ -479,17 +480,16 @@ fn offer(lane: &OwnedFd, packet: &Packet, descriptors: &[BorrowedFd<'_>]) -> io:
     match packets::send(lane, &packet.encode(), descriptors, false) {
         Ok(()) => Ok(true),
         // Too much is under way, or too many descriptors; the successor is taking them.
-        Err(error)
-            if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::QuotaExceeded) =>
-        {
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::QuotaExceeded) => {
             Ok(false)
         }
         Err(error) => Err(error),
     }
 }
 
-fn write_memory(bytes: &[u8]) -> io::Result<File> {
+fn write_memory(states: &[u8]) -> io::Result<File> {
     let mut memory = memory::file(c"steadfast-states")?;
-    memory.write_all(bytes)?;
+    memory.write_all(&envelope::head(states))?;
+    memory.write_all(states)?;
     Ok(memory)
 }
