@@ -22,4 +22,11 @@
 //! are told events and answer with actions.
 
 pub mod envelope;
+pub mod predecessor;
+pub mod step;
+pub mod successor;
 pub mod wire;
+pub mod word;
+
+#[cfg(test)]
+mod tests;

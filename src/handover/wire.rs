@@ -67,7 +67,7 @@ impl fmt::Display for Formats {
 }
 
 /// What the predecessor says on the channel.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ToSuccessor {
     /// What is going to come. With it: the shared word.
     Prepare(Prepare),
@@ -110,7 +110,7 @@ pub enum ToSuccessor {
 }
 
 /// See [`ToSuccessor::Prepare`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Prepare {
     /// Version of the snapshots that are going to be sent.
     pub format: u16,
@@ -134,7 +134,7 @@ pub struct Prepare {
 }
 
 /// What the successor says on the channel.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ToPredecessor {
     /// Who it is: its first message.
     Hello(Hello),
@@ -169,7 +169,7 @@ pub enum ToPredecessor {
 }
 
 /// See [`ToPredecessor::Hello`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Hello {
     /// Its [`PROTOCOL`].
     pub protocol: u16,
