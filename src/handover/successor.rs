@@ -477,6 +477,19 @@ mod tests {
     }
 
     #[test]
+    fn settling_goes_on_until_all_are_idle_in_one_round() {
+        let mut machine = machine(prepare(false), &[listener(), LANE, FROZEN]);
+        let loaded = Event::WorkerLoaded { connections: 3, refused: Vec::new() };
+        assert_eq!(machine.handle(loaded), [Action::Settle]);
+        for _ in 0..3 {
+            let actions = machine.handle(Event::WorkerSettled { idle: false });
+            assert_eq!(actions, [Action::Settle]);
+        }
+        let actions = machine.handle(Event::WorkerSettled { idle: true });
+        assert!(matches!(actions[..], [_, Action::Send(Tell::Adopted { .. })]));
+    }
+
+    #[test]
     fn a_format_unknown_here_is_refused() {
         let mut machine = Machine::new();
         machine.handle(Event::Start);
