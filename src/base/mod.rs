@@ -1,6 +1,7 @@
 //! Layer 0: small things everything else is made of. No I/O, no clock.
 
 pub mod deflate_params;
+pub mod envelope;
 pub mod id;
 pub mod limits;
 pub mod network;
@@ -12,6 +13,6 @@ pub mod tick;
 pub mod wheel;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use deflate_params::DeflateParams;

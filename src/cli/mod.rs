@@ -1,13 +1,18 @@
-//! Layer 6: the command line, one file a verb.
+//! Layer 7: the command line, one file a verb.
 //!
 //! Verbs print what they are for on stdout and everything else on stderr. The exit status is 0 for
 //! done, 1 for failed, 2 for wrong usage or configuration.
 
 mod check_config;
 mod client;
+mod drain;
 mod flags;
 pub mod logging;
+mod operate;
+mod reload;
 mod serve;
+mod status;
+mod upgrade;
 
 #[cfg(test)]
 mod tests;
@@ -21,7 +26,7 @@ use std::{env, fs};
 use clap::Parser;
 
 use crate::config::{self, Context, Key, Resolved, Settings, Sources};
-use crate::server::{Builder, Server};
+use crate::server::{Builder, HANDOVER_VARIABLE, Server};
 
 /// The exit status for wrong usage or configuration.
 const EXIT_USAGE: u8 = 2;
@@ -38,6 +43,10 @@ struct CommandLine {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     Serve(serve::Args),
+    Upgrade(upgrade::Args),
+    Reload(reload::Args),
+    Status(status::Args),
+    Drain(drain::Args),
     CheckConfig(check_config::Args),
     Client(client::Args),
 }
@@ -78,6 +87,10 @@ fn run_verb<E: Display>(
 ) -> ExitCode {
     match CommandLine::try_parse_from(with_verb(args)) {
         Ok(CommandLine { verb: Verb::Serve(args) }) => serve::run(&args, context, serve),
+        Ok(CommandLine { verb: Verb::Upgrade(args) }) => upgrade::run(&args, context),
+        Ok(CommandLine { verb: Verb::Reload(args) }) => reload::run(&args, context),
+        Ok(CommandLine { verb: Verb::Status(args) }) => status::run(&args, context),
+        Ok(CommandLine { verb: Verb::Drain(args) }) => drain::run(&args, context),
         Ok(CommandLine { verb: Verb::CheckConfig(args) }) => check_config::run(&args, context),
         Ok(CommandLine { verb: Verb::Client(args) }) => client::run(&args),
         Err(error) => {
@@ -121,7 +134,7 @@ fn load(
         None => None,
     };
     let read_file = |path: &Path| fs::read_to_string(path);
-    let sources =
-        Sources { file, environment: env::vars_os().collect(), flags, read_file: Some(&read_file) };
+    let environment = env::vars_os().filter(|(name, _)| name != HANDOVER_VARIABLE).collect();
+    let sources = Sources { file, environment, flags, read_file: Some(&read_file) };
     config::resolve(&sources, context).map_err(|errors| errors.to_string())
 }

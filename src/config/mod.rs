@@ -1,4 +1,4 @@
-//! Layer 5: the configuration, from what was written to what is in force.
+//! Layer 6: the configuration, from what was written to what is in force.
 //!
 //! ```text
 //! defaults ◄─ TOML file ◄─ STEADFAST_* environment ◄─ flags      (the right one wins, key by key)
@@ -39,7 +39,7 @@ pub use crate::base::network::{IpNetwork, ListenAddr, TrustedProxies};
 pub use error::{Error, Errors, Place};
 pub use keys::{KEYS, Key, Scope, environment_name};
 pub use route::AllowedOrigins;
-pub use value::Shape;
+pub use value::{Shape, parse_duration};
 
 /// Everything the server needs to know, complete and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]

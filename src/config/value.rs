@@ -373,6 +373,15 @@ impl Value for Option<Duration> {
     }
 }
 
+/// A time as `drain_duration` states one, up to a year: `1m30s`, `0s`.
+///
+/// # Errors
+/// The text to show.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let shape = Shape::Duration { zero: true, off: false };
+    Duration::parse(&Raw::String(text.to_owned()), &shape).map_err(|problem| problem.message)
+}
+
 const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// `1m30s`: numbers with units, added up; saturates.

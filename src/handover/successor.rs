@@ -1,540 +1,296 @@
-//! The successor's side as a state machine.
+//! The side that takes, as a state machine.
 //!
-//! Whoever drives it feeds it one [`Event`] after another and carries out the [`Action`]s each
-//! returns, in their order. Until it is told to serve, it owns nothing: it may close its copies of
-//! descriptors, and that is all it may do to them.
+//! ```text
+//! Waiting ─► Preparing ─► Adopting ─► Settling ─► Adopted ─► Over
+//! ```
+//!
+//! Until the shared word says TAKEN, by our own change of it, nothing here is ours: each end but
+//! that one gives everything up untouched.
 
-use std::time::Duration;
+use super::wire::{REFUSALS_MAX, ToPredecessor, ToSuccessor};
+use crate::base::envelope::{FORMAT, FORMAT_MIN};
+use crate::net::lane::Origin;
 
-use super::step::{ADOPT_MAX, Step, WAIT_FOR_OFFER_MAX};
-use super::wire::{FORMATS_READ, Prepare, Refused, ToSuccessor};
-use super::word::Move;
+/// Rounds of settling; mail between workers makes two hops at most.
+const SETTLE_ROUNDS_MAX: u32 = 64;
 
-/// What happens to the successor.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// What has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The process runs and has the channel.
-    Start,
-    /// The predecessor has said something. What came with it (the shared word, listeners, lanes,
-    /// numbers) the driver has put aside.
+    /// The predecessor says.
     Message(ToSuccessor),
-    /// The channel has ended, and all that came on it has been handled.
+    /// The channel has ended without `Abort`: the predecessor is dead.
     ChannelEnded,
-    /// The workers are built: after [`Action::Build`].
-    Built {
-        /// How many, at least 1.
-        workers: u32,
-    },
-    /// A worker has the states of all workers of the predecessor and has loaded them: after
-    /// [`Action::StartAdopting`]. A lane that ends before is not worth a report: what it means,
-    /// the channel says.
+    /// Sockets are bound, limits checked, with so many workers; or it cannot be done.
+    Prepared(Result<u16, String>),
+    /// A worker has parked all that was there.
+    WorkerLevel,
+    /// A worker has loaded all its states.
     WorkerLoaded {
-        /// Connections it has adopted.
+        /// How many can be served.
         connections: u64,
-        /// Those it could not.
-        refused: Vec<Refused>,
+        /// Which cannot, and why.
+        refused: Vec<(Origin, String)>,
     },
-    /// A worker has handled the mail it had: after [`Action::Settle`].
+    /// A worker has taken its mail.
     WorkerSettled {
-        /// Whether there was none since it reported last, so that it has sent none either.
+        /// Nothing was under way.
         idle: bool,
     },
-    /// How [`Action::Try`] has ended.
-    Tried {
-        /// What was tried.
-        attempt: Move,
-        /// Whether it was made.
-        won: bool,
-    },
-    /// The time asked for by [`Action::Timer`] is over.
-    TimedOut(Step),
-    /// Something has failed on this side, or it is to stop.
-    Failed {
-        /// Why.
-        reason: String,
-    },
+    /// A worker cannot adopt.
+    WorkerBroken(String),
+    /// What came of [`Action::Take`]: true if the connections are ours.
+    Taken(bool),
 }
 
-/// What the successor is to do.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Say something on the channel. An error is no news: the channel's end is an event.
-    Send(Tell),
-    /// Read the configuration, build workers and whatever listeners are missing (which do not
-    /// listen yet), and see that there is room for all: ends with [`Event::Built`] or
-    /// [`Event::Failed`].
-    Build(Prepare),
-    /// All listeners and lanes are there: let the workers receive from their lanes.
-    StartAdopting,
-    /// Let all workers handle the mail they have.
+    /// Send this.
+    Send(ToPredecessor),
+    /// All sockets and locks are there: bind what is missing, check what can be checked.
+    Prepare,
+    /// All lanes are there: start the workers, which adopt.
+    Adopt {
+        /// Workers of the predecessor.
+        senders: u16,
+        /// Nothing is to be moved.
+        rehearsal: bool,
+    },
+    /// Connection ids go on from here.
+    SkipIds(u64),
+    /// Have the workers take their mail.
     Settle,
-    /// Make a move with the shared word, and report how it ended before anything else.
-    Try(Move),
-    /// It owns everything: poll, with whatever was not adopted closed first.
+    /// Change the word to TAKEN: from OFFERED or, if the predecessor is dead, from whatever but
+    /// REVOKED. Say whether it could be done.
+    Take {
+        /// The predecessor is dead.
+        orphaned: bool,
+    },
+    /// Everything is ours: serve it.
     Serve,
-    /// The predecessor has died in the middle, and its connections with it: shut down what is
-    /// parked, so that their clients learn of it, and serve the listeners.
-    ServeListenersOnly,
-    /// Close the copies of all descriptors, and do nothing else to them: they are not ours.
-    Discard,
-    /// Set the timer, of which there is one: this replaces what it was set to.
-    Timer(Step, Duration),
-    /// End the process.
-    Exit {
-        /// Why.
-        reason: String,
-    },
+    /// The predecessor has died with its connections: end them, serve what comes.
+    ServeAnew,
+    /// Give everything up and end, because.
+    Discard(String),
 }
 
-/// What the successor says; the driver knows the facts that go with it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Tell {
-    /// HELLO.
-    Hello,
-    /// READY.
-    Ready {
-        /// How many workers it has.
-        workers: u32,
-    },
-    /// REFUSED.
-    Refused {
-        /// Why.
-        reason: String,
-    },
-    /// As many NOT ADOPTED as it takes, and ADOPTED.
-    Adopted {
-        /// Connections it has adopted.
-        connections: u64,
-        /// Those it could not.
-        refused: Vec<Refused>,
-    },
-    /// ACTIVE.
-    Active,
-}
-
-/// See the [module](self).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Machine {
-    dry_run: bool,
-    workers: u32,
-    /// Whether FROZEN has come. It comes on another socket than the states, so perhaps after them.
-    frozen: bool,
-    listeners_left: u32,
-    connections: u64,
-    refused: Vec<Refused>,
-    state: State,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    /// Next: Waiting, by Start.
-    Idle,
-    /// Next: Building, by PREPARE.
+    /// Nothing is known yet.
+    // Call: Prepare  Next: Gathering
     Waiting,
-    /// Next: Receiving, by Built.
-    Building,
-    /// Next: Adopting, by the last listener and the last lane.
-    Receiving { lanes_left: u32 },
-    /// Next: Settling, or Adopted in a dry run, by the last worker that has loaded.
-    Adopting { left: u32 },
-    /// Next: Settled, by the last report of a round in which all were idle.
-    Settling { left: u32, all_idle: bool },
-    /// Next: Adopted, when FROZEN has come.
-    Settled,
-    /// Next: Taking, by OFFER or the channel's end.
+    /// Sockets and locks come in.
+    // Call: Listener, Lock, Control  Next: Preparing
+    Gathering { left: u64 },
+    /// They are looked at.
+    // Call: Prepared  Next: Joining
+    Preparing,
+    /// Lanes come in.
+    // Call: Lane  Next: Adopting
+    Joining { left: u16, workers: u16 },
+    /// Descriptors and states come in, past us, to the workers.
+    // Call: WorkerLoaded  Next: Settling
+    Adopting { level: u16, left: u16, workers: u16 },
+    /// Mail between the workers' hubs.
+    // Call: WorkerSettled  Next: Settling, Adopted
+    Settling { left: u16, workers: u16, idle: bool, round: u32 },
+    /// All is loaded, and not ours.
+    // Call: Offer, ChannelEnded  Next: Taking
     Adopted,
-    /// From all between Receiving and Adopted. Next: Serving if the move was made, else Over.
-    Taking(Claim),
-    /// It is the server.
-    Serving,
-    /// It has given up. From all but Taking and Serving.
+    /// The word decides.
+    // Call: Taken  Next: Over
+    Taking { orphaned: bool, loaded: bool },
+    /// All is said.
     Over,
 }
 
-/// What a move of the successor is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Claim {
-    /// All that it was offered.
-    Offered,
-    /// All that it has adopted from a predecessor that has died since.
-    Inherited,
-    /// The listeners of a predecessor that has died before.
-    Listeners,
+/// The machine.
+#[derive(Debug, Clone)]
+pub struct Successor {
+    state: State,
+    senders: u16,
+    rehearsal: bool,
+    connections: u64,
+    refused: Vec<(Origin, String)>,
 }
 
-impl Default for Machine {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Machine {
-    /// Before it has said HELLO.
-    pub fn new() -> Self {
-        Self {
-            dry_run: false,
-            workers: 0,
-            frozen: false,
-            listeners_left: 0,
+impl Successor {
+    /// Begins: `build` and `pid` are ours.
+    pub fn new(build: &str, pid: u32) -> (Self, Vec<Action>) {
+        let machine = Self {
+            state: State::Waiting,
+            senders: 0,
+            rehearsal: false,
             connections: 0,
             refused: Vec::new(),
-            state: State::Idle,
-        }
+        };
+        let hello = ToPredecessor::Hello {
+            protocol: super::wire::PROTOCOL,
+            formats: (FORMAT_MIN, FORMAT),
+            build: build.to_owned(),
+            pid,
+        };
+        (machine, vec![Action::Send(hello)])
     }
 
-    /// Whether it is the server now.
-    pub fn is_serving(&self) -> bool {
-        self.state == State::Serving
+    /// Connections that can be served, and those that cannot, and why.
+    pub fn adopted_connections(&self) -> (u64, &[(Origin, String)]) {
+        (self.connections, &self.refused)
     }
 
-    /// Whether nothing is asked for any more: it serves or has given up.
-    pub fn is_over(&self) -> bool {
-        matches!(self.state, State::Serving | State::Over)
-    }
-
-    /// What is to be done about an event.
+    /// Takes in what has happened; the actions are to be carried out in order.
     pub fn handle(&mut self, event: Event) -> Vec<Action> {
-        match (&self.state, event) {
-            (State::Serving | State::Over, _) => Vec::new(),
-            (State::Taking(claim), Event::Tried { won, .. }) => self.take_tried(*claim, won),
-            // The move that is under way decides, whatever else happens.
-            (State::Taking(_), _) | (_, Event::Tried { .. }) => Vec::new(),
-            (State::Idle, Event::Start) => {
-                self.state = State::Waiting;
-                let time_max = Step::Prepare.time_max();
-                vec![Action::Send(Tell::Hello), Action::Timer(Step::Prepare, time_max)]
+        match (&mut self.state, event) {
+            (State::Over, _) => vec![],
+            (State::Taking { orphaned, loaded }, Event::Taken(ours)) => {
+                let (orphaned, loaded) = (*orphaned, *loaded);
+                self.taken(ours, orphaned, loaded)
             }
-            (_, Event::Start) => Vec::new(),
-            (_, Event::Message(message)) => self.received(message),
-            (_, Event::ChannelEnded) => self.orphaned(),
-            (State::Building, Event::Built { workers }) => self.built(workers),
-            (_, Event::Built { .. }) => Vec::new(),
-            (_, Event::WorkerLoaded { connections, refused }) => self.loaded(connections, refused),
-            (_, Event::WorkerSettled { idle }) => self.settled(idle),
-            (_, Event::TimedOut(step)) if self.step() == Some(step) => {
-                self.refuse(format!("the predecessor's step {step} did not end in time"))
+            // The word decides, whatever else happens.
+            (State::Taking { .. }, _) => vec![],
+            (_, Event::Message(ToSuccessor::Abort { reason })) => self.discard(reason),
+            (State::Waiting | State::Gathering { .. }, Event::ChannelEnded) => {
+                self.discard("the predecessor died before anything was handed over".to_owned())
             }
-            (_, Event::TimedOut(_)) => Vec::new(),
-            (_, Event::Failed { reason }) => self.refuse(reason),
-        }
-    }
-
-    fn received(&mut self, message: ToSuccessor) -> Vec<Action> {
-        match (&mut self.state, message) {
-            (_, ToSuccessor::Abort { reason }) => self.give_up(reason),
-            (State::Waiting, ToSuccessor::Prepare(prepare)) => self.prepare(prepare),
-            (State::Receiving { .. }, ToSuccessor::Listener { .. }) if self.listeners_left > 0 => {
-                self.listeners_left -= 1;
-                self.adopt_if_complete()
+            (_, Event::ChannelEnded) if self.rehearsal => {
+                self.discard("the predecessor died during a rehearsal".to_owned())
             }
-            (State::Receiving { lanes_left: lanes_left @ 1.. }, ToSuccessor::Lane { .. }) => {
-                *lanes_left -= 1;
-                self.adopt_if_complete()
+            (state, Event::ChannelEnded) => {
+                let loaded = matches!(state, State::Adopted);
+                self.state = State::Taking { orphaned: true, loaded };
+                vec![Action::Take { orphaned: true }]
             }
-            // For the driver alone.
             (
-                State::Receiving { .. },
-                ToSuccessor::PortLock { .. } | ToSuccessor::Control { .. },
-            ) => Vec::new(),
+                State::Waiting,
+                Event::Message(ToSuccessor::Prepare {
+                    workers,
+                    listeners,
+                    locks,
+                    control,
+                    rehearsal,
+                    ..
+                }),
+            ) => {
+                (self.senders, self.rehearsal) = (workers, rehearsal);
+                let left = u64::from(listeners) + u64::from(locks) + u64::from(control);
+                self.state = State::Gathering { left };
+                self.gathered()
+            }
             (
-                State::Adopting { .. } | State::Settling { .. } | State::Settled,
-                ToSuccessor::Frozen { .. },
-            ) if !self.frozen && !self.dry_run => {
-                self.frozen = true;
-                self.adopted_if_complete()
+                State::Gathering { left },
+                Event::Message(
+                    ToSuccessor::Listener { .. } | ToSuccessor::Lock { .. } | ToSuccessor::Control,
+                ),
+            ) => {
+                *left = left.saturating_sub(1);
+                self.gathered()
             }
-            (State::Adopted, ToSuccessor::Offer) if !self.dry_run => {
-                self.take(Claim::Offered, Move::Take)
+            (State::Preparing, Event::Prepared(Ok(workers))) => {
+                self.state = State::Joining { left: workers, workers };
+                vec![Action::Send(ToPredecessor::Ready { workers })]
             }
-            (_, message) => {
-                let name = match message {
-                    ToSuccessor::Prepare(_) => "PREPARE",
-                    ToSuccessor::Listener { .. } => "LISTENER",
-                    ToSuccessor::PortLock { .. } => "PORT LOCK",
-                    ToSuccessor::Control { .. } => "CONTROL",
-                    ToSuccessor::Lane { .. } => "LANE",
-                    ToSuccessor::Frozen { .. } => "FROZEN",
-                    ToSuccessor::Offer => "OFFER",
-                    ToSuccessor::Abort { .. } => "ABORT",
-                };
-                self.refuse(format!("the predecessor sent {name} out of order"))
+            (State::Preparing, Event::Prepared(Err(reason))) => self.refuse(reason),
+            (State::Joining { left, workers }, Event::Message(ToSuccessor::Lane)) => {
+                *left = left.saturating_sub(1);
+                if *left > 0 {
+                    return vec![];
+                }
+                let workers = *workers;
+                self.state = State::Adopting { level: 0, left: workers, workers };
+                vec![Action::Adopt { senders: self.senders, rehearsal: self.rehearsal }]
             }
+            (_, Event::Message(ToSuccessor::Frozen { ids_upcoming, .. })) => {
+                vec![Action::SkipIds(ids_upcoming)]
+            }
+            (_, Event::WorkerBroken(reason)) => self.refuse(reason),
+            (State::Adopting { level, workers, .. }, Event::WorkerLevel) => {
+                *level += 1;
+                let parked = *level == *workers;
+                if parked { vec![Action::Send(ToPredecessor::Parked)] } else { vec![] }
+            }
+            (
+                State::Adopting { left, workers, .. },
+                Event::WorkerLoaded { connections, refused },
+            ) => {
+                *left = left.saturating_sub(1);
+                let (done, workers) = (*left == 0, *workers);
+                self.connections += connections;
+                self.refused.extend(refused);
+                if done { self.settle(workers, 1) } else { vec![] }
+            }
+            (
+                State::Settling { left, workers, idle, round },
+                Event::WorkerSettled { idle: its },
+            ) => {
+                *left = left.saturating_sub(1);
+                *idle &= its;
+                match (*left, *idle, *round) {
+                    (1.., _, _) => vec![],
+                    (0, true, _) => self.adopted(),
+                    (0, false, SETTLE_ROUNDS_MAX..) => {
+                        self.refuse("messages between workers do not come to rest".to_owned())
+                    }
+                    (0, false, round) => {
+                        let workers = *workers;
+                        self.settle(workers, round + 1)
+                    }
+                }
+            }
+            (State::Adopted, Event::Message(ToSuccessor::Offer)) => {
+                self.state = State::Taking { orphaned: false, loaded: true };
+                vec![Action::Take { orphaned: false }]
+            }
+            (_, Event::Message(message)) => {
+                self.refuse(format!("the predecessor sent {message:?} out of turn"))
+            }
+            (_, _) => vec![],
         }
     }
 
-    fn prepare(&mut self, prepare: Prepare) -> Vec<Action> {
-        if !FORMATS_READ.contains(prepare.format) {
-            let format = prepare.format;
-            return self.refuse(format!(
-                "the predecessor writes snapshots of format {format}, and this build reads \
-                 {FORMATS_READ}"
-            ));
+    fn gathered(&mut self) -> Vec<Action> {
+        if self.state != (State::Gathering { left: 0 }) {
+            return vec![];
         }
-        self.dry_run = prepare.dry_run;
-        // None are handed over in a dry run, whatever the count says.
-        self.listeners_left = if prepare.dry_run { 0 } else { prepare.listeners };
-        self.state = State::Building;
-        let time_max = Step::Prepare.time_max();
-        vec![Action::Timer(Step::Prepare, time_max), Action::Build(prepare)]
+        self.state = State::Preparing;
+        vec![Action::Prepare]
     }
 
-    fn built(&mut self, workers: u32) -> Vec<Action> {
-        self.workers = workers;
-        self.state = State::Receiving { lanes_left: workers };
-        vec![Action::Timer(Step::Copy, ADOPT_MAX), Action::Send(Tell::Ready { workers })]
-    }
-
-    fn adopt_if_complete(&mut self) -> Vec<Action> {
-        if self.listeners_left > 0 || self.state != (State::Receiving { lanes_left: 0 }) {
-            return Vec::new();
-        }
-        self.state = State::Adopting { left: self.workers };
-        vec![Action::StartAdopting]
-    }
-
-    fn loaded(&mut self, connections: u64, refused: Vec<Refused>) -> Vec<Action> {
-        let State::Adopting { left } = &mut self.state else {
-            return Vec::new();
-        };
-        *left -= 1;
-        self.connections = self.connections.saturating_add(connections);
-        self.refused.extend(refused);
-        if *left > 0 {
-            return Vec::new();
-        }
-        if self.dry_run {
-            return self.adopted();
-        }
-        self.state = State::Settling { left: self.workers, all_idle: true };
+    fn settle(&mut self, workers: u16, round: u32) -> Vec<Action> {
+        self.state = State::Settling { left: workers, workers, idle: true, round };
         vec![Action::Settle]
-    }
-
-    fn settled(&mut self, idle: bool) -> Vec<Action> {
-        let State::Settling { left, all_idle } = &mut self.state else {
-            return Vec::new();
-        };
-        *left -= 1;
-        *all_idle &= idle;
-        match (*left, *all_idle) {
-            (0, true) => {
-                self.state = State::Settled;
-                self.adopted_if_complete()
-            }
-            (0, false) => {
-                (*left, *all_idle) = (self.workers, true);
-                vec![Action::Settle]
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    fn adopted_if_complete(&mut self) -> Vec<Action> {
-        match self.state == State::Settled && self.frozen {
-            true => self.adopted(),
-            false => Vec::new(),
-        }
     }
 
     fn adopted(&mut self) -> Vec<Action> {
         self.state = State::Adopted;
-        let refused = std::mem::take(&mut self.refused);
-        let tell = Tell::Adopted { connections: self.connections, refused };
-        vec![Action::Timer(Step::Offer, WAIT_FOR_OFFER_MAX), Action::Send(tell)]
+        let refusals = self.refused.chunks(REFUSALS_MAX).map(|connections| {
+            let connections = connections.to_vec();
+            Action::Send(ToPredecessor::Refusals { connections })
+        });
+        let adopted = ToPredecessor::Adopted { connections: self.connections };
+        refusals.chain([Action::Send(adopted)]).collect()
     }
 
-    /// The predecessor has died, without having called it off.
-    fn orphaned(&mut self) -> Vec<Action> {
-        if !self.dry_run && self.listeners_left == 0 {
-            match self.state {
-                State::Adopted => return self.take(Claim::Inherited, Move::TakeOver),
-                State::Receiving { .. }
-                | State::Adopting { .. }
-                | State::Settling { .. }
-                | State::Settled => return self.take(Claim::Listeners, Move::TakeOver),
-                _ => {}
-            }
-        }
-        self.give_up("the predecessor has ended".to_owned())
-    }
-
-    fn take(&mut self, claim: Claim, attempt: Move) -> Vec<Action> {
-        self.state = State::Taking(claim);
-        vec![Action::Try(attempt)]
-    }
-
-    fn take_tried(&mut self, claim: Claim, won: bool) -> Vec<Action> {
-        if !won {
-            return self.give_up("the predecessor has called it off".to_owned());
-        }
-        self.state = State::Serving;
-        match claim {
-            Claim::Offered => vec![Action::Serve, Action::Send(Tell::Active)],
-            Claim::Inherited => vec![Action::Serve],
-            Claim::Listeners => vec![Action::ServeListenersOnly],
+    fn taken(&mut self, ours: bool, orphaned: bool, loaded: bool) -> Vec<Action> {
+        self.state = State::Over;
+        match (ours, orphaned, loaded) {
+            (false, _, _) => vec![Action::Discard("the predecessor has taken it back".to_owned())],
+            (true, false, _) => vec![Action::Serve, Action::Send(ToPredecessor::Active)],
+            (true, true, true) => vec![Action::Serve],
+            (true, true, false) => vec![Action::ServeAnew],
         }
     }
 
     fn refuse(&mut self, reason: String) -> Vec<Action> {
-        let mut actions = vec![Action::Send(Tell::Refused { reason: reason.clone() })];
-        actions.extend(self.give_up(reason));
-        actions
-    }
-
-    fn give_up(&mut self, reason: String) -> Vec<Action> {
         self.state = State::Over;
-        vec![Action::Discard, Action::Exit { reason }]
+        vec![
+            Action::Send(ToPredecessor::Refused { reason: reason.clone() }),
+            Action::Discard(reason),
+        ]
     }
 
-    /// What the timer is set to.
-    fn step(&self) -> Option<Step> {
-        match self.state {
-            State::Waiting | State::Building => Some(Step::Prepare),
-            State::Receiving { .. }
-            | State::Adopting { .. }
-            | State::Settling { .. }
-            | State::Settled => Some(Step::Copy),
-            State::Adopted => Some(Step::Offer),
-            State::Idle | State::Taking(_) | State::Serving | State::Over => None,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    //! What one side alone shows; the rest is in `handover/tests.rs`.
-
-    use super::*;
-    use crate::handover::wire::FORMAT;
-
-    fn prepare(dry_run: bool) -> Prepare {
-        Prepare {
-            format: FORMAT,
-            generation: 0,
-            pid: 1,
-            workers: 1,
-            listeners: 1,
-            connections: 3,
-            ids_upcoming: 0,
-            dry_run,
-            network_namespace: None,
-        }
-    }
-
-    fn listener() -> ToSuccessor {
-        let address = "127.0.0.1:8000".parse().unwrap();
-        ToSuccessor::Listener { address, worker: 0 }
-    }
-
-    /// A machine of one worker after `messages`, each event of its own as soon as it can be.
-    fn machine(prepare: Prepare, messages: &[ToSuccessor]) -> Machine {
-        let mut machine = Machine::new();
-        machine.handle(Event::Start);
-        machine.handle(Event::Message(ToSuccessor::Prepare(prepare)));
-        machine.handle(Event::Built { workers: 1 });
-        for message in messages {
-            machine.handle(Event::Message(message.clone()));
-        }
-        machine
-    }
-
-    #[track_caller]
-    fn assert_refuses(actions: &[Action], expected: &str) {
-        let reason = expected.to_owned();
-        let tell = Tell::Refused { reason: reason.clone() };
-        assert_eq!(actions, [Action::Send(tell), Action::Discard, Action::Exit { reason }]);
-    }
-
-    const LANE: ToSuccessor = ToSuccessor::Lane { worker: 0 };
-    const FROZEN: ToSuccessor = ToSuccessor::Frozen { at_ns: 1, ids_upcoming: 2 };
-
-    #[test]
-    fn nothing_is_adopted_before_all_is_there() {
-        for first in [LANE, listener()] {
-            let mut waiting = machine(prepare(false), &[]);
-            assert_eq!(waiting.handle(Event::Message(first.clone())), []);
-            let second = if first == LANE { listener() } else { LANE };
-            assert_eq!(waiting.handle(Event::Message(second)), [Action::StartAdopting]);
-        }
-    }
-
-    #[test]
-    fn adopted_is_said_after_frozen_in_either_order() {
-        let loaded = Event::WorkerLoaded { connections: 3, refused: Vec::new() };
-        let settled = Event::WorkerSettled { idle: true };
-        let frozen = Event::Message(FROZEN);
-        let orders = [
-            [&loaded, &settled, &frozen],
-            [&loaded, &frozen, &settled],
-            [&frozen, &loaded, &settled],
-        ];
-        for order in orders {
-            let mut machine = machine(prepare(false), &[listener(), LANE]);
-            let all: Vec<_> = order.iter().map(|event| machine.handle((*event).clone())).collect();
-            let tell = Tell::Adopted { connections: 3, refused: Vec::new() };
-            let adopted = Action::Send(tell);
-            assert!(all[2].contains(&adopted) && !all[..2].concat().contains(&adopted));
-        }
-    }
-
-    #[test]
-    fn settling_goes_on_until_all_are_idle_in_one_round() {
-        let mut machine = machine(prepare(false), &[listener(), LANE, FROZEN]);
-        let loaded = Event::WorkerLoaded { connections: 3, refused: Vec::new() };
-        assert_eq!(machine.handle(loaded), [Action::Settle]);
-        for _ in 0..3 {
-            let actions = machine.handle(Event::WorkerSettled { idle: false });
-            assert_eq!(actions, [Action::Settle]);
-        }
-        let actions = machine.handle(Event::WorkerSettled { idle: true });
-        assert!(matches!(actions[..], [_, Action::Send(Tell::Adopted { .. })]));
-    }
-
-    #[test]
-    fn a_format_unknown_here_is_refused() {
-        let mut machine = Machine::new();
-        machine.handle(Event::Start);
-        let newer = Prepare { format: FORMAT + 1, ..prepare(false) };
-        assert_refuses(
-            &machine.handle(Event::Message(ToSuccessor::Prepare(newer))),
-            "the predecessor writes snapshots of format 2, and this build reads 1",
-        );
-    }
-
-    #[test]
-    fn what_is_out_of_order_is_refused() {
-        for (dry_run, before, message, name) in [
-            (false, vec![], ToSuccessor::Offer, "OFFER"),
-            (false, vec![], FROZEN, "FROZEN"),
-            (false, vec![listener()], listener(), "LISTENER"),
-            (false, vec![LANE], LANE, "LANE"),
-            (false, vec![listener(), LANE, FROZEN], FROZEN, "FROZEN"),
-            (true, vec![], listener(), "LISTENER"),
-            (true, vec![LANE], FROZEN, "FROZEN"),
-        ] {
-            let mut machine = machine(prepare(dry_run), &before);
-            let expected = format!("the predecessor sent {name} out of order");
-            assert_refuses(&machine.handle(Event::Message(message)), &expected);
-        }
-    }
-
-    #[test]
-    fn a_dry_run_takes_nothing_whatever_is_offered() {
-        let loaded = Event::WorkerLoaded { connections: 3, refused: Vec::new() };
-        for event in [Event::Message(ToSuccessor::Offer), Event::ChannelEnded] {
-            let mut machine = machine(prepare(true), &[LANE]);
-            let adopted = machine.handle(loaded.clone());
-            assert!(matches!(adopted[..], [_, Action::Send(Tell::Adopted { .. })]));
-            let actions = machine.handle(event);
-            assert!(matches!(actions[..], [.., Action::Discard, Action::Exit { .. }]));
-        }
-    }
-
-    #[test]
-    fn a_predecessor_that_dies_before_it_gave_its_listeners_leaves_nothing() {
-        let mut waiting = machine(prepare(false), &[LANE]);
-        let actions = waiting.handle(Event::ChannelEnded);
-        assert!(matches!(actions[..], [Action::Discard, Action::Exit { .. }]));
-        let mut ready = machine(prepare(false), &[listener()]);
-        assert_eq!(ready.handle(Event::ChannelEnded), [Action::Try(Move::TakeOver)]);
+    fn discard(&mut self, reason: String) -> Vec<Action> {
+        self.state = State::Over;
+        vec![Action::Discard(reason)]
     }
 }

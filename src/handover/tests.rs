@@ -7,8 +7,8 @@
 mod world;
 
 use std::collections::HashSet;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
+use std::fmt::{self, Write};
+use std::hash::{DefaultHasher, Hasher};
 
 use world::{End, Faults, Setup, Transition, World};
 
@@ -24,19 +24,19 @@ fn explore(setup: Setup) -> Seen {
     let mut seen = Seen::default();
     let mut visited = HashSet::new();
     // What led to each state: the one before, and the transition from there.
-    let mut history: Vec<(usize, Transition)> = vec![(0, Transition::Begin)];
+    let mut history: Vec<(usize, Option<Transition>)> = vec![(0, None)];
     let mut stack = vec![(World::new(setup), 0)];
     while let Some((world, at)) = stack.pop() {
         let transitions = world.transitions();
         match world.end(&transitions) {
             Ok(end) => seen.ends.extend(end),
-            Err(problem) => panic!("{problem}:\n{}", path(&history, at)),
+            Err(problem) => panic!("{problem}:\n{}{world:#?}", path(&history, at)),
         }
         for transition in transitions {
             let mut next = world.clone();
-            history.push((at, transition));
+            history.push((at, Some(transition)));
             if let Err(problem) = next.make(transition) {
-                panic!("{problem}:\n{}\n{next:#?}", path(&history, history.len() - 1));
+                panic!("{problem}:\n{}{next:#?}", path(&history, history.len() - 1));
             }
             match visited.insert(fingerprint(&next)) {
                 true => stack.push((next, history.len() - 1)),
@@ -74,20 +74,30 @@ fn walk(setup: Setup, seed: u64) -> End {
     }
 }
 
+/// A number that stands for a state: of its text, which shows all there is.
 fn fingerprint(world: &World) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    world.hash(&mut hasher);
-    hasher.finish()
+    let mut text = HashedText(DefaultHasher::new());
+    write!(text, "{world:?}").expect("hashing does not fail");
+    text.0.finish()
 }
 
-fn path(history: &[(usize, Transition)], mut at: usize) -> String {
+struct HashedText(DefaultHasher);
+
+impl Write for HashedText {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write(text.as_bytes());
+        Ok(())
+    }
+}
+
+fn path(history: &[(usize, Option<Transition>)], mut at: usize) -> String {
     let mut names = Vec::new();
-    while at != 0 {
-        names.push(format!("{:?}", history[at].1));
-        at = history[at].0;
+    while let (before, Some(transition)) = history[at] {
+        names.push(format!("{transition:?}\n"));
+        at = before;
     }
     names.reverse();
-    names.join("\n")
+    names.concat()
 }
 
 /// SplitMix64: a failure repeats from its seed.
@@ -103,16 +113,14 @@ impl Random {
     }
 }
 
-const SMALL: Setup = Setup {
-    workers: 1,
-    lanes: 1,
-    dry_run: false,
-    refuses: false,
-    faults: Faults { deaths: true, timeouts: true, aborts: 1, failures: 1, busy_rounds: 1 },
-};
+const ALL_FAULTS: Faults =
+    Faults { deaths: true, timeouts: 1, aborts: 1, failures: 1, busy_rounds: 1 };
 
 const NO_FAULTS: Faults =
-    Faults { deaths: false, timeouts: false, aborts: 0, failures: 0, busy_rounds: 1 };
+    Faults { deaths: false, timeouts: 0, aborts: 0, failures: 0, busy_rounds: 1 };
+
+const SMALL: Setup =
+    Setup { workers: 1, lanes: 1, rehearsal: false, refuses: false, faults: ALL_FAULTS };
 
 fn ends(expected: &[End]) -> HashSet<End> {
     expected.iter().copied().collect()
@@ -130,50 +138,42 @@ fn without_faults_all_is_moved_in_every_order() {
 }
 
 #[test]
-fn a_dry_run_moves_nothing() {
-    let setup = Setup { workers: 2, lanes: 2, dry_run: true, refuses: true, ..SMALL };
+fn a_rehearsal_moves_nothing() {
+    let setup = Setup { workers: 2, lanes: 2, rehearsal: true, refuses: true, ..SMALL };
     let seen = explore(Setup { faults: NO_FAULTS, ..setup });
-    assert_eq!(seen.ends, ends(&[End::DryRun]));
+    assert_eq!(seen.ends, ends(&[End::Rehearsed]));
     let seen = explore(Setup { workers: 1, lanes: 1, ..setup });
-    assert_eq!(seen.ends, ends(&[End::DryRun, End::Aborted, End::Crashed]));
+    assert_eq!(seen.ends, ends(&[End::Rehearsed, End::Aborted, End::Crashed]));
 }
 
 #[test]
 fn there_is_one_owner_whatever_fails() {
     let seen = explore(SMALL);
-    let all = [
-        End::Moved,
-        End::MovedUnseen,
-        End::Aborted,
-        End::Inherited,
-        End::ListenersOnly,
-        End::Crashed,
-    ];
+    let all = [End::Moved, End::Aborted, End::Inherited, End::ListenersOnly, End::Crashed];
     assert_eq!(seen.ends, ends(&all));
-    assert!(seen.states > 10_000, "{}", seen.states);
+    assert!(seen.states > 5_000, "{}", seen.states);
 }
 
 #[test]
 fn there_is_one_owner_of_what_several_workers_have() {
     let deaths = Faults { deaths: true, ..NO_FAULTS };
-    let timeouts = Faults { timeouts: true, aborts: 1, busy_rounds: 0, ..NO_FAULTS };
-    for faults in [deaths, timeouts] {
-        let seen = explore(Setup { workers: 2, lanes: 1, faults, ..SMALL });
-        assert!(seen.ends.contains(&End::Moved), "{:?}", seen.ends);
-        assert!(seen.ends.contains(&End::Aborted), "{:?}", seen.ends);
+    let others = Faults { timeouts: 1, aborts: 1, busy_rounds: 0, ..NO_FAULTS };
+    for faults in [deaths, others] {
+        let seen = explore(Setup { workers: 2, faults, ..SMALL });
+        assert!(seen.ends.is_superset(&ends(&[End::Moved, End::Aborted])), "{:?}", seen.ends);
     }
 }
 
 #[test]
 fn there_is_one_owner_on_long_random_ways() {
-    let faults = Faults { busy_rounds: 3, ..SMALL.faults };
+    let faults = Faults { busy_rounds: 3, ..ALL_FAULTS };
     let mut seen = HashSet::new();
     for seed in 0..6_000 {
-        let dry_run = seed % 8 == 0;
-        let setup = Setup { workers: 3, lanes: 4, refuses: seed % 2 == 0, dry_run, faults };
-        seen.insert(walk(setup, seed));
+        let rehearsal = seed % 8 == 0;
+        seen.insert(walk(
+            Setup { workers: 3, lanes: 4, refuses: seed % 2 == 0, rehearsal, faults },
+            seed,
+        ));
     }
-    // The move that is made and not heard of takes several rare faults at one step.
-    seen.remove(&End::MovedUnseen);
     assert_eq!(seen.len(), 6, "{seen:?}");
 }

@@ -5,19 +5,26 @@
 
 use std::fs::DirBuilder;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::base::network::ListenAddr;
+use crate::control::path;
 use crate::sys::lock::Lock;
 
 /// The lock of one port.
 #[derive(Debug)]
 pub(super) struct PortLock {
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl PortLock {
+    /// Goes on with a lock that a predecessor has handed over.
+    pub(super) fn adopt(descriptor: OwnedFd) -> Self {
+        Self { lock: Lock::adopt(descriptor) }
+    }
+
     /// Takes the lock of an address; `None` if it needs none: a Unix socket's path can be bound
     /// only once, and port 0 is never taken.
     ///
@@ -33,10 +40,7 @@ impl PortLock {
         if socket.port() == 0 {
             return Ok(None);
         }
-        let directory = match control.and_then(Path::parent) {
-            Some(parent) => parent.to_owned(),
-            None => default_directory(),
-        };
+        let directory = path::directory(control);
         let path = directory.join(format!("{}.lock", file_name(&socket.to_string())));
         let locked = DirBuilder::new()
             .recursive(true)
@@ -44,7 +48,7 @@ impl PortLock {
             .create(&directory)
             .and_then(|()| Lock::acquire(&path));
         match locked {
-            Ok(Some(lock)) => Ok(Some(Self { _lock: lock })),
+            Ok(Some(lock)) => Ok(Some(Self { lock })),
             Ok(None) => Err(io::Error::new(
                 io::ErrorKind::AddrInUse,
                 format!(
@@ -61,19 +65,13 @@ impl PortLock {
     }
 }
 
+impl AsFd for PortLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+}
+
 /// An address as a file's name.
 fn file_name(address: &str) -> String {
     address.replace([':', '[', ']', '%'], "_")
-}
-
-/// Where the control socket and its locks are if nothing else is configured.
-fn default_directory() -> PathBuf {
-    if let Some(directory) = std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) {
-        return Path::new(&directory).join("steadfast");
-    }
-    let uid = crate::sys::process::user_id();
-    if uid == 0 {
-        return PathBuf::from("/run/steadfast");
-    }
-    PathBuf::from(format!("/tmp/steadfast-{uid}"))
 }

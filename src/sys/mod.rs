@@ -8,6 +8,7 @@ pub mod filter;
 pub mod lock;
 pub mod memory;
 pub mod packets;
+pub mod poll;
 pub mod process;
 pub mod rand;
 pub mod signals;

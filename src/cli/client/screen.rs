@@ -170,7 +170,7 @@ impl<O: Write, E: Write> Screen<O, E> {
 }
 
 /// Text without anything that a terminal would act on.
-fn escape(text: &str) -> String {
+pub(in crate::cli) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for char in text.chars() {
         match char {

@@ -1,37 +1,35 @@
-//! Two processes, a channel and a word, as far as the machines can tell.
+//! Two processes, a channel and a word, as far as the machines can tell. What their drivers do with
+//! an action is done here in the same order.
 
 use std::collections::VecDeque;
 
-use crate::handover::predecessor::{self, Action as PAction, Event as PEvent, Order, Outcome};
-use crate::handover::step::Step;
-use crate::handover::successor::{self, Action as SAction, Event as SEvent};
-use crate::handover::wire::{FORMATS_READ, FORMATS_WRITTEN, Hello, PROTOCOL, Prepare, Refused};
+use crate::base::slab::Key;
+use crate::handover::Ownership;
+use crate::handover::predecessor::{self, Outcome, Plan, Predecessor};
+use crate::handover::successor::{self, Successor};
 use crate::handover::wire::{ToPredecessor, ToSuccessor};
-use crate::handover::word::Move;
+use crate::hub::WorkerIndex;
+use crate::net::lane::Origin;
 
-/// What the word is to whom it lets own; see `word.rs`.
-const TAKEN: u32 = 2;
-const REVOKED: u32 = 3;
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Setup {
     /// Of the predecessor.
-    pub(super) workers: u32,
+    pub(super) workers: u16,
     /// Workers of the successor.
-    pub(super) lanes: u32,
-    pub(super) dry_run: bool,
+    pub(super) lanes: u16,
+    pub(super) rehearsal: bool,
     /// Whether the successor refuses one connection.
     pub(super) refuses: bool,
     pub(super) faults: Faults,
 }
 
 /// What may still go wrong.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Faults {
-    /// Each side may be killed once.
+    /// One of the two may be killed.
     pub(super) deaths: bool,
-    /// Any timer may fire as soon as it is set.
-    pub(super) timeouts: bool,
+    /// Of each side, at any time.
+    pub(super) timeouts: u8,
     /// Of the predecessor, by an operator or a failure.
     pub(super) aborts: u8,
     /// Of the successor.
@@ -41,15 +39,12 @@ pub(super) struct Faults {
 }
 
 /// What may happen next.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Transition {
-    Begin,
     /// The next action of one side is carried out.
     PredecessorActs,
     SuccessorActs,
     /// An event is handled.
-    PredecessorLearnsOfItsMove,
-    SuccessorLearnsOfItsMove,
     PredecessorHearsWorker,
     SuccessorHearsWorker,
     PredecessorReceives,
@@ -61,6 +56,8 @@ pub(super) enum Transition {
     Adopter(usize),
     BusyWorker(usize),
     BusyAdopter(usize),
+    /// The predecessor sees a successor off that it has given up.
+    PredecessorEndsSuccessor,
     PredecessorExits,
     PredecessorTimesOut,
     SuccessorTimesOut,
@@ -89,11 +86,9 @@ impl Transition {
 pub(super) enum End {
     /// The successor serves, and the predecessor knows.
     Moved,
-    /// It serves, and the predecessor has not heard so from it.
-    MovedUnseen,
     /// The predecessor goes on.
     Aborted,
-    DryRun,
+    Rehearsed,
     /// The predecessor is dead, and the successor serves all it had.
     Inherited,
     /// The predecessor is dead with all its connections; the successor serves its listeners.
@@ -102,76 +97,84 @@ pub(super) enum End {
     Crashed,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct World {
     setup: Setup,
-    word: u32,
-    predecessor: Predecessor,
-    successor: Successor,
-    to_successor: VecDeque<ToSuccessor>,
-    to_predecessor: VecDeque<ToPredecessor>,
+    word: Ownership,
+    old: Old,
+    new: New,
+    to_new: VecDeque<ToSuccessor>,
+    to_old: VecDeque<ToPredecessor>,
     /// Whether a fault has happened.
     faulty: bool,
+    ready_sent: bool,
     adopted_sent: bool,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Predecessor {
-    machine: predecessor::Machine,
+/// The predecessor's process.
+#[derive(Clone, Debug)]
+struct Old {
+    machine: Predecessor,
     alive: bool,
     killed: bool,
-    acts: VecDeque<PAct>,
-    tried: VecDeque<PEvent>,
-    reports: VecDeque<PEvent>,
-    timer: Option<Step>,
+    acts: VecDeque<OldAct>,
+    reports: VecDeque<predecessor::Event>,
     end_seen: bool,
     workers: Vec<Worker>,
     outcome: Option<Outcome>,
 }
 
-/// An action, or one packet of an action that sends several.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-enum PAct {
-    Do(PAction),
+/// An action, or a part of one that the process may die after.
+#[derive(Clone, Debug)]
+enum OldAct {
+    Do(predecessor::Action),
     Packet(ToSuccessor),
+    Order(Order),
 }
 
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Order {
+    PreCopy,
+    Rehearse,
+    Freeze,
+    Settle,
+    Save,
+    Thaw,
+    Release,
+}
+
+#[derive(Clone, Debug)]
 struct Worker {
     mail: VecDeque<Order>,
     serves: bool,
+    /// It has sent all descriptors there were.
+    level: bool,
     saved: bool,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Successor {
-    machine: successor::Machine,
+/// The successor's process.
+#[derive(Clone, Debug)]
+struct New {
+    machine: Successor,
     alive: bool,
     killed: bool,
     /// It has given up by itself.
     gave_up: bool,
-    acts: VecDeque<SAct>,
-    tried: VecDeque<SEvent>,
-    reports: VecDeque<SEvent>,
-    timer: Option<Step>,
+    acts: VecDeque<successor::Action>,
+    reports: VecDeque<successor::Event>,
     end_seen: bool,
     adopters: Vec<VecDeque<Adopt>>,
     serving: Option<Serving>,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-enum SAct {
-    Do(SAction),
-    Packet(ToPredecessor),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Adopt {
+    Park,
     Load,
     Settle,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Serving {
     All,
     ListenersOnly,
@@ -183,42 +186,47 @@ fn check(holds: bool, rule: &str) -> Result<(), String> {
 
 impl World {
     pub(super) fn new(setup: Setup) -> Self {
-        let worker = Worker { mail: VecDeque::new(), serves: true, saved: false };
-        let mut predecessor = Predecessor {
-            machine: predecessor::Machine::new(setup.workers),
-            alive: true,
-            killed: false,
-            acts: VecDeque::new(),
-            tried: VecDeque::new(),
-            reports: VecDeque::new(),
-            timer: None,
-            end_seen: false,
-            workers: vec![worker; setup.workers as usize],
-            outcome: None,
-        };
-        let mut successor = Successor {
-            machine: successor::Machine::new(),
-            alive: true,
-            killed: false,
-            gave_up: false,
-            acts: VecDeque::new(),
-            tried: VecDeque::new(),
-            reports: VecDeque::new(),
-            timer: None,
-            end_seen: false,
-            adopters: vec![VecDeque::new(); setup.lanes as usize],
-            serving: None,
-        };
-        predecessor.handle(PEvent::Start { dry_run: setup.dry_run });
-        successor.handle(SEvent::Start);
+        let (old, first_of_old) = Predecessor::new(Plan {
+            generation: 1,
+            workers: setup.workers,
+            connections: 3,
+            listeners: 2,
+            locks: 1,
+            control: true,
+            rehearsal: setup.rehearsal,
+            begun_ns: 0,
+            history: String::new(),
+        });
+        let (new, first_of_new) = Successor::new("", 2);
+        let worker = Worker { mail: VecDeque::new(), serves: true, level: false, saved: false };
         Self {
             setup,
-            word: 0,
-            predecessor,
-            successor,
-            to_successor: VecDeque::new(),
-            to_predecessor: VecDeque::new(),
+            word: Ownership::Preparing,
+            old: Old {
+                machine: old,
+                alive: true,
+                killed: false,
+                acts: first_of_old.into_iter().map(OldAct::Do).collect(),
+                reports: VecDeque::new(),
+                end_seen: false,
+                workers: vec![worker; setup.workers.into()],
+                outcome: None,
+            },
+            new: New {
+                machine: new,
+                alive: true,
+                killed: false,
+                gave_up: false,
+                acts: first_of_new.into(),
+                reports: VecDeque::new(),
+                end_seen: false,
+                adopters: vec![VecDeque::new(); setup.lanes.into()],
+                serving: None,
+            },
+            to_new: VecDeque::new(),
+            to_old: VecDeque::new(),
             faulty: false,
+            ready_sent: false,
             adopted_sent: false,
         }
     }
@@ -232,50 +240,51 @@ impl World {
             }
         };
         let faults = self.setup.faults;
-        let (p, s) = (&self.predecessor, &self.successor);
-        if p.alive {
-            // The driver does one thing after another.
-            let listens = p.acts.is_empty();
-            let silent = self.to_predecessor.is_empty();
-            add(Transition::PredecessorActs, !listens);
-            add(Transition::PredecessorLearnsOfItsMove, listens && !p.tried.is_empty());
-            add(Transition::PredecessorHearsWorker, listens && !p.reports.is_empty());
+        let (old, new) = (&self.old, &self.new);
+        if old.alive {
+            // The driver does one thing after another, and none after the outcome.
+            let listens = old.acts.is_empty() && old.outcome.is_none();
+            let silent = self.to_old.is_empty();
+            add(Transition::PredecessorActs, !old.acts.is_empty());
+            add(Transition::PredecessorHearsWorker, listens && !old.reports.is_empty());
             add(Transition::PredecessorReceives, listens && !silent);
-            let ended = !s.alive && silent && !p.end_seen;
+            let ended = !new.alive && silent && !old.end_seen;
             add(Transition::PredecessorSeesTheEnd, listens && ended);
-            for (at, worker) in p.workers.iter().enumerate() {
+            for (at, worker) in old.workers.iter().enumerate() {
                 add(Transition::Worker(at), !worker.mail.is_empty());
                 let settles = worker.mail.front() == Some(&Order::Settle);
                 add(Transition::BusyWorker(at), settles && faults.busy_rounds > 0);
             }
-            let moved = matches!(p.outcome, Some(Outcome::Moved { .. }));
-            let idle = p.workers.iter().all(|worker| worker.mail.is_empty());
+            let moved = matches!(old.outcome, Some(Outcome::Moved { .. }));
+            let is_given_up = old.outcome.is_some() && !moved && new.alive;
+            add(Transition::PredecessorEndsSuccessor, is_given_up);
+            let idle = old.workers.iter().all(|worker| worker.mail.is_empty());
             add(Transition::PredecessorExits, moved && idle);
-            let times_out = faults.timeouts && listens && p.timer.is_some();
-            add(Transition::PredecessorTimesOut, times_out);
-            add(Transition::Abort, listens && faults.aborts > 0 && p.outcome.is_none());
-            add(Transition::PredecessorDies, faults.deaths && !s.killed);
+            add(Transition::PredecessorTimesOut, listens && faults.timeouts > 0);
+            add(Transition::Abort, listens && faults.aborts > 0);
+            add(Transition::PredecessorDies, faults.deaths && !new.killed);
         }
-        if s.alive {
-            let listens = s.acts.is_empty();
-            let silent = self.to_successor.is_empty();
-            add(Transition::SuccessorActs, !listens);
-            add(Transition::SuccessorLearnsOfItsMove, listens && !s.tried.is_empty());
-            add(Transition::SuccessorHearsWorker, listens && !s.reports.is_empty());
+        if new.alive {
+            let listens = new.acts.is_empty() && new.serving.is_none();
+            let silent = self.to_new.is_empty();
+            add(Transition::SuccessorActs, !new.acts.is_empty());
+            add(Transition::SuccessorHearsWorker, listens && !new.reports.is_empty());
             add(Transition::SuccessorReceives, listens && !silent);
-            let ended = !p.alive && silent && !s.end_seen;
+            let ended = !old.alive && silent && !new.end_seen;
             add(Transition::SuccessorSeesTheEnd, listens && ended);
-            let all_sent = p.workers.iter().all(|worker| worker.saved);
-            for (at, mail) in s.adopters.iter().enumerate() {
+            // What was sent can be received whether or not the sender lives.
+            let all_level = old.workers.iter().all(|worker| worker.level);
+            let all_saved = old.workers.iter().all(|worker| worker.saved);
+            for (at, mail) in new.adopters.iter().enumerate() {
                 let settles = mail.front() == Some(&Adopt::Settle);
-                let loads = mail.front() == Some(&Adopt::Load) && all_sent;
-                add(Transition::Adopter(at), settles || loads);
+                let parks = mail.front() == Some(&Adopt::Park) && all_level;
+                let loads = mail.front() == Some(&Adopt::Load) && all_saved;
+                add(Transition::Adopter(at), settles || parks || loads);
                 add(Transition::BusyAdopter(at), settles && faults.busy_rounds > 0);
             }
-            let times_out = faults.timeouts && listens && s.timer.is_some();
-            add(Transition::SuccessorTimesOut, times_out);
+            add(Transition::SuccessorTimesOut, listens && faults.timeouts > 0);
             add(Transition::Failure, listens && faults.failures > 0);
-            add(Transition::SuccessorDies, faults.deaths && !p.killed);
+            add(Transition::SuccessorDies, faults.deaths && !old.killed);
         }
         open
     }
@@ -283,42 +292,33 @@ impl World {
     /// Lets it happen. An error is a broken rule.
     pub(super) fn make(&mut self, transition: Transition) -> Result<(), String> {
         self.faulty |= transition.is_fault();
-        let (p, s) = (&mut self.predecessor, &mut self.successor);
+        let (old, new) = (&mut self.old, &mut self.new);
         match transition {
-            Transition::Begin => {}
             Transition::PredecessorActs => self.predecessor_acts()?,
             Transition::SuccessorActs => self.successor_acts()?,
-            Transition::PredecessorLearnsOfItsMove => {
-                let event = p.tried.pop_front().expect("listed as open");
-                p.handle(event);
-            }
-            Transition::SuccessorLearnsOfItsMove => {
-                let event = s.tried.pop_front().expect("listed as open");
-                s.handle(event);
-            }
             Transition::PredecessorHearsWorker => {
-                let event = p.reports.pop_front().expect("listed as open");
-                p.handle(event);
+                let event = old.reports.pop_front().expect("listed as open");
+                old.handle(event);
             }
             Transition::SuccessorHearsWorker => {
-                let event = s.reports.pop_front().expect("listed as open");
-                s.handle(event);
+                let event = new.reports.pop_front().expect("listed as open");
+                new.handle(event);
             }
             Transition::PredecessorReceives => {
-                let message = self.to_predecessor.pop_front().expect("listed as open");
-                p.handle(PEvent::Message(message));
+                let message = self.to_old.pop_front().expect("listed as open");
+                old.handle(predecessor::Event::Message(message));
             }
             Transition::SuccessorReceives => {
-                let message = self.to_successor.pop_front().expect("listed as open");
-                s.handle(SEvent::Message(message));
+                let message = self.to_new.pop_front().expect("listed as open");
+                new.handle(successor::Event::Message(message));
             }
             Transition::PredecessorSeesTheEnd => {
-                p.end_seen = true;
-                p.handle(PEvent::ChannelEnded);
+                old.end_seen = true;
+                old.handle(ended());
             }
             Transition::SuccessorSeesTheEnd => {
-                s.end_seen = true;
-                s.handle(SEvent::ChannelEnded);
+                new.end_seen = true;
+                new.handle(successor::Event::ChannelEnded);
             }
             Transition::Worker(at) => self.worker_acts(at, true)?,
             Transition::BusyWorker(at) => {
@@ -330,30 +330,37 @@ impl World {
                 self.setup.faults.busy_rounds -= 1;
                 self.adopter_acts(at, false);
             }
-            Transition::PredecessorExits => p.stop(),
+            Transition::PredecessorEndsSuccessor => {
+                check(self.word != Ownership::Taken, "a successor is ended that owns")?;
+                new.stop();
+            }
+            Transition::PredecessorExits => old.stop(),
             Transition::PredecessorTimesOut => {
-                let step = p.timer.take().expect("listed as open");
-                p.handle(PEvent::TimedOut(step));
+                self.setup.faults.timeouts -= 1;
+                old.handle(predecessor::Event::TimedOut);
             }
             Transition::SuccessorTimesOut => {
-                let step = s.timer.take().expect("listed as open");
-                s.gave_up |= s.handle(SEvent::TimedOut(step));
+                self.setup.faults.timeouts -= 1;
+                let reason = "the predecessor is silent".to_owned();
+                let abort = ToSuccessor::Abort { reason };
+                new.gave_up |= new.handle(successor::Event::Message(abort));
             }
             Transition::Abort => {
                 self.setup.faults.aborts -= 1;
-                p.handle(PEvent::Abort { reason: "by the operator".to_owned() });
+                old.handle(predecessor::Event::AbortAsked("by the operator".to_owned()));
             }
             Transition::Failure => {
                 self.setup.faults.failures -= 1;
-                s.gave_up |= s.handle(SEvent::Failed { reason: "no memory".to_owned() });
+                let broken = successor::Event::WorkerBroken("no memory".to_owned());
+                new.gave_up |= new.handle(broken);
             }
             Transition::PredecessorDies => {
-                p.killed = true;
-                p.stop();
+                old.killed = true;
+                old.stop();
             }
             Transition::SuccessorDies => {
-                s.killed = true;
-                s.stop();
+                new.killed = true;
+                new.stop();
             }
         }
         self.check_owner()
@@ -361,291 +368,288 @@ impl World {
 
     /// One owner at most, and the word says so.
     fn check_owner(&self) -> Result<(), String> {
-        let (p, s) = (&self.predecessor, &self.successor);
-        let predecessor_serves = p.alive && p.workers.iter().any(|worker| worker.serves);
-        let successor_serves = s.alive && s.serving.is_some();
-        check(!(predecessor_serves && successor_serves), "both serve")?;
-        check(!successor_serves || self.word == TAKEN, "the successor serves what is not taken")?;
-        check(!(successor_serves && self.setup.dry_run), "a dry run has moved something")
+        let (old, new) = (&self.old, &self.new);
+        let old_serves = old.alive && old.workers.iter().any(|worker| worker.serves);
+        let new_serves = new.alive && new.serving.is_some();
+        check(!(old_serves && new_serves), "both serve")?;
+        let is_taken = self.word == Ownership::Taken;
+        check(!new_serves || is_taken, "the successor serves what is not taken")?;
+        check(!(new_serves && self.setup.rehearsal), "a rehearsal has moved something")
     }
 
     fn predecessor_acts(&mut self) -> Result<(), String> {
-        let p = &mut self.predecessor;
-        let action = match p.acts.pop_front().expect("listed as open") {
-            PAct::Packet(packet) => {
-                if self.successor.alive {
-                    self.to_successor.push_back(packet);
-                }
+        use predecessor::Action;
+        let action = match self.old.acts.pop_front().expect("listed as open") {
+            OldAct::Packet(packet) => {
+                self.send_to_new(packet);
                 return Ok(());
             }
-            PAct::Do(action) => action,
+            OldAct::Order(order) => {
+                self.old.workers.iter_mut().for_each(|worker| worker.mail.push_back(order));
+                return Ok(());
+            }
+            OldAct::Do(action) => action,
         };
+        let old = &mut self.old;
         match action {
-            PAction::Send(tell) => {
-                let packets = self.packets(tell);
-                let acts = packets.into_iter().rev().map(PAct::Packet);
-                acts.for_each(|act| self.predecessor.acts.push_front(act));
+            Action::Send(message) => {
+                let is_prepare = matches!(message, ToSuccessor::Prepare { .. });
+                let address = || "127.0.0.1:8000".to_owned();
+                let with_it = [
+                    ToSuccessor::Listener { address: address() },
+                    ToSuccessor::Listener { address: address() },
+                    ToSuccessor::Lock { address: address() },
+                    ToSuccessor::Control,
+                ];
+                let with_it = with_it.into_iter().filter(|_| is_prepare);
+                old.act_first([message].into_iter().chain(with_it).map(OldAct::Packet));
             }
-            PAction::Ask(order) => {
-                for worker in &mut p.workers {
-                    worker.mail.push_back(order.clone());
+            Action::PreCopy { lanes } => old.act_first(make_lanes(lanes, Order::PreCopy)),
+            Action::Rehearse { lanes } => old.act_first(make_lanes(lanes, Order::Rehearse)),
+            Action::Freeze => old.act_first([OldAct::Order(Order::Freeze)]),
+            Action::Settle => old.act_first([OldAct::Order(Order::Settle)]),
+            Action::Save => {
+                let frozen = ToSuccessor::Frozen { ids_upcoming: 1, at_ns: 0 };
+                old.act_first([OldAct::Packet(frozen), OldAct::Order(Order::Save)]);
+            }
+            Action::Offer if self.word == Ownership::Preparing => {
+                self.word = Ownership::Offered;
+                old.act_first([OldAct::Packet(ToSuccessor::Offer)]);
+            }
+            Action::Offer => old.fail(),
+            Action::Revoke => {
+                let won = matches!(self.word, Ownership::Preparing | Ownership::Offered);
+                if won {
+                    self.word = Ownership::Revoked;
                 }
+                old.handle(predecessor::Event::Revoked(won));
             }
-            PAction::Try(attempt) => {
-                let won = apply(&mut self.word, attempt);
-                p.tried.push_back(PEvent::Tried { attempt, won });
+            Action::Thaw => old.act_first([OldAct::Order(Order::Thaw)]),
+            Action::Release(kept) => {
+                check(kept.len() <= usize::from(self.setup.refuses), "unknown refusals")?;
+                old.act_first([OldAct::Order(Order::Release)]);
             }
-            PAction::Timer(step, _) => p.timer = Some(step),
-            PAction::Progress(_) => {}
-            PAction::Kill => {
-                check(self.word != TAKEN, "a successor is ended that owns")?;
-                self.successor.stop();
-            }
-            PAction::Done(outcome) => {
+            Action::Timer(_) => {}
+            Action::Done(outcome) => {
                 let moved = matches!(outcome, Outcome::Moved { .. });
-                check(moved == (self.word == TAKEN), "the outcome is not what the word says")?;
-                p.timer = None;
-                check(p.outcome.replace(outcome).is_none(), "it ends twice")?;
+                let is_taken = self.word == Ownership::Taken;
+                check(moved == is_taken, "the outcome is not what the word says")?;
+                check(old.acts.is_empty(), "something is left to do after the outcome")?;
+                old.outcome = Some(outcome);
             }
         }
         Ok(())
     }
 
-    fn packets(&self, tell: predecessor::Tell) -> Vec<ToSuccessor> {
-        let address: crate::base::network::ListenAddr =
-            "127.0.0.1:8000".parse().expect("an address");
-        match tell {
-            predecessor::Tell::Prepare { format } => vec![ToSuccessor::Prepare(Prepare {
-                format,
-                generation: 0,
-                pid: 1,
-                workers: self.setup.workers,
-                listeners: 1,
-                connections: 0,
-                ids_upcoming: 0,
-                dry_run: self.setup.dry_run,
-                network_namespace: None,
-            })],
-            predecessor::Tell::Listeners => {
-                let listener = ToSuccessor::Listener { address: address.clone(), worker: 0 };
-                vec![ToSuccessor::PortLock { address }, listener]
-            }
-            predecessor::Tell::Lanes { count } => {
-                (0..count).map(|worker| ToSuccessor::Lane { worker }).collect()
-            }
-            predecessor::Tell::Frozen => vec![ToSuccessor::Frozen { at_ns: 0, ids_upcoming: 0 }],
-            predecessor::Tell::Offer => vec![ToSuccessor::Offer],
-            predecessor::Tell::Abort { reason } => vec![ToSuccessor::Abort { reason }],
+    fn send_to_new(&mut self, packet: ToSuccessor) {
+        let is_abort = matches!(packet, ToSuccessor::Abort { .. });
+        match self.new.alive {
+            true => self.to_new.push_back(packet),
+            false if is_abort => {}
+            false => self.old.fail(),
         }
     }
 
     fn worker_acts(&mut self, at: usize, idle: bool) -> Result<(), String> {
-        let (word, dry_run) = (self.word, self.setup.dry_run);
-        let p = &mut self.predecessor;
-        let worker = &mut p.workers[at];
+        use predecessor::Event;
+        let rehearsal = self.setup.rehearsal;
+        let worker = &mut self.old.workers[at];
+        let saved = Event::WorkerSaved { worker: at as WorkerIndex, kept: Vec::new() };
         let report = match worker.mail.pop_front().expect("listed as open") {
-            Order::PreCopy => PEvent::WorkerCopied,
+            Order::PreCopy => {
+                worker.level = true;
+                Event::WorkerCopied
+            }
+            Order::Rehearse => {
+                check(rehearsal, "states are saved while they change")?;
+                worker.saved = true;
+                saved
+            }
             Order::Freeze => {
                 worker.serves = false;
-                PEvent::WorkerFrozen
+                Event::WorkerFrozen
             }
-            Order::Settle => PEvent::WorkerSettled { idle },
+            Order::Settle => Event::WorkerSettled { idle },
             Order::Save => {
-                check(!worker.serves || dry_run, "states are saved while they change")?;
+                check(!worker.serves, "states are saved while they change")?;
                 worker.saved = true;
-                PEvent::WorkerSaved { connections: self.setup.lanes.into() }
+                saved
             }
             Order::Thaw => {
-                check(word == REVOKED || dry_run, "a thaw without a revocation")?;
+                let is_ours = self.word == Ownership::Revoked || rehearsal;
+                check(is_ours, "a thaw without a revocation")?;
                 worker.serves = true;
                 return Ok(());
             }
-            Order::CopiesGone => return check(!self.successor.alive, "a copy is left"),
-            Order::Release(refused) => {
-                check(word == TAKEN, "connections are given up that nobody has taken")?;
-                return check(refused.is_empty() || self.setup.refuses, "unknown refusals");
+            Order::Release => {
+                worker.serves = false;
+                let is_taken = self.word == Ownership::Taken;
+                return check(is_taken, "connections are given up that nobody has taken");
             }
         };
-        p.reports.push_back(report);
+        self.old.reports.push_back(report);
         Ok(())
     }
 
     fn successor_acts(&mut self) -> Result<(), String> {
-        let s = &mut self.successor;
-        let action = match s.acts.pop_front().expect("listed as open") {
-            SAct::Packet(packet) => {
-                self.adopted_sent |= matches!(packet, ToPredecessor::Adopted { .. });
-                if self.predecessor.alive {
-                    self.to_predecessor.push_back(packet);
+        use successor::{Action, Event};
+        let new = &mut self.new;
+        match new.acts.pop_front().expect("listed as open") {
+            Action::Send(message) => {
+                self.ready_sent |= matches!(message, ToPredecessor::Ready { .. });
+                self.adopted_sent |= matches!(message, ToPredecessor::Adopted { .. });
+                if self.old.alive {
+                    self.to_old.push_back(message);
                 }
-                return Ok(());
             }
-            SAct::Do(action) => action,
-        };
-        match action {
-            SAction::Send(tell) => {
-                let acts = packets(tell).into_iter().rev().map(SAct::Packet);
-                acts.for_each(|act| s.acts.push_front(act));
+            Action::Prepare => drop(new.handle(Event::Prepared(Ok(self.setup.lanes)))),
+            Action::Adopt { senders, rehearsal } => {
+                check(senders == self.setup.workers, "another number of senders")?;
+                check(rehearsal == self.setup.rehearsal, "another kind of handover")?;
+                let steps = [Adopt::Park, Adopt::Load].into_iter().skip(rehearsal.into());
+                new.adopters.iter_mut().for_each(|mail| mail.extend(steps.clone()));
             }
-            SAction::Build(_) => {
-                s.reports.push_back(SEvent::Built { workers: self.setup.lanes });
+            Action::SkipIds(_) => {}
+            Action::Settle => {
+                new.adopters.iter_mut().for_each(|mail| mail.push_back(Adopt::Settle));
             }
-            SAction::StartAdopting => {
-                s.adopters.iter_mut().for_each(|mail| mail.push_back(Adopt::Load));
+            Action::Take { orphaned } => {
+                let won = self.word == Ownership::Offered
+                    || orphaned && self.word == Ownership::Preparing;
+                if won {
+                    self.word = Ownership::Taken;
+                }
+                new.handle(Event::Taken(won));
             }
-            SAction::Settle => {
-                s.adopters.iter_mut().for_each(|mail| mail.push_back(Adopt::Settle));
+            Action::Serve => new.serving = Some(Serving::All),
+            Action::ServeAnew => {
+                check(!self.old.alive, "what the predecessor has is shut down")?;
+                new.serving = Some(Serving::ListenersOnly);
             }
-            SAction::Try(attempt) => {
-                let won = apply(&mut self.word, attempt);
-                s.tried.push_back(SEvent::Tried { attempt, won });
-            }
-            SAction::Serve => s.serving = Some(Serving::All),
-            SAction::ServeListenersOnly => {
-                check(!self.predecessor.alive, "what the predecessor has is shut down")?;
-                s.serving = Some(Serving::ListenersOnly);
-            }
-            SAction::Discard => check(s.serving.is_none(), "what is served is discarded")?,
-            SAction::Timer(step, _) => s.timer = Some(step),
-            SAction::Exit { reason } => {
-                check(!reason.contains("out of order"), &reason)?;
-                s.stop();
+            Action::Discard(reason) => {
+                check(new.serving.is_none(), "what is served is discarded")?;
+                check(!reason.contains("out of turn"), &reason)?;
+                new.stop();
             }
         }
         Ok(())
     }
 
     fn adopter_acts(&mut self, at: usize, idle: bool) {
-        let s = &mut self.successor;
-        let report = match s.adopters[at].pop_front().expect("listed as open") {
+        use successor::Event;
+        let report = match self.new.adopters[at].pop_front().expect("listed as open") {
+            Adopt::Park => Event::WorkerLevel,
             Adopt::Load => {
                 let refuses = self.setup.refuses && at == 0;
-                let refused = Refused { worker: 0, key: 1, reason: "no such route".to_owned() };
-                SEvent::WorkerLoaded {
+                let refused = (Origin { worker: 0, key: Key::NOBODY }, "no such route".to_owned());
+                Event::WorkerLoaded {
                     connections: u64::from(self.setup.workers) - u64::from(refuses),
                     refused: if refuses { vec![refused] } else { Vec::new() },
                 }
             }
-            Adopt::Settle => SEvent::WorkerSettled { idle },
+            Adopt::Settle => Event::WorkerSettled { idle },
         };
-        s.reports.push_back(report);
+        self.new.reports.push_back(report);
     }
 
     /// Whether it is over, and how: if nothing is left to happen but faults. An error is a broken
     /// rule.
     pub(super) fn end(&self, open: &[Transition]) -> Result<Option<End>, String> {
-        let (p, s) = (&self.predecessor, &self.successor);
-        let times_out = |transition: &Transition| {
-            matches!(transition, Transition::PredecessorTimesOut | Transition::SuccessorTimesOut)
-        };
-        let waits = open.iter().all(|transition| transition.is_fault());
-        if !waits || (self.faulty && open.iter().any(times_out)) {
+        if !open.iter().all(|transition| transition.is_fault()) {
             return Ok(None);
         }
-        let predecessor_serves = p.alive && p.workers.iter().all(|worker| worker.serves);
-        let serving = s.serving.filter(|_| s.alive);
-        check(!p.alive || p.outcome.is_some(), "the predecessor waits for ever")?;
-        check(!s.alive || s.machine.is_over(), "the successor waits for ever")?;
-        if !p.killed && !s.killed {
-            check(predecessor_serves != serving.is_some(), "nobody has died, and nobody serves")?;
+        let (old, new) = (&self.old, &self.new);
+        let old_serves = old.alive && old.workers.iter().all(|worker| worker.serves);
+        let serving = new.serving.filter(|_| new.alive);
+        check(!old.alive || old.outcome.is_some(), "the predecessor waits for ever")?;
+        check(!new.alive || serving.is_some(), "the successor waits for ever")?;
+        if !old.killed && !new.killed {
+            check(old_serves != serving.is_some(), "nobody has died, and nobody serves")?;
             check(serving != Some(Serving::ListenersOnly), "connections are lost without a death")?;
         }
-        if s.killed && !p.killed {
-            check(predecessor_serves == (self.word != TAKEN), "a death cost what it need not")?;
+        if new.killed && !old.killed {
+            let is_taken = self.word == Ownership::Taken;
+            check(old_serves != is_taken, "a death cost what it need not")?;
         }
-        if p.killed && !s.killed {
-            check(serving.is_some() == (self.word == TAKEN), "who has taken does not serve")?;
-            let may_inherit = self.adopted_sent && !s.gave_up && !self.setup.dry_run;
-            if may_inherit && self.word != REVOKED {
-                check(serving == Some(Serving::All), "what was adopted is lost")?;
+        if old.killed && !new.killed && !new.gave_up && !self.setup.rehearsal {
+            let may_serve = self.ready_sent && self.word != Ownership::Revoked;
+            check(serving.is_some() == may_serve, "nobody serves the listeners")?;
+            let may_inherit = self.adopted_sent && self.word != Ownership::Revoked;
+            check((serving == Some(Serving::All)) == may_inherit, "what was adopted is lost")?;
+        }
+        let connections = u64::from(self.setup.workers) * u64::from(self.setup.lanes);
+        let refusals = usize::from(self.setup.refuses);
+        let is_complete = |moved: u64, refused: &[(Origin, String)]| {
+            let complete = moved + refused.len() as u64 == connections && refused.len() == refusals;
+            check(complete, "some connections are not accounted for")
+        };
+        let end = match (&old.outcome, serving) {
+            (Some(Outcome::Moved { connections, refused }), Some(Serving::All)) => {
+                is_complete(*connections, refused)?;
+                End::Moved
             }
-        }
-        check(serving != Some(Serving::All) || self.adopted_sent, "more is served than adopted")?;
-        let end = match (&p.outcome, serving) {
-            (Some(Outcome::Moved { active: true, .. }), Some(Serving::All)) => End::Moved,
-            (Some(Outcome::Moved { .. }), Some(Serving::All)) => End::MovedUnseen,
             (_, Some(Serving::All)) => End::Inherited,
             (_, Some(Serving::ListenersOnly)) => End::ListenersOnly,
-            (Some(Outcome::Aborted { reason }), None) if predecessor_serves => {
-                check(self.faulty, reason)?;
-                check(!reason.contains("out of order"), reason)?;
+            (Some(Outcome::Aborted(reason)), None) if old_serves => {
+                check(self.faulty && !reason.contains("sent"), reason)?;
                 End::Aborted
             }
-            (Some(Outcome::DryRun { would_refuse }), None) if predecessor_serves => {
-                check(would_refuse.is_empty() != self.setup.refuses, "the refusal is lost")?;
-                End::DryRun
+            (Some(Outcome::Rehearsed { connections, refused }), None) if old_serves => {
+                is_complete(*connections, refused)?;
+                End::Rehearsed
             }
             _ => End::Crashed,
         };
-        if let Some(Outcome::Moved { refused, active: true }) = &p.outcome {
-            check(refused.is_empty() != self.setup.refuses, "the refusal is lost")?;
-        }
         check(self.faulty || end != End::Crashed, "a crash without a fault")?;
         Ok(Some(end))
     }
 }
 
-fn apply(word: &mut u32, attempt: Move) -> bool {
-    match attempt.apply(*word) {
-        Some(next) => {
-            *word = next;
-            true
-        }
-        None => false,
-    }
+fn make_lanes(count: u16, order: Order) -> impl DoubleEndedIterator<Item = OldAct> {
+    let lanes = (0..count).map(|_| OldAct::Packet(ToSuccessor::Lane));
+    lanes.chain([OldAct::Order(order)])
 }
 
-fn packets(tell: successor::Tell) -> Vec<ToPredecessor> {
-    match tell {
-        successor::Tell::Hello => vec![ToPredecessor::Hello(Hello {
-            protocol: PROTOCOL,
-            formats_read: FORMATS_READ,
-            formats_written: FORMATS_WRITTEN,
-            build: String::new(),
-            pid: 2,
-        })],
-        successor::Tell::Ready { workers } => {
-            vec![ToPredecessor::Ready { workers, descriptors_free: 1 }]
-        }
-        successor::Tell::Refused { reason } => vec![ToPredecessor::Refused { reason }],
-        successor::Tell::Adopted { connections, refused } => {
-            let parts = ToPredecessor::not_adopted(&refused);
-            parts.chain([ToPredecessor::Adopted { connections }]).collect()
-        }
-        successor::Tell::Active => vec![ToPredecessor::Active { at_ns: 0 }],
-    }
+fn ended() -> predecessor::Event {
+    predecessor::Event::ChannelEnded("the new process has ended".to_owned())
 }
 
-impl Predecessor {
-    fn handle(&mut self, event: PEvent) {
-        self.acts.extend(self.machine.handle(event).into_iter().map(PAct::Do));
+impl Old {
+    fn handle(&mut self, event: predecessor::Event) {
+        self.acts.extend(self.machine.handle(event).into_iter().map(OldAct::Do));
+    }
+
+    fn act_first(&mut self, acts: impl IntoIterator<Item = OldAct, IntoIter: DoubleEndedIterator>) {
+        acts.into_iter().rev().for_each(|act| self.acts.push_front(act));
+    }
+
+    /// What was to be done could not be: the driver drops the rest of it.
+    fn fail(&mut self) {
+        self.acts.clear();
+        self.handle(ended());
     }
 
     fn stop(&mut self) {
         self.alive = false;
         self.acts.clear();
-        self.tried.clear();
         self.reports.clear();
-        self.timer = None;
         self.workers.iter_mut().for_each(|worker| worker.mail.clear());
     }
 }
 
-impl Successor {
+impl New {
     /// Whether it does anything about the event.
-    fn handle(&mut self, event: SEvent) -> bool {
+    fn handle(&mut self, event: successor::Event) -> bool {
         let actions = self.machine.handle(event);
         let acts = !actions.is_empty();
-        self.acts.extend(actions.into_iter().map(SAct::Do));
+        self.acts.extend(actions);
         acts
     }
 
     fn stop(&mut self) {
         self.alive = false;
         self.acts.clear();
-        self.tried.clear();
         self.reports.clear();
-        self.timer = None;
         self.adopters.iter_mut().for_each(VecDeque::clear);
     }
 }

@@ -1,0 +1,159 @@
+//! The operator's end.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::line::{Lines, NoLine};
+use super::message::{Outcome, Progress, Reply, Request, Unreadable, decode, encode};
+use crate::sys::credentials::peer_credentials;
+use crate::sys::process;
+
+/// How long a server may take to let a client in and to take its request.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How long a server may say nothing. It sends progress several times a second, but may be
+/// starved on a busy machine.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// Bytes of a reply: a status with all its upgrades has a few thousand.
+const REPLY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Why a request has no outcome.
+#[derive(Debug)]
+pub enum ClientError {
+    /// Nobody listens at this path.
+    NoServer(PathBuf, io::Error),
+    /// Somebody else than the user and root listens at this path.
+    Foreign(PathBuf, u32),
+    /// A reply that cannot be read.
+    Unclear(String),
+    /// The server has ended the connection without an outcome.
+    Ended,
+    /// The server says nothing any more.
+    Silent,
+    /// The connection has failed, or it could not be made.
+    Io(PathBuf, io::Error),
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoServer(path, error) => write!(
+                formatter,
+                "no Steadfast answers at {}: is it running? ({error})",
+                path.display()
+            ),
+            Self::Foreign(path, uid) => {
+                write!(formatter, "what answers at {} is user {uid}'s", path.display())
+            }
+            Self::Unclear(what) => write!(formatter, "the server's reply is unclear: {what}"),
+            Self::Ended => write!(
+                formatter,
+                "the server has gone without an outcome; `steadfast status` tells what there is"
+            ),
+            Self::Silent => {
+                write!(formatter, "the server has said nothing for {} s", SILENCE_MAX.as_secs())
+            }
+            Self::Io(path, error) => write!(formatter, "{}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+/// A connection to a server's control socket.
+#[derive(Debug)]
+pub struct Client {
+    path: PathBuf,
+    stream: UnixStream,
+    lines: Lines,
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`ClientError::NoServer`], [`ClientError::Foreign`], [`ClientError::Io`].
+    pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                ClientError::NoServer(path.to_owned(), error)
+            }
+            _ => ClientError::Io(path.to_owned(), error),
+        };
+        let stream = connect(path).map_err(failed)?;
+        let uid = peer_credentials(&stream).map_err(failed)?.uid;
+        if !may_trust(uid, process::user_id()) {
+            return Err(ClientError::Foreign(path.to_owned(), uid));
+        }
+        Ok(Self { path: path.to_owned(), stream, lines: Lines::new(REPLY_BYTES_MAX) })
+    }
+
+    /// Sends a request and waits for its outcome. A value that is dropped half-way takes back an
+    /// upgrade if that is still possible.
+    ///
+    /// # Errors
+    /// Any but [`ClientError::NoServer`] and [`ClientError::Foreign`].
+    pub fn request(
+        &mut self,
+        request: &Request,
+        mut on_progress: impl FnMut(Progress),
+    ) -> Result<Outcome, ClientError> {
+        match self.stream.write_all(&encode(request)) {
+            // It may have been refused already, and the server says why.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            result => result.map_err(|error| ClientError::Io(self.path.clone(), error))?,
+        }
+        loop {
+            let line = self.lines.next(&mut self.stream, SILENCE_MAX).map_err(|why| match why {
+                NoLine::Ended => ClientError::Ended,
+                NoLine::TimedOut => ClientError::Silent,
+                NoLine::TooLong => ClientError::Unclear("it has no end".to_owned()),
+                NoLine::Io(error) => ClientError::Io(self.path.clone(), error),
+            })?;
+            match decode(&line) {
+                Ok(Reply::Progress(progress)) => on_progress(progress),
+                Ok(Reply::Outcome(outcome)) => return Ok(outcome),
+                Err(why @ Unreadable::Version(_)) => {
+                    let text = format!("{why}: use the program that the server runs");
+                    return Err(ClientError::Unclear(text));
+                }
+                Err(why) => return Err(ClientError::Unclear(why.to_string())),
+            }
+        }
+    }
+}
+
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // It holds for connect() too, which waits while the listener's queue is full.
+    socket.set_write_timeout(Some(CONNECT_TIME_MAX))?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(OwnedFd::from(socket).into())
+}
+
+/// Whether what a server says may be believed: its user is the operator's or root. Root may
+/// operate everybody's.
+fn may_trust(uid: u32, own_uid: u32) -> bool {
+    uid == own_uid || uid == 0 || own_uid == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_trust;
+
+    #[test]
+    fn ones_own_server_and_roots_are_trusted() {
+        for (uid, own_uid, expected) in
+            [(5, 5, true), (0, 5, true), (6, 5, false), (0, 0, true), (5, 0, true)]
+        {
+            assert_eq!(may_trust(uid, own_uid), expected, "user {own_uid}, server of {uid}");
+        }
+    }
+}

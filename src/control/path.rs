@@ -1,0 +1,143 @@
+//! Where the control socket is, and the locks beside it.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::base::network::ListenAddr;
+use crate::sys::process;
+
+/// Where the control socket of a server is: as configured, or in the default directory under a
+/// name made from the first address it listens on. `None` if that is TCP port 0: only the server
+/// knows which port it got.
+pub fn socket_path(configured: Option<&Path>, listen: &[ListenAddr]) -> Option<PathBuf> {
+    if let Some(path) = configured {
+        return Some(path.to_owned());
+    }
+    let name = match listen.first()? {
+        ListenAddr::Tcp(address) if address.port() == 0 => return None,
+        ListenAddr::Tcp(address) => format!("{}.sock", address.port()),
+        // The path itself would not fit: a socket's path has 107 bytes at most.
+        ListenAddr::Unix(path) => format!("unix-{:016x}.sock", fnv1a(path.as_os_str().as_bytes())),
+    };
+    Some(default_directory().join(name))
+}
+
+/// The directory of a control socket and its locks; the default one if none is configured.
+pub fn directory(configured: Option<&Path>) -> PathBuf {
+    match configured.and_then(Path::parent) {
+        // "control.sock" is in the working directory.
+        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+        Some(parent) => parent.to_owned(),
+        None => default_directory(),
+    }
+}
+
+/// Where the control socket and its locks are if nothing else is configured.
+pub fn default_directory() -> PathBuf {
+    directory_for(std::env::var_os("XDG_RUNTIME_DIR"), process::user_id())
+}
+
+/// Makes the directory if it is missing, for its owner alone, and refuses one that others may use.
+///
+/// # Errors
+/// `PermissionDenied` for a directory that belongs to somebody else or is open to others,
+/// `NotADirectory`, and those of mkdir(2).
+pub fn prepare_directory(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let found = fs::metadata(directory)?;
+    check_directory(directory, found.uid(), found.permissions().mode() & 0o777, process::user_id())
+}
+
+fn check_directory(directory: &Path, owner: u32, mode: u32, own_uid: u32) -> io::Result<()> {
+    let shown = directory.display();
+    let what = if owner != own_uid {
+        format!("{shown} belongs to user {owner}: a control socket is in a directory of one's own")
+    } else if mode & 0o077 != 0 {
+        format!(
+            "{shown} is open to other users (mode {mode:03o}): a control socket is in a directory \
+             of mode 700; chmod 700 {shown}, or choose another place for it"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
+}
+
+fn directory_for(runtime: Option<OsString>, uid: u32) -> PathBuf {
+    match runtime.filter(|value| !value.is_empty()) {
+        Some(runtime) => Path::new(&runtime).join("steadfast"),
+        None if uid == 0 => PathBuf::from("/run/steadfast"),
+        None => PathBuf::from(format!("/tmp/steadfast-{uid}")),
+    }
+}
+
+/// FNV-1a with 64 bits: the same number in every build.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::testing::Directory;
+
+    #[test]
+    fn the_default_directory_is_of_one_user() {
+        let of = |runtime: Option<&str>, uid| directory_for(runtime.map(OsString::from), uid);
+        assert_eq!(of(Some("/run/user/7"), 7), Path::new("/run/user/7/steadfast"));
+        assert_eq!(of(Some(""), 0), Path::new("/run/steadfast"));
+        assert_eq!(of(None, 0), Path::new("/run/steadfast"));
+        assert_eq!(of(None, 1000), Path::new("/tmp/steadfast-1000"));
+    }
+
+    #[test]
+    fn the_name_comes_from_the_first_address() {
+        let name = |listen: &[&str]| {
+            let listen: Vec<ListenAddr> = listen.iter().map(|text| text.parse().unwrap()).collect();
+            let path = socket_path(None, &listen)?;
+            Some(path.file_name().unwrap().to_str().unwrap().to_owned())
+        };
+        assert_eq!(name(&["[::1]:8000", "127.0.0.1:9000"]).unwrap(), "8000.sock");
+        assert_eq!(name(&["127.0.0.1:0"]), None);
+        assert_eq!(name(&["unix:/a"]).unwrap(), "unix-07d66707b49cd92d.sock");
+        assert_ne!(name(&["unix:/a"]), name(&["unix:/b"]));
+        let configured = Path::new("/x/y.sock");
+        assert_eq!(socket_path(Some(configured), &[]).unwrap(), configured);
+    }
+
+    #[test]
+    fn a_configured_socket_says_where_the_directory_is() {
+        assert_eq!(directory(Some(Path::new("/x/y.sock"))), Path::new("/x"));
+        assert_eq!(directory(Some(Path::new("y.sock"))), Path::new("."));
+        assert_eq!(directory(None), default_directory());
+    }
+
+    #[test]
+    fn a_directory_is_made_for_its_owner_alone() {
+        let outer = Directory::new("prepare");
+        let path = outer.path().join("new/inner");
+        prepare_directory(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        prepare_directory(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
+        let error = prepare_directory(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("mode 750"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_refused() {
+        let path = Path::new("/tmp/steadfast-5");
+        assert!(check_directory(path, 5, 0o700, 5).is_ok());
+        let error = check_directory(path, 6, 0o700, 5).unwrap_err();
+        assert!(error.to_string().contains("belongs to user 6"), "{error}");
+        // Root's rights are no reason to trust it.
+        assert!(check_directory(path, 5, 0o700, 0).is_err());
+    }
+}
