@@ -177,9 +177,11 @@ impl Takeover<'_> {
                 self.lanes.push(lane);
                 Ok(())
             }
-            (ToSuccessor::Frozen { .. } | ToSuccessor::Offer | ToSuccessor::Abort { .. }, None) => {
+            (ToSuccessor::Frozen { at_ns, .. }, None) => {
+                self.frozen_ns = *at_ns;
                 Ok(())
             }
+            (ToSuccessor::Offer | ToSuccessor::Abort { .. }, None) => Ok(()),
             _ => Err(format!("{message:?} came with too few or too many descriptors")),
         };
         match kept {

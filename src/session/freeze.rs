@@ -107,8 +107,11 @@ impl Session {
     pub fn load(now: Tick, reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
         let (state, deadline) = State::load(now, reader)?;
         let out = OutQueue::load(reader)?;
-        if matches!(state, State::Lingering { shut: true, .. }) && !out.is_empty() {
-            return Err(SnapshotError::Invalid("out queue: nothing follows a FIN"));
+        // Nothing comes before the answer to the request, and nothing behind our FIN.
+        let silent =
+            matches!(state, State::Head(_) | State::Deciding | State::Lingering { shut: true, .. });
+        if silent && !out.is_empty() {
+            return Err(SnapshotError::Invalid("out queue: nothing may wait"));
         }
         let parked = reader.bytes()?;
         Ok(Self {

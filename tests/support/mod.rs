@@ -163,9 +163,12 @@ impl Server {
     #[track_caller]
     pub fn upgrade(&mut self) {
         let before = self.pid;
+        let failures = |log: &str| log.matches("not upgraded").count();
+        let failed = failures(&self.log());
         self.signal("USR2");
         let mut successor = None;
         wait_until("a successor", || {
+            assert_eq!(failures(&self.log()), failed, "not upgraded");
             successor = self.log().lines().rev().find_map(|line| successor_in(line, before));
             successor.is_some()
         });

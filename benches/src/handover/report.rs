@@ -46,7 +46,7 @@ impl Round {
         if !self.replaced {
             return Some(format!("upgrade {number}: the same process serves as before"));
         }
-        let refused = self.upgrade.count("refused").filter(|refused| *refused > 0);
+        let refused = self.upgrade.refused().filter(|refused| *refused > 0);
         refused.map(|refused| format!("upgrade {number}: {refused} connections refused"))
     }
 }
@@ -63,9 +63,9 @@ impl fmt::Display for Round {
         write!(
             f,
             "{number:>4} {word:<9}{:>7}{:>5}{:>9}{total_ms:>9.0}{:>9.1}{:>9.1}{:>7}",
-            text(upgrade.count("connections")),
-            text(upgrade.count("refused")),
-            upgrade.figure("pause_ms").map_or("-".to_owned(), |pause| format!("{pause:.2}")),
+            text(upgrade.figure("connections").map(|count| count as u64)),
+            text(upgrade.refused()),
+            upgrade.pause_ms().map_or("-".to_owned(), |pause| format!("{pause:.2}")),
             ms(window.span.delays.max()),
             ms(window.span.silence_max),
             window.faults.total() + window.visits.faults(),
@@ -150,8 +150,7 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pauses =
-            sorted(self.rounds.iter().filter_map(|round| round.upgrade.figure("pause_ms")));
+        let pauses = sorted(self.rounds.iter().filter_map(|round| round.upgrade.pause_ms()));
         if let (Some(middle), Some(most)) = (pauses.get(pauses.len() / 2), pauses.last()) {
             let p99 = pauses[(pauses.len() * 99).div_ceil(100) - 1];
             writeln!(f, "  pause: median {middle:.2} ms, p99 {p99:.2} ms, max {most:.2} ms")?;

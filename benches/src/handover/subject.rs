@@ -87,10 +87,18 @@ impl Upgrade {
         find(self.answer.as_ref()?, name)?.as_f64()
     }
 
-    /// How many things the answer has under `name`: a number, or a list.
-    pub fn count(&self, name: &str) -> Option<u64> {
-        match find(self.answer.as_ref()?, name)? {
-            Value::Array(list) => Some(list.len() as u64),
+    /// From freeze to serving, in milliseconds.
+    pub fn pause_ms(&self) -> Option<f64> {
+        self.figure("pause_ms").or_else(|| Some(self.figure("pause_us")? / 1e3))
+    }
+
+    /// Connections that the successor did not take: a number, or a list by reasons.
+    pub fn refused(&self) -> Option<u64> {
+        match find(self.answer.as_ref()?, "refused")? {
+            Value::Array(reasons) => {
+                let of_one = |reason: &Value| find(reason, "connections").and_then(Value::as_u64);
+                Some(reasons.iter().map(|reason| of_one(reason).unwrap_or(1)).sum())
+            }
             value => value.as_u64(),
         }
     }
@@ -326,25 +334,30 @@ mod tests {
 
     #[test]
     fn figures_are_found_wherever_they_are() {
-        let answer = serde_json::json!({
-            "outcome": "moved",
-            "figures": { "pause_ms": 3.5, "refused": [{ "id": 1, "reason": "route" }] },
-            "connections": 7,
-        });
-        let upgrade = Upgrade {
+        let upgrade = |answer: Option<Value>| Upgrade {
             status: ExitStatus::from_raw(0),
-            answer: Some(answer),
+            answer,
             complaint: String::new(),
             took: Duration::ZERO,
             peak: Sample::default(),
         };
-        assert_eq!(upgrade.word("outcome"), Some("moved"));
-        assert_eq!(upgrade.figure("pause_ms"), Some(3.5));
-        assert_eq!(upgrade.count("refused"), Some(1));
-        assert_eq!(upgrade.count("connections"), Some(7));
-        assert_eq!(upgrade.figure("total_ms"), None);
-        let silent = Upgrade { answer: None, ..upgrade };
-        assert_eq!(silent.count("connections"), None);
+        let flat = upgrade(Some(serde_json::json!({
+            "outcome": "upgraded", "connections": 7, "pause_us": 3_500, "refused": [
+                { "reason": "no such route", "connections": 2 },
+                { "reason": "too long", "connections": 3 },
+            ],
+        })));
+        assert_eq!(flat.word("outcome"), Some("upgraded"));
+        assert_eq!(flat.figure("connections"), Some(7.0));
+        assert_eq!((flat.pause_ms(), flat.refused()), (Some(3.5), Some(5)));
+        assert_eq!(flat.figure("total_ms"), None);
+
+        let nested = upgrade(Some(serde_json::json!({
+            "figures": { "pause_ms": 3.5, "refused": 1 },
+        })));
+        assert_eq!((nested.pause_ms(), nested.refused()), (Some(3.5), Some(1)));
+        let silent = upgrade(None);
+        assert_eq!((silent.pause_ms(), silent.refused()), (None, None));
     }
 
     #[test]

@@ -243,11 +243,14 @@ fn a_pong_overtakes_in_the_new_process_too() {
 }
 
 #[test]
-fn what_follows_a_fin_is_refused() {
-    let mut bench = Bench::open();
-    bench.send(b"x");
-    bench.session.spill(&bench.turn);
-    bench.session.state = State::Lingering { discarded: 0, shut: true, peer_finished: false };
-    let loaded = Session::load(bench.now, &mut Reader::new(&bench.save()));
-    assert!(matches!(loaded, Err(SnapshotError::Invalid(_))), "{loaded:?}");
+fn what_precedes_an_answer_or_follows_a_fin_is_refused() {
+    let shut = State::Lingering { discarded: 0, shut: true, peer_finished: false };
+    for state in [State::Head(Box::default()), State::Deciding, shut] {
+        let mut bench = Bench::open();
+        bench.send(b"x");
+        bench.session.spill(&bench.turn);
+        bench.session.state = state;
+        let loaded = Session::load(bench.now, &mut Reader::new(&bench.save()));
+        assert!(matches!(loaded, Err(SnapshotError::Invalid(_))), "{loaded:?}");
+    }
 }
