@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::crew::{Crew, WorkerThread};
 use super::foundation::Foundation;
-use super::operate::Operations;
 use super::routes;
+use super::operate::Operations;
 use super::upgrade::{Center, UpgradeState};
 use crate::app::{Outgoing, Post, Undeliverable};
 use crate::base::network::ListenAddr;

@@ -133,6 +133,7 @@ impl Center {
         self.upgrade.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+
     /// Hands everything over to a new process. Returns when the outcome is known.
     ///
     /// # Errors
@@ -159,13 +160,9 @@ impl Center {
             Ok(upgraded) if !request.dry_run => {
                 self.upgrade.moved_to.store(upgraded.pid, Ordering::SeqCst);
                 tracing::info!(
-                    connections = upgraded.connections,
-                    refused = refusals(&upgraded.refused),
-                    pause_us = upgraded.pause_us,
-                    total_ms = upgraded.total_ms,
-                    predecessor = process::id(),
-                    successor = upgraded.pid,
-                    "upgraded"
+                    connections = upgraded.connections, refused = refusals(&upgraded.refused),
+                    pause_us = upgraded.pause_us, total_ms = upgraded.total_ms,
+                    predecessor = process::id(), successor = upgraded.pid, "upgraded"
                 );
             }
             Ok(_) => tracing::info!("an upgrade would succeed"),
@@ -299,7 +296,12 @@ struct Attempt<'c> {
 }
 
 impl Attempt<'_> {
-    fn run(&mut self, plan: Plan, progress: OnProgress<'_>, events: &Receiver<Event>) -> Outcome {
+    fn run(
+        &mut self,
+        plan: Plan,
+        progress: OnProgress<'_>,
+        events: &Receiver<Event>,
+    ) -> Outcome {
         let listening = self.listen_to_channel();
         let (mut machine, mut actions) = Predecessor::new(plan);
         if let Err(error) = listening {
@@ -323,9 +325,7 @@ impl Attempt<'_> {
             }
             let connections = self.center.accounts.connections() as u64;
             let pause_us = self.frozen_at.map(|at| at.elapsed().as_micros() as u64);
-            if progress(Progress { step: step_of(&machine), done: 0, connections, pause_us })
-                .is_break()
-            {
+            if progress(Progress { step: step_of(&machine), done: 0, connections, pause_us }).is_break() {
                 actions = machine.handle(Event::AbortAsked("nobody waits for it".to_owned()));
                 continue;
             }
@@ -371,9 +371,7 @@ impl Attempt<'_> {
             }
             Action::Offer => {
                 let (from, to) = (Ownership::Preparing.word(), Ownership::Offered.word());
-                self.word
-                    .compare_exchange(from, to)
-                    .map_err(|_| io::Error::other("the word is not ours"))?;
+                self.word.compare_exchange(from, to).map_err(|_| io::Error::other("the word is not ours"))?;
                 self.send(&ToSuccessor::Offer)?;
             }
             Action::Revoke => return Ok(Some(Next::Feed(Event::Revoked(self.revoke())))),

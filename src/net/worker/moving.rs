@@ -479,7 +479,9 @@ fn offer(lane: &OwnedFd, packet: &Packet, descriptors: &[BorrowedFd<'_>]) -> io:
     match packets::send(lane, &packet.encode(), descriptors, false) {
         Ok(()) => Ok(true),
         // Too much is under way, or too many descriptors; the successor is taking them.
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::QuotaExceeded) => {
+        Err(error)
+            if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::QuotaExceeded) =>
+        {
             Ok(false)
         }
         Err(error) => Err(error),
