@@ -18,9 +18,17 @@ pub(super) struct Setup {
     /// Workers of the successor.
     pub(super) lanes: u16,
     pub(super) rehearsal: bool,
-    /// Whether the successor refuses one connection.
+    /// Whether the successor refuses one connection, and the last worker of the predecessor has
+    /// one that cannot be saved.
     pub(super) refuses: bool,
     pub(super) faults: Faults,
+}
+
+impl Setup {
+    /// Connections that stay with the predecessor.
+    fn refusals(self) -> usize {
+        2 * usize::from(self.refuses)
+    }
 }
 
 /// What may still go wrong.
@@ -426,7 +434,7 @@ impl World {
             }
             Action::Thaw => old.act_first([OldAct::Order(Order::Thaw)]),
             Action::Release(kept) => {
-                check(kept.len() <= usize::from(self.setup.refuses), "unknown refusals")?;
+                check(kept.len() <= self.setup.refusals(), "unknown refusals")?;
                 old.act_first([OldAct::Order(Order::Release)]);
             }
             Action::Timer(_) => {}
@@ -454,7 +462,10 @@ impl World {
         use predecessor::Event;
         let rehearsal = self.setup.rehearsal;
         let worker = &mut self.old.workers[at];
-        let saved = Event::WorkerSaved { worker: at as WorkerIndex, kept: Vec::new() };
+        let kept = (Key::NOBODY, "a state of its own".to_owned());
+        let keeps = self.setup.refuses && at + 1 == usize::from(self.setup.workers);
+        let kept = if keeps { vec![kept] } else { Vec::new() };
+        let saved = Event::WorkerSaved { worker: at as WorkerIndex, kept };
         let report = match worker.mail.pop_front().expect("listed as open") {
             Order::PreCopy => {
                 worker.level = true;
@@ -577,10 +588,10 @@ impl World {
             let may_inherit = self.adopted_sent && self.word != Ownership::Revoked;
             check((serving == Some(Serving::All)) == may_inherit, "what was adopted is lost")?;
         }
-        let connections = u64::from(self.setup.workers) * u64::from(self.setup.lanes);
-        let refusals = usize::from(self.setup.refuses);
+        let saved = u64::from(self.setup.workers) * u64::from(self.setup.lanes);
         let is_complete = |moved: u64, refused: &[(Origin, String)]| {
-            let complete = moved + refused.len() as u64 == connections && refused.len() == refusals;
+            let loaded = saved - u64::from(self.setup.refuses);
+            let complete = moved == loaded && refused.len() == self.setup.refusals();
             check(complete, "some connections are not accounted for")
         };
         let end = match (&old.outcome, serving) {
