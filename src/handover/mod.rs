@@ -26,6 +26,9 @@ pub mod predecessor;
 pub mod successor;
 pub mod wire;
 
+#[cfg(test)]
+mod tests;
+
 /// Who owns the connections: the values of the shared word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ownership {

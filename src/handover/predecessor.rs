@@ -175,7 +175,7 @@ enum State {
 }
 
 /// The machine.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Predecessor {
     plan: Plan,
     state: State,

@@ -106,7 +106,7 @@ enum State {
 }
 
 /// The machine.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Successor {
     state: State,
     senders: u16,

@@ -357,7 +357,11 @@ fn listen(channel: Arc<OwnedFd>, sender: Sender<Incoming>) -> io::Result<()> {
             let message = match packets::receive(&*channel, &mut buffer, &mut descriptors, None) {
                 Ok(Received::Nothing) => continue,
                 Ok(Received::Ended) => None,
-                Ok(Received::Packet(len)) => ToSuccessor::decode(&buffer[..len]).ok(),
+                // Nonsense of a predecessor that lives: nothing may be taken from it.
+                Ok(Received::Packet(len)) => match ToSuccessor::decode(&buffer[..len]) {
+                    Ok(message) => Some(message),
+                    Err(error) => Some(ToSuccessor::Abort { reason: error.to_string() }),
+                },
                 Err(error) => Some(ToSuccessor::Abort { reason: error.to_string() }),
             };
             let Some(message) = message else {

@@ -61,7 +61,7 @@ impl SharedWord {
     /// A new word; a copy of its descriptor is what another process needs.
     ///
     /// # Errors
-    /// Those of [`file`], and of mmap(2).
+    /// Those of [`file()`], and of mmap(2).
     pub fn create() -> io::Result<Self> {
         let file = file(c"steadfast-word")?;
         file.set_len(WORD_BYTES as u64)?;

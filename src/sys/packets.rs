@@ -179,10 +179,11 @@ fn attach(
     descriptors: &[BorrowedFd<'_>],
 ) {
     let bytes = size_of_val(descriptors) as u32;
-    message.msg_control = control.as_mut_ptr().cast();
     // SAFETY: CMSG_SPACE only calculates.
-    message.msg_controllen = unsafe { libc::CMSG_SPACE(bytes) } as _;
-    assert!(message.msg_controllen as usize <= size_of_val(control), "room for the most there are");
+    let space = unsafe { libc::CMSG_SPACE(bytes) };
+    assert!(space as usize <= size_of_val(control), "there is room for the most that are sent");
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = space as _;
     // SAFETY: `control` is aligned for a header and has room for it and `bytes` after it, as has
     // just been checked; a borrowed descriptor is represented as the integer it is.
     unsafe {

@@ -60,7 +60,7 @@ pub enum Finding {
         /// There was none, and none waits to go out.
         idle: bool,
     },
-    /// The lane has ended before all states were there, or carries nonsense.
+    /// The lane carries nonsense, or descriptors are lacking.
     Broken(io::Error),
 }
 
@@ -178,7 +178,12 @@ impl Worker {
             let len = match received? {
                 Received::Packet(len) => len,
                 Received::Nothing => continue,
-                Received::Ended => return Err(io::ErrorKind::UnexpectedEof.into()),
+                // The predecessor has died or has called it off. Which, the channel says, and the
+                // thread that listens to it then tells us.
+                Received::Ended => {
+                    let instruction = adoption.instructions.recv();
+                    return Ok(Some(instruction.unwrap_or(Instruction::Discard)));
+                }
             };
             let packet = Packet::decode(&buffer[..len]).map_err(nonsense)?;
             let was_level = parked.level;

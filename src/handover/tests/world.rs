@@ -1,0 +1,666 @@
+//! Two processes, a channel and a word, as far as the machines can tell. What their drivers do with
+//! an action is done here in the same order.
+
+use std::collections::VecDeque;
+
+use crate::base::slab::Key;
+use crate::handover::Ownership;
+use crate::handover::predecessor::{self, Outcome, Plan, Predecessor};
+use crate::handover::successor::{self, Successor};
+use crate::handover::wire::{ToPredecessor, ToSuccessor};
+use crate::hub::WorkerIndex;
+use crate::net::lane::Origin;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setup {
+    /// Of the predecessor.
+    pub(super) workers: u16,
+    /// Workers of the successor.
+    pub(super) lanes: u16,
+    pub(super) rehearsal: bool,
+    /// Whether the successor refuses one connection, and the last worker of the predecessor has
+    /// one that cannot be saved.
+    pub(super) refuses: bool,
+    pub(super) faults: Faults,
+}
+
+impl Setup {
+    /// Connections that stay with the predecessor.
+    fn refusals(self) -> usize {
+        2 * usize::from(self.refuses)
+    }
+}
+
+/// What may still go wrong.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Faults {
+    /// One of the two may be killed.
+    pub(super) deaths: bool,
+    /// Of each side, at any time.
+    pub(super) timeouts: u8,
+    /// Of the predecessor, by an operator or a failure.
+    pub(super) aborts: u8,
+    /// Of the successor.
+    pub(super) failures: u8,
+    /// Reports of a worker, of either side, that there was mail to settle. No fault.
+    pub(super) busy_rounds: u8,
+}
+
+/// What may happen next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Transition {
+    /// The next action of one side is carried out.
+    PredecessorActs,
+    SuccessorActs,
+    /// An event is handled.
+    PredecessorHearsWorker,
+    SuccessorHearsWorker,
+    PredecessorReceives,
+    SuccessorReceives,
+    PredecessorSeesTheEnd,
+    SuccessorSeesTheEnd,
+    /// A worker carries out its next order; the last two with mail found.
+    Worker(usize),
+    Adopter(usize),
+    BusyWorker(usize),
+    BusyAdopter(usize),
+    /// The predecessor sees a successor off that it has given up.
+    PredecessorEndsSuccessor,
+    PredecessorExits,
+    PredecessorTimesOut,
+    SuccessorTimesOut,
+    Abort,
+    Failure,
+    PredecessorDies,
+    SuccessorDies,
+}
+
+impl Transition {
+    pub(super) fn is_fault(self) -> bool {
+        matches!(
+            self,
+            Self::PredecessorTimesOut
+                | Self::SuccessorTimesOut
+                | Self::Abort
+                | Self::Failure
+                | Self::PredecessorDies
+                | Self::SuccessorDies
+        )
+    }
+}
+
+/// How it may end.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum End {
+    /// The successor serves, and the predecessor knows.
+    Moved,
+    /// The predecessor goes on.
+    Aborted,
+    Rehearsed,
+    /// The predecessor is dead, and the successor serves all it had.
+    Inherited,
+    /// The predecessor is dead with all its connections; the successor serves its listeners.
+    ListenersOnly,
+    /// Nobody serves, and it is the supervisor's turn.
+    Crashed,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct World {
+    setup: Setup,
+    word: Ownership,
+    old: Old,
+    new: New,
+    to_new: VecDeque<ToSuccessor>,
+    to_old: VecDeque<ToPredecessor>,
+    /// Whether a fault has happened.
+    faulty: bool,
+    ready_sent: bool,
+    adopted_sent: bool,
+}
+
+/// The predecessor's process.
+#[derive(Clone, Debug)]
+struct Old {
+    machine: Predecessor,
+    alive: bool,
+    killed: bool,
+    acts: VecDeque<OldAct>,
+    reports: VecDeque<predecessor::Event>,
+    end_seen: bool,
+    workers: Vec<Worker>,
+    outcome: Option<Outcome>,
+}
+
+/// An action, or a part of one that the process may die after.
+#[derive(Clone, Debug)]
+enum OldAct {
+    Do(predecessor::Action),
+    Packet(ToSuccessor),
+    Order(Order),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Order {
+    PreCopy,
+    Rehearse,
+    Freeze,
+    Settle,
+    Save,
+    Thaw,
+    Release,
+}
+
+#[derive(Clone, Debug)]
+struct Worker {
+    mail: VecDeque<Order>,
+    serves: bool,
+    /// It has sent all descriptors there were.
+    level: bool,
+    saved: bool,
+}
+
+/// The successor's process.
+#[derive(Clone, Debug)]
+struct New {
+    machine: Successor,
+    alive: bool,
+    killed: bool,
+    /// It has given up by itself.
+    gave_up: bool,
+    acts: VecDeque<successor::Action>,
+    reports: VecDeque<successor::Event>,
+    end_seen: bool,
+    adopters: Vec<VecDeque<Adopt>>,
+    serving: Option<Serving>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Adopt {
+    Park,
+    Load,
+    Settle,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Serving {
+    All,
+    ListenersOnly,
+}
+
+fn check(holds: bool, rule: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(rule.to_owned()) }
+}
+
+impl World {
+    pub(super) fn new(setup: Setup) -> Self {
+        let (old, first_of_old) = Predecessor::new(Plan {
+            generation: 1,
+            workers: setup.workers,
+            connections: 3,
+            listeners: 2,
+            locks: 1,
+            control: true,
+            rehearsal: setup.rehearsal,
+            begun_ns: 0,
+            history: String::new(),
+        });
+        let (new, first_of_new) = Successor::new("", 2);
+        let worker = Worker { mail: VecDeque::new(), serves: true, level: false, saved: false };
+        Self {
+            setup,
+            word: Ownership::Preparing,
+            old: Old {
+                machine: old,
+                alive: true,
+                killed: false,
+                acts: first_of_old.into_iter().map(OldAct::Do).collect(),
+                reports: VecDeque::new(),
+                end_seen: false,
+                workers: vec![worker; setup.workers.into()],
+                outcome: None,
+            },
+            new: New {
+                machine: new,
+                alive: true,
+                killed: false,
+                gave_up: false,
+                acts: first_of_new.into(),
+                reports: VecDeque::new(),
+                end_seen: false,
+                adopters: vec![VecDeque::new(); setup.lanes.into()],
+                serving: None,
+            },
+            to_new: VecDeque::new(),
+            to_old: VecDeque::new(),
+            faulty: false,
+            ready_sent: false,
+            adopted_sent: false,
+        }
+    }
+
+    /// All that may happen next.
+    pub(super) fn transitions(&self) -> Vec<Transition> {
+        let mut open = Vec::new();
+        let mut add = |transition, is_open| {
+            if is_open {
+                open.push(transition);
+            }
+        };
+        let faults = self.setup.faults;
+        let (old, new) = (&self.old, &self.new);
+        if old.alive {
+            // The driver does one thing after another, and none after the outcome.
+            let listens = old.acts.is_empty() && old.outcome.is_none();
+            let silent = self.to_old.is_empty();
+            add(Transition::PredecessorActs, !old.acts.is_empty());
+            add(Transition::PredecessorHearsWorker, listens && !old.reports.is_empty());
+            add(Transition::PredecessorReceives, listens && !silent);
+            let ended = !new.alive && silent && !old.end_seen;
+            add(Transition::PredecessorSeesTheEnd, listens && ended);
+            for (at, worker) in old.workers.iter().enumerate() {
+                add(Transition::Worker(at), !worker.mail.is_empty());
+                let settles = worker.mail.front() == Some(&Order::Settle);
+                add(Transition::BusyWorker(at), settles && faults.busy_rounds > 0);
+            }
+            let moved = matches!(old.outcome, Some(Outcome::Moved { .. }));
+            let is_given_up = old.outcome.is_some() && !moved && new.alive;
+            add(Transition::PredecessorEndsSuccessor, is_given_up);
+            let idle = old.workers.iter().all(|worker| worker.mail.is_empty());
+            add(Transition::PredecessorExits, moved && idle);
+            add(Transition::PredecessorTimesOut, listens && faults.timeouts > 0);
+            add(Transition::Abort, listens && faults.aborts > 0);
+            add(Transition::PredecessorDies, faults.deaths && !new.killed);
+        }
+        if new.alive {
+            let listens = new.acts.is_empty() && new.serving.is_none();
+            let silent = self.to_new.is_empty();
+            add(Transition::SuccessorActs, !new.acts.is_empty());
+            add(Transition::SuccessorHearsWorker, listens && !new.reports.is_empty());
+            add(Transition::SuccessorReceives, listens && !silent);
+            let ended = !old.alive && silent && !new.end_seen;
+            add(Transition::SuccessorSeesTheEnd, listens && ended);
+            // What was sent can be received whether or not the sender lives.
+            let all_level = old.workers.iter().all(|worker| worker.level);
+            let all_saved = old.workers.iter().all(|worker| worker.saved);
+            for (at, mail) in new.adopters.iter().enumerate() {
+                let settles = mail.front() == Some(&Adopt::Settle);
+                let parks = mail.front() == Some(&Adopt::Park) && all_level;
+                let loads = mail.front() == Some(&Adopt::Load) && all_saved;
+                add(Transition::Adopter(at), settles || parks || loads);
+                add(Transition::BusyAdopter(at), settles && faults.busy_rounds > 0);
+            }
+            add(Transition::SuccessorTimesOut, listens && faults.timeouts > 0);
+            add(Transition::Failure, listens && faults.failures > 0);
+            add(Transition::SuccessorDies, faults.deaths && !old.killed);
+        }
+        open
+    }
+
+    /// Lets it happen. An error is a broken rule.
+    pub(super) fn make(&mut self, transition: Transition) -> Result<(), String> {
+        self.faulty |= transition.is_fault();
+        let (old, new) = (&mut self.old, &mut self.new);
+        match transition {
+            Transition::PredecessorActs => self.predecessor_acts()?,
+            Transition::SuccessorActs => self.successor_acts()?,
+            Transition::PredecessorHearsWorker => {
+                let event = old.reports.pop_front().expect("listed as open");
+                old.handle(event);
+            }
+            Transition::SuccessorHearsWorker => {
+                let event = new.reports.pop_front().expect("listed as open");
+                new.handle(event);
+            }
+            Transition::PredecessorReceives => {
+                let message = self.to_old.pop_front().expect("listed as open");
+                old.handle(predecessor::Event::Message(message));
+            }
+            Transition::SuccessorReceives => {
+                let message = self.to_new.pop_front().expect("listed as open");
+                new.handle(successor::Event::Message(message));
+            }
+            Transition::PredecessorSeesTheEnd => {
+                old.end_seen = true;
+                old.handle(ended());
+            }
+            Transition::SuccessorSeesTheEnd => {
+                new.end_seen = true;
+                new.handle(successor::Event::ChannelEnded);
+            }
+            Transition::Worker(at) => self.worker_acts(at, true)?,
+            Transition::BusyWorker(at) => {
+                self.setup.faults.busy_rounds -= 1;
+                self.worker_acts(at, false)?;
+            }
+            Transition::Adopter(at) => self.adopter_acts(at, true),
+            Transition::BusyAdopter(at) => {
+                self.setup.faults.busy_rounds -= 1;
+                self.adopter_acts(at, false);
+            }
+            Transition::PredecessorEndsSuccessor => {
+                check(self.word != Ownership::Taken, "a successor is ended that owns")?;
+                new.stop();
+            }
+            Transition::PredecessorExits => old.stop(),
+            Transition::PredecessorTimesOut => {
+                self.setup.faults.timeouts -= 1;
+                old.handle(predecessor::Event::TimedOut);
+            }
+            Transition::SuccessorTimesOut => {
+                self.setup.faults.timeouts -= 1;
+                let reason = "the predecessor is silent".to_owned();
+                let abort = ToSuccessor::Abort { reason };
+                new.gave_up |= new.handle(successor::Event::Message(abort));
+            }
+            Transition::Abort => {
+                self.setup.faults.aborts -= 1;
+                old.handle(predecessor::Event::AbortAsked("by the operator".to_owned()));
+            }
+            Transition::Failure => {
+                self.setup.faults.failures -= 1;
+                let broken = successor::Event::WorkerBroken("no memory".to_owned());
+                new.gave_up |= new.handle(broken);
+            }
+            Transition::PredecessorDies => {
+                old.killed = true;
+                old.stop();
+            }
+            Transition::SuccessorDies => {
+                new.killed = true;
+                new.stop();
+            }
+        }
+        self.check_owner()
+    }
+
+    /// One owner at most, and the word says so.
+    fn check_owner(&self) -> Result<(), String> {
+        let (old, new) = (&self.old, &self.new);
+        let old_serves = old.alive && old.workers.iter().any(|worker| worker.serves);
+        let new_serves = new.alive && new.serving.is_some();
+        check(!(old_serves && new_serves), "both serve")?;
+        let is_taken = self.word == Ownership::Taken;
+        check(!new_serves || is_taken, "the successor serves what is not taken")?;
+        check(!(new_serves && self.setup.rehearsal), "a rehearsal has moved something")
+    }
+
+    fn predecessor_acts(&mut self) -> Result<(), String> {
+        use predecessor::Action;
+        let action = match self.old.acts.pop_front().expect("listed as open") {
+            OldAct::Packet(packet) => {
+                self.send_to_new(packet);
+                return Ok(());
+            }
+            OldAct::Order(order) => {
+                self.old.workers.iter_mut().for_each(|worker| worker.mail.push_back(order));
+                return Ok(());
+            }
+            OldAct::Do(action) => action,
+        };
+        let old = &mut self.old;
+        match action {
+            Action::Send(message) => {
+                let is_prepare = matches!(message, ToSuccessor::Prepare { .. });
+                let address = || "127.0.0.1:8000".to_owned();
+                let with_it = [
+                    ToSuccessor::Listener { address: address() },
+                    ToSuccessor::Listener { address: address() },
+                    ToSuccessor::Lock { address: address() },
+                    ToSuccessor::Control,
+                ];
+                let with_it = with_it.into_iter().filter(|_| is_prepare);
+                old.act_first([message].into_iter().chain(with_it).map(OldAct::Packet));
+            }
+            Action::PreCopy { lanes } => old.act_first(make_lanes(lanes, Order::PreCopy)),
+            Action::Rehearse { lanes } => old.act_first(make_lanes(lanes, Order::Rehearse)),
+            Action::Freeze => old.act_first([OldAct::Order(Order::Freeze)]),
+            Action::Settle => old.act_first([OldAct::Order(Order::Settle)]),
+            Action::Save => {
+                let frozen = ToSuccessor::Frozen { ids_upcoming: 1, at_ns: 0 };
+                old.act_first([OldAct::Packet(frozen), OldAct::Order(Order::Save)]);
+            }
+            Action::Offer if self.word == Ownership::Preparing => {
+                self.word = Ownership::Offered;
+                old.act_first([OldAct::Packet(ToSuccessor::Offer)]);
+            }
+            Action::Offer => old.fail(),
+            Action::Revoke => {
+                let won = matches!(self.word, Ownership::Preparing | Ownership::Offered);
+                if won {
+                    self.word = Ownership::Revoked;
+                }
+                old.handle(predecessor::Event::Revoked(won));
+            }
+            Action::Thaw => old.act_first([OldAct::Order(Order::Thaw)]),
+            Action::Release(kept) => {
+                check(kept.len() <= self.setup.refusals(), "unknown refusals")?;
+                old.act_first([OldAct::Order(Order::Release)]);
+            }
+            Action::Timer(_) => {}
+            Action::Done(outcome) => {
+                let moved = matches!(outcome, Outcome::Moved { .. });
+                let is_taken = self.word == Ownership::Taken;
+                check(moved == is_taken, "the outcome is not what the word says")?;
+                check(old.acts.is_empty(), "something is left to do after the outcome")?;
+                old.outcome = Some(outcome);
+            }
+        }
+        Ok(())
+    }
+
+    fn send_to_new(&mut self, packet: ToSuccessor) {
+        let is_abort = matches!(packet, ToSuccessor::Abort { .. });
+        match self.new.alive {
+            true => self.to_new.push_back(packet),
+            false if is_abort => {}
+            false => self.old.fail(),
+        }
+    }
+
+    fn worker_acts(&mut self, at: usize, idle: bool) -> Result<(), String> {
+        use predecessor::Event;
+        let rehearsal = self.setup.rehearsal;
+        let worker = &mut self.old.workers[at];
+        let kept = (Key::NOBODY, "a state of its own".to_owned());
+        let keeps = self.setup.refuses && at + 1 == usize::from(self.setup.workers);
+        let kept = if keeps { vec![kept] } else { Vec::new() };
+        let saved = Event::WorkerSaved { worker: at as WorkerIndex, kept };
+        let report = match worker.mail.pop_front().expect("listed as open") {
+            Order::PreCopy => {
+                worker.level = true;
+                Event::WorkerCopied
+            }
+            Order::Rehearse => {
+                check(rehearsal, "states are saved while they change")?;
+                worker.saved = true;
+                saved
+            }
+            Order::Freeze => {
+                worker.serves = false;
+                Event::WorkerFrozen
+            }
+            Order::Settle => Event::WorkerSettled { idle },
+            Order::Save => {
+                check(!worker.serves, "states are saved while they change")?;
+                worker.saved = true;
+                saved
+            }
+            Order::Thaw => {
+                let is_ours = self.word == Ownership::Revoked || rehearsal;
+                check(is_ours, "a thaw without a revocation")?;
+                worker.serves = true;
+                return Ok(());
+            }
+            Order::Release => {
+                worker.serves = false;
+                let is_taken = self.word == Ownership::Taken;
+                return check(is_taken, "connections are given up that nobody has taken");
+            }
+        };
+        self.old.reports.push_back(report);
+        Ok(())
+    }
+
+    fn successor_acts(&mut self) -> Result<(), String> {
+        use successor::{Action, Event};
+        let new = &mut self.new;
+        match new.acts.pop_front().expect("listed as open") {
+            Action::Send(message) => {
+                self.ready_sent |= matches!(message, ToPredecessor::Ready { .. });
+                self.adopted_sent |= matches!(message, ToPredecessor::Adopted { .. });
+                if self.old.alive {
+                    self.to_old.push_back(message);
+                }
+            }
+            Action::Prepare => drop(new.handle(Event::Prepared(Ok(self.setup.lanes)))),
+            Action::Adopt { senders, rehearsal } => {
+                check(senders == self.setup.workers, "another number of senders")?;
+                check(rehearsal == self.setup.rehearsal, "another kind of handover")?;
+                let steps = [Adopt::Park, Adopt::Load].into_iter().skip(rehearsal.into());
+                new.adopters.iter_mut().for_each(|mail| mail.extend(steps.clone()));
+            }
+            Action::SkipIds(_) => {}
+            Action::Settle => {
+                new.adopters.iter_mut().for_each(|mail| mail.push_back(Adopt::Settle));
+            }
+            Action::Take { orphaned } => {
+                let won = self.word == Ownership::Offered
+                    || orphaned && self.word == Ownership::Preparing;
+                if won {
+                    self.word = Ownership::Taken;
+                }
+                new.handle(Event::Taken(won));
+            }
+            Action::Serve => new.serving = Some(Serving::All),
+            Action::ServeAnew => {
+                check(!self.old.alive, "what the predecessor has is shut down")?;
+                new.serving = Some(Serving::ListenersOnly);
+            }
+            Action::Discard(reason) => {
+                check(new.serving.is_none(), "what is served is discarded")?;
+                check(!reason.contains("out of turn"), &reason)?;
+                new.stop();
+            }
+        }
+        Ok(())
+    }
+
+    fn adopter_acts(&mut self, at: usize, idle: bool) {
+        use successor::Event;
+        let report = match self.new.adopters[at].pop_front().expect("listed as open") {
+            Adopt::Park => Event::WorkerLevel,
+            Adopt::Load => {
+                let refuses = self.setup.refuses && at == 0;
+                let refused = (Origin { worker: 0, key: Key::NOBODY }, "no such route".to_owned());
+                Event::WorkerLoaded {
+                    connections: u64::from(self.setup.workers) - u64::from(refuses),
+                    refused: if refuses { vec![refused] } else { Vec::new() },
+                }
+            }
+            Adopt::Settle => Event::WorkerSettled { idle },
+        };
+        self.new.reports.push_back(report);
+    }
+
+    /// Whether it is over, and how: if nothing is left to happen but faults. An error is a broken
+    /// rule.
+    pub(super) fn end(&self, open: &[Transition]) -> Result<Option<End>, String> {
+        if !open.iter().all(|transition| transition.is_fault()) {
+            return Ok(None);
+        }
+        let (old, new) = (&self.old, &self.new);
+        let old_serves = old.alive && old.workers.iter().all(|worker| worker.serves);
+        let serving = new.serving.filter(|_| new.alive);
+        check(!old.alive || old.outcome.is_some(), "the predecessor waits for ever")?;
+        check(!new.alive || serving.is_some(), "the successor waits for ever")?;
+        if !old.killed && !new.killed {
+            check(old_serves != serving.is_some(), "nobody has died, and nobody serves")?;
+            check(serving != Some(Serving::ListenersOnly), "connections are lost without a death")?;
+        }
+        if new.killed && !old.killed {
+            let is_taken = self.word == Ownership::Taken;
+            check(old_serves != is_taken, "a death cost what it need not")?;
+        }
+        if old.killed && !new.killed && !new.gave_up && !self.setup.rehearsal {
+            let may_serve = self.ready_sent && self.word != Ownership::Revoked;
+            check(serving.is_some() == may_serve, "nobody serves the listeners")?;
+            let may_inherit = self.adopted_sent && self.word != Ownership::Revoked;
+            check((serving == Some(Serving::All)) == may_inherit, "what was adopted is lost")?;
+        }
+        let saved = u64::from(self.setup.workers) * u64::from(self.setup.lanes);
+        let is_complete = |moved: u64, refused: &[(Origin, String)]| {
+            let loaded = saved - u64::from(self.setup.refuses);
+            let complete = moved == loaded && refused.len() == self.setup.refusals();
+            check(complete, "some connections are not accounted for")
+        };
+        let end = match (&old.outcome, serving) {
+            (Some(Outcome::Moved { connections, refused }), Some(Serving::All)) => {
+                is_complete(*connections, refused)?;
+                End::Moved
+            }
+            (_, Some(Serving::All)) => End::Inherited,
+            (_, Some(Serving::ListenersOnly)) => End::ListenersOnly,
+            (Some(Outcome::Aborted(reason)), None) if old_serves => {
+                check(self.faulty && !reason.contains("sent"), reason)?;
+                End::Aborted
+            }
+            (Some(Outcome::Rehearsed { connections, refused }), None) if old_serves => {
+                is_complete(*connections, refused)?;
+                End::Rehearsed
+            }
+            _ => End::Crashed,
+        };
+        check(self.faulty || end != End::Crashed, "a crash without a fault")?;
+        Ok(Some(end))
+    }
+}
+
+fn make_lanes(count: u16, order: Order) -> impl DoubleEndedIterator<Item = OldAct> {
+    let lanes = (0..count).map(|_| OldAct::Packet(ToSuccessor::Lane));
+    lanes.chain([OldAct::Order(order)])
+}
+
+fn ended() -> predecessor::Event {
+    predecessor::Event::ChannelEnded("the new process has ended".to_owned())
+}
+
+impl Old {
+    fn handle(&mut self, event: predecessor::Event) {
+        self.acts.extend(self.machine.handle(event).into_iter().map(OldAct::Do));
+    }
+
+    fn act_first(&mut self, acts: impl IntoIterator<Item = OldAct, IntoIter: DoubleEndedIterator>) {
+        acts.into_iter().rev().for_each(|act| self.acts.push_front(act));
+    }
+
+    /// What was to be done could not be: the driver drops the rest of it.
+    fn fail(&mut self) {
+        self.acts.clear();
+        self.handle(ended());
+    }
+
+    fn stop(&mut self) {
+        self.alive = false;
+        self.acts.clear();
+        self.reports.clear();
+        self.workers.iter_mut().for_each(|worker| worker.mail.clear());
+    }
+}
+
+impl New {
+    /// Whether it does anything about the event.
+    fn handle(&mut self, event: successor::Event) -> bool {
+        let actions = self.machine.handle(event);
+        let acts = !actions.is_empty();
+        self.acts.extend(actions);
+        acts
+    }
+
+    fn stop(&mut self) {
+        self.alive = false;
+        self.acts.clear();
+        self.reports.clear();
+        self.adopters.iter_mut().for_each(VecDeque::clear);
+    }
+}
