@@ -12,6 +12,6 @@ pub mod tick;
 pub mod wheel;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use deflate_params::DeflateParams;

@@ -30,7 +30,7 @@ pub enum Signal {
 impl Signal {
     const ALL: [Self; 6] = [Self::Term, Self::Int, Self::Hup, Self::Usr1, Self::Usr2, Self::Child];
 
-    fn number(self) -> libc::c_int {
+    pub(super) fn number(self) -> libc::c_int {
         match self {
             Self::Term => libc::SIGTERM,
             Self::Int => libc::SIGINT,
