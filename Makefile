@@ -1,6 +1,6 @@
 # What can be done here. `make` alone lists it, from the comments behind the targets.
 
-# Arguments for `make run`, e.g. ARGS="--listen 0.0.0.0:80".
+# Arguments for `make run`, e.g. ARGS="--listen 0.0.0.0:80", and for `make handover`.
 ARGS ?=
 # How long `make fuzz` runs each target.
 SECONDS ?= 600
@@ -8,7 +8,7 @@ SECONDS ?= 600
 unexport SECONDS
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint autobahn test-clients fuzz bench soak ci clean
+.PHONY: help run build test lint autobahn test-clients fuzz bench soak handover ci clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -21,6 +21,7 @@ build: ## build the release binary, target/release/steadfast
 
 test: ## run the tests: units, integration, documentation, tidiness
 	cargo test
+	cargo test -p steadfast-bench --lib --test checker
 
 lint: ## formatting, clippy and rustdoc, without a warning
 	cargo fetch --locked --quiet
@@ -44,6 +45,10 @@ bench: ## measure the server beside others; see benches/README.md
 
 soak: ## attack the server, and print what it costs
 	cargo run --release -p steadfast-bench --bin soak
+
+handover: ## replace the server under load (ARGS="basic churn --upgrades 5")
+	cargo build --release --bin steadfast
+	cargo run --release -p steadfast-bench --bin handover -- $(ARGS)
 
 ci: ## what .ci/run does: tests, lint, Autobahn, real clients, some fuzzing
 	bash .ci/run

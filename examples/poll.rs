@@ -14,6 +14,7 @@
 //! - a handshake that this thread accepts or refuses later, through a [`Handle`];
 //! - messages to everybody, by a room;
 //! - middleware of one's own, with a count that all workers share ([`Seats`]);
+//! - voters, their names and their votes that move to the next process at an upgrade;
 //! - the whole `steadfast` command line: `cargo run --example poll -- serve --help`.
 
 use std::collections::BTreeMap;
@@ -26,8 +27,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use steadfast::app::{
-    App, CloseCode, Conn, Decision, Handle, Message, Middleware, Peer, Refusal, Request,
-    Undeliverable,
+    App, CloseCode, Conn, Decision, Handle, Message, Middleware, NotMovable, Peer, Reader, Refusal,
+    Request, SnapshotError, Undeliverable, Writer,
 };
 use steadfast::base::id::ConnectionId;
 use steadfast::server::{Builder, Server};
@@ -78,6 +79,10 @@ impl Middleware for Seats {
     fn release(&mut self, _: &Peer) {
         self.taken.fetch_sub(1, Ordering::Relaxed);
     }
+
+    fn adopt(&mut self, _: &Peer) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// The app of one worker. It has nothing to wait for: whatever it learns goes to the teller.
@@ -89,6 +94,10 @@ struct Poll {
 struct Seat {
     id: ConnectionId,
     teller: Sender<Event>,
+    // What the teller knows, too: it does not move to another process, this does.
+    name: String,
+    is_in: bool,
+    choice: Option<&'static str>,
 }
 
 /// The state goes however a connection ends, a handshake that was never decided included, while
@@ -107,9 +116,13 @@ impl App for Poll {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return Decision::Refuse(Refusal::new(400, "say who you are, as in ?name=Ada"));
         }
-        let arrived = Event::Arrived { handle: handle.clone(), name: name.into_owned() };
+        let name = name.into_owned();
+        let arrived = Event::Arrived { handle: handle.clone(), name: name.clone() };
         match self.teller.send(arrived) {
-            Ok(()) => Decision::Later(Seat { id: handle.id(), teller: self.teller.clone() }),
+            Ok(()) => {
+                let (id, teller) = (handle.id(), self.teller.clone());
+                Decision::Later(Seat { id, teller, name, is_in: false, choice: None })
+            }
             Err(_) => Decision::Refuse(Refusal::new(503, "nobody counts the votes")),
         }
     }
@@ -118,6 +131,7 @@ impl App for Poll {
         if conn.join(ROOM).is_err() {
             conn.close(CloseCode::POLICY, "in too many rooms");
         }
+        seat.is_in = true;
         let _ = self.teller.send(Event::Opened(seat.id));
     }
 
@@ -127,10 +141,35 @@ impl App for Poll {
         };
         match CHOICES.into_iter().find(|choice| *choice == text.trim()) {
             Some(choice) => {
+                seat.choice = Some(choice);
                 let _ = self.teller.send(Event::Voted(seat.id, choice));
             }
             None => conn.send(json!({ "choices": CHOICES }).to_string()),
         }
+    }
+
+    fn save(&self, seat: &Seat, writer: &mut Writer) -> Result<(), NotMovable> {
+        let Seat { id: _, teller: _, name, is_in, choice } = seat;
+        writer.str(name);
+        writer.bool(*is_in);
+        writer.option(*choice, Writer::str);
+        Ok(())
+    }
+
+    fn load(&mut self, handle: &Handle, reader: &mut Reader<'_>) -> Result<Seat, SnapshotError> {
+        let (name, is_in) = (reader.str()?.to_owned(), reader.bool()?);
+        let choice = reader.option(|reader| {
+            let name = reader.str()?;
+            let known = CHOICES.into_iter().find(|choice| *choice == name);
+            known.ok_or(SnapshotError::Invalid("choice"))
+        })?;
+        let (id, name_too, handle) = (handle.id(), name.clone(), handle.clone());
+        let _ = self.teller.send(match is_in {
+            true => Event::Moved { handle, name: name_too, choice },
+            // The teller that was asked is gone, so this one is.
+            false => Event::Arrived { handle, name: name_too },
+        });
+        Ok(Seat { id, teller: self.teller.clone(), name, is_in, choice })
     }
 }
 
@@ -138,6 +177,8 @@ impl App for Poll {
 enum Event {
     /// Somebody asks to be let in.
     Arrived { handle: Handle, name: String },
+    /// Somebody was let in by the teller of another process, and is here now.
+    Moved { handle: Handle, name: String, choice: Option<&'static str> },
     /// Somebody is in, and has seen no count yet.
     Opened(ConnectionId),
     /// Somebody votes, perhaps not for the first time.
@@ -184,6 +225,10 @@ impl Teller {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Arrived { handle, name } => self.admit(handle, name),
+            Event::Moved { handle, name, choice } => {
+                let id = handle.id();
+                self.voters.insert(id, Voter { name, handle, is_in: true, choice });
+            }
             Event::Opened(id) => self.change(id, |voter| voter.is_in = true),
             Event::Voted(id, choice) => self.change(id, |voter| voter.choice = Some(choice)),
             Event::Left(id) => {

@@ -12,7 +12,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use drive::Start;
+use drive::{Driven, Start};
 use steadfast::ws::deflate::{Deflater, Strength};
 
 /// Longer ones slow a fuzzer down and teach it nothing.
@@ -41,6 +41,7 @@ fn main() -> io::Result<()> {
     write("decoder", decoder)?;
     write("differential", differential)?;
     write("deflate", deflate())?;
+    write("snapshot", snapshot(&scripts))?;
     write("session", session())
 }
 
@@ -61,6 +62,21 @@ fn deflate() -> BTreeSet<Vec<u8>> {
         &[0x03, 0x00, 0x03, 0x00],
     ];
     seeds.extend(blocks.map(|block| [&[0, 0xc0], block].concat()));
+    seeds
+}
+
+/// Sessions in the middle of their scripts, with something waiting for a slow socket, and behind
+/// each the rest of what its client sends.
+fn snapshot(scripts: &[scripts::Script]) -> BTreeSet<Vec<u8>> {
+    let mut seeds = BTreeSet::new();
+    for script in scripts {
+        let (one, two) = script.bytes.split_at(script.bytes.len() / 2);
+        let mut driven = Driven::new(script.start, script.app, script.limits.clone());
+        driven.set_room(3);
+        driven.receive(one);
+        let saved = driven.save();
+        seeds.insert([&saved[..], &two[..two.len().min(100)]].concat());
+    }
     seeds
 }
 

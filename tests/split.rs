@@ -1,5 +1,5 @@
 //! Scripted sessions, cut at every point: how the bytes are cut must not change what happens nor
-//! what is written.
+//! what is written. Nor must it that the session goes on in another process there.
 
 #[path = "split/drive.rs"]
 mod drive;
@@ -19,6 +19,9 @@ const PAIRS_BYTES_MAX: usize = 64;
 /// Longer ones are cut at some hundred points, and fed in some sizes, instead of at all.
 const LONG_BYTES: usize = 4_096;
 
+/// What a slow socket takes a piece: nothing, a part of a frame, some frames, everything.
+const ROOMS: [usize; 4] = [0, 3, 150, usize::MAX];
+
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
     seen: Vec<Seen>,
@@ -30,7 +33,32 @@ fn run<'a>(script: &Script, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outco
     for piece in pieces {
         driven.receive(piece);
     }
-    Outcome { seen: driven.seen, written: driven.written }
+    outcome(driven)
+}
+
+fn outcome(driven: Driven) -> Outcome {
+    Outcome { written: driven.written().to_vec(), seen: driven.seen }
+}
+
+/// The same with a socket that takes `room` bytes a piece, and everything in the end; behind the
+/// pieces that `moves` names by their number the session goes on in another process.
+fn run_slowly<'a>(
+    script: &Script,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    room: usize,
+    moves: impl Fn(usize) -> bool,
+) -> Outcome {
+    let mut driven = Driven::new(script.start, script.app, script.limits.clone());
+    for (number, piece) in pieces.into_iter().enumerate() {
+        driven.set_room(room);
+        match moves(number) {
+            true => driven.receive_and_move(piece),
+            false => driven.receive(piece),
+        }
+    }
+    driven.set_room(usize::MAX);
+    driven.receive(&[]);
+    outcome(driven)
 }
 
 #[test]
@@ -81,6 +109,39 @@ fn short_ones_cut_at_every_pair_of_points() {
                 assert_eq!(outcome, whole, "{} cut at {first} and {second}", script.name);
             }
         }
+    }
+}
+
+#[test]
+fn moved_at_every_point() {
+    for script in scripts::all() {
+        for room in ROOMS {
+            for at in points(script.bytes.len()) {
+                let (one, two) = script.bytes.split_at(at);
+                let stays = run_slowly(&script, [one, two], room, |_| false);
+                let moves = run_slowly(&script, [one, two], room, |number| number == 0);
+                assert_eq!(moves, stays, "{} moved at {at}, room {room}", script.name);
+            }
+        }
+    }
+}
+
+/// A chain of as many processes as there are bytes.
+#[test]
+fn moved_behind_every_byte() {
+    for script in scripts::all() {
+        if script.bytes.len() > LONG_BYTES {
+            continue;
+        }
+        for room in ROOMS {
+            let pieces = || script.bytes.chunks(1);
+            let stays = run_slowly(&script, pieces(), room, |_| false);
+            let moves = run_slowly(&script, pieces(), room, |_| true);
+            assert_eq!(moves, stays, "{}, room {room}", script.name);
+        }
+        let whole = run(&script, [&script.bytes[..]]);
+        let moves = run_slowly(&script, script.bytes.chunks(1), usize::MAX, |_| true);
+        assert_eq!(moves, whole, "{}", script.name);
     }
 }
 

@@ -73,8 +73,8 @@ fn slice_start(sequence: Sequence) -> usize {
     (sequence.wrapping_mul(0x9e37) % SLICES) as usize * 4
 }
 
-/// A header without key, length in its shortest form (RFC 6455 §5.2).
-fn header(size: usize, mask_bit: u8) -> Vec<u8> {
+/// The header of a whole binary message, without key; length in its shortest form (RFC 6455 §5.2).
+pub(crate) fn header(size: usize, mask_bit: u8) -> Vec<u8> {
     let mut header = vec![FIRST_BYTE];
     match size {
         0..=125 => header.push(mask_bit | size as u8),

@@ -28,6 +28,22 @@ pub fn confine(command: &mut Command, core: usize) {
     }
 }
 
+/// Has the process that `command` will start be sent INT when the thread that starts it ends, with
+/// INT at its default action and all descriptors the hard limit allows. INT, so that a supervisor
+/// ends its server, too.
+pub fn end_with_parent(command: &mut Command) {
+    // SAFETY: as in `confine`.
+    unsafe {
+        command.pre_exec(|| {
+            check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGINT))?;
+            if libc::signal(libc::SIGINT, libc::SIG_DFL) == libc::SIG_ERR {
+                return Err(io::Error::last_os_error());
+            }
+            raise_descriptor_limit()
+        });
+    }
+}
+
 /// Raises the soft limit on open descriptors to the hard one.
 pub fn raise_descriptor_limit() -> io::Result<()> {
     // SAFETY: a plain struct of integers, for which all zeros is a value.

@@ -2,7 +2,9 @@
 
 use super::handle::Handle;
 use super::request::Request;
-use super::{App, CloseCode, Conn, Decision, Message, Refusal};
+use super::{
+    App, CloseCode, Conn, Decision, Message, NotMovable, Reader, Refusal, SnapshotError, Writer,
+};
 use crate::base::limits::ROOM_NAME_BYTES_MAX;
 
 /// Sends every message back.
@@ -18,6 +20,14 @@ impl App for Echo {
 
     fn message(&mut self, conn: &mut Conn<'_>, (): &mut (), message: Message<'_>) {
         conn.send(message);
+    }
+
+    fn save(&self, (): &(), _: &mut Writer) -> Result<(), NotMovable> {
+        Ok(())
+    }
+
+    fn load(&mut self, _: &Handle, _: &mut Reader<'_>) -> Result<(), SnapshotError> {
+        Ok(())
     }
 }
 
@@ -57,5 +67,114 @@ impl App for Rooms {
 
     fn message(&mut self, conn: &mut Conn<'_>, member: &mut Member, message: Message<'_>) {
         conn.publish(&member.room, message, member.to_self);
+    }
+
+    fn save(&self, member: &Member, writer: &mut Writer) -> Result<(), NotMovable> {
+        let Member { room, to_self } = member;
+        writer.str(room);
+        writer.bool(*to_self);
+        Ok(())
+    }
+
+    fn load(&mut self, _: &Handle, reader: &mut Reader<'_>) -> Result<Member, SnapshotError> {
+        let room = reader.str()?;
+        if room.len() > ROOM_NAME_BYTES_MAX {
+            return Err(SnapshotError::Invalid("room's name"));
+        }
+        Ok(Member { room: room.into(), to_self: reader.bool()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::erased::{AnyApp, AnyState, erase};
+    use crate::app::handle::{Address, Command, Post, Undeliverable};
+    use crate::app::{Outgoing, Request};
+    use crate::base::id::ConnectionId;
+    use crate::base::slab::Slab;
+    use crate::base::testing::check_loader;
+    use std::sync::Arc;
+
+    struct Nowhere;
+
+    impl Post for Nowhere {
+        fn command(&self, _: Address, _: Command) -> Result<(), Undeliverable> {
+            Err(Undeliverable::Stopped)
+        }
+
+        fn publish(&self, _: &str, _: Outgoing<'_>) -> Result<(), Undeliverable> {
+            Err(Undeliverable::Stopped)
+        }
+    }
+
+    fn handle() -> Handle {
+        let key = Slab::new().insert(());
+        Handle::new(ConnectionId::from_u64(1), Address { worker: 0, key }, Arc::new(Nowhere))
+    }
+
+    fn save(app: &dyn AnyApp, state: &AnyState) -> Result<Vec<u8>, NotMovable> {
+        let mut writer = Writer::new();
+        app.save(state, &mut writer)?;
+        Ok(writer.into_bytes())
+    }
+
+    #[test]
+    fn the_built_in_apps_load_what_they_save() {
+        let member: AnyState = Box::new(Member { room: "größer".into(), to_self: true });
+        let states = [(erase(Echo), Box::new(()) as AnyState), (erase(Rooms), member)];
+        for (app, state) in states {
+            let app = std::cell::RefCell::new(app);
+            let saved = save(&**app.borrow(), &state).unwrap();
+            check_loader(&saved, |reader| {
+                let loaded = app.borrow_mut().load(&handle(), reader).expect("no panic")?;
+                Ok(save(&**app.borrow(), &loaded).expect("it can be saved"))
+            });
+        }
+    }
+
+    struct Panics;
+
+    impl App for Panics {
+        type State = ();
+
+        fn handshake(&mut self, _: &Request<'_>, _: &Handle) -> Decision<()> {
+            Decision::Accept(())
+        }
+
+        fn message(&mut self, _: &mut Conn<'_>, (): &mut (), _: Message<'_>) {}
+
+        fn save(&self, (): &(), _: &mut Writer) -> Result<(), NotMovable> {
+            panic!("in save");
+        }
+
+        fn load(&mut self, _: &Handle, _: &mut Reader<'_>) -> Result<(), SnapshotError> {
+            panic!("in load");
+        }
+    }
+
+    struct Stays;
+
+    impl App for Stays {
+        type State = ();
+
+        fn handshake(&mut self, _: &Request<'_>, _: &Handle) -> Decision<()> {
+            Decision::Accept(())
+        }
+
+        fn message(&mut self, _: &mut Conn<'_>, (): &mut (), _: Message<'_>) {}
+    }
+
+    #[test]
+    fn an_app_that_panics_or_says_nothing_keeps_its_connections() {
+        let state: AnyState = Box::new(());
+        let (mut panics, mut stays) = (erase(Panics), erase(Stays));
+        let reason = save(&*panics, &state).unwrap_err().to_string();
+        assert_eq!(reason, "its app panicked in save");
+        assert!(panics.load(&handle(), &mut Reader::new(&[])).is_err());
+        let reason = save(&*stays, &state).unwrap_err().to_string();
+        assert_eq!(reason, "its app does not save its state");
+        let loaded = stays.load(&handle(), &mut Reader::new(&[])).unwrap();
+        assert!(matches!(loaded, Err(SnapshotError::Invalid(_))));
     }
 }

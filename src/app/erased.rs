@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::handle::Handle;
 use super::request::Request;
-use super::{App, Closed, Conn, Decision, Message};
+use super::{App, Closed, Conn, Decision, Message, NotMovable, Reader, SnapshotError, Writer};
 
 /// An app's state for one connection, of a type that only the app knows.
 pub type AnyState = Box<dyn Any>;
@@ -47,6 +47,22 @@ pub trait AnyApp {
         state: &mut AnyState,
         closed: &Closed,
     ) -> Result<(), Panicked>;
+
+    /// See [`App::save`]. The state is the same afterwards, whatever happens.
+    ///
+    /// # Errors
+    /// The app says so, or the callback panicked.
+    fn save(&self, state: &AnyState, writer: &mut Writer) -> Result<(), NotMovable>;
+
+    /// See [`App::load`].
+    ///
+    /// # Errors
+    /// The callback panicked; within, those of the app.
+    fn load(
+        &mut self,
+        handle: &Handle,
+        reader: &mut Reader<'_>,
+    ) -> Result<Result<AnyState, SnapshotError>, Panicked>;
 }
 
 /// Wraps an app.
@@ -63,7 +79,7 @@ fn guard<T>(callback: impl FnOnce() -> T) -> Result<T, Panicked> {
 }
 
 fn own<S: 'static>(state: &mut AnyState) -> &mut S {
-    state.downcast_mut().expect("made by the same app's handshake")
+    state.downcast_mut().expect("made by the same app")
 }
 
 impl<A: App> AnyApp for Erased<A> {
@@ -99,5 +115,20 @@ impl<A: App> AnyApp for Erased<A> {
         closed: &Closed,
     ) -> Result<(), Panicked> {
         guard(|| self.0.close(conn, own(state), closed))
+    }
+
+    fn save(&self, state: &AnyState, writer: &mut Writer) -> Result<(), NotMovable> {
+        let state = state.downcast_ref().expect("made by the same app");
+        guard(|| self.0.save(state, writer))
+            .unwrap_or_else(|Panicked| Err(NotMovable::new("its app panicked in save")))
+    }
+
+    fn load(
+        &mut self,
+        handle: &Handle,
+        reader: &mut Reader<'_>,
+    ) -> Result<Result<AnyState, SnapshotError>, Panicked> {
+        let loaded = guard(|| self.0.load(handle, reader))?;
+        Ok(loaded.map(|state| Box::new(state) as AnyState))
     }
 }

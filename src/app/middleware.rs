@@ -26,6 +26,10 @@ pub trait Middleware: Send {
     /// A connection that passed has ended (or was refused further on). Called exactly once for each
     /// that passed.
     fn release(&mut self, _peer: &Peer) {}
+
+    /// A connection that passed in another process has been taken over from it: it is not checked
+    /// again, but released when it has ended. For a middleware that counts, whatever its limit is.
+    fn adopt(&mut self, _peer: &Peer) {}
 }
 
 /// The gates of one route, in order.
@@ -57,6 +61,14 @@ impl Chain {
             }
         }
         Ok(())
+    }
+
+    /// A connection that passed the chain of another process has been taken over. A gate that panics
+    /// does not keep the others from hearing of it.
+    pub fn adopt(&mut self, peer: &Peer) {
+        for gate in &mut self.gates {
+            let _ = catch_unwind(AssertUnwindSafe(|| gate.adopt(peer)));
+        }
     }
 
     /// A connection that passed the chain has ended.
@@ -278,6 +290,12 @@ impl Middleware for ConnectionsPerIp {
     fn release(&mut self, peer: &Peer) {
         if let Some(addr) = peer.addr {
             self.counts.leave(net_of(addr));
+        }
+    }
+
+    fn adopt(&mut self, peer: &Peer) {
+        if let Some(addr) = peer.addr {
+            self.counts.enter(net_of(addr), u32::MAX);
         }
     }
 }

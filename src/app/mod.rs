@@ -10,13 +10,16 @@ pub mod erased;
 pub mod fanout;
 pub mod handle;
 pub mod middleware;
+pub mod movable;
 pub mod request;
 
 pub use conn::{Conn, Outgoing};
 pub use handle::{Address, Command, Handle, Post, Undeliverable};
 pub use middleware::Middleware;
+pub use movable::NotMovable;
 pub use request::{Peer, Request};
 
+pub use crate::base::snapshot::{Reader, SnapshotError, Writer};
 pub use crate::http::{Refusal, Response};
 pub use crate::session::{Closed, ClosedBy};
 pub use crate::ws::{CloseCode, Message};
@@ -65,6 +68,41 @@ pub trait App: 'static {
     /// any more, but rooms can still be told.
     fn close(&mut self, conn: &mut Conn<'_>, state: &mut Self::State, closed: &Closed) {
         let _ = (conn, state, closed);
+    }
+
+    /// A handover: writes what [`App::load`] makes the state of, in the process that takes the
+    /// connection over. It may turn out that nothing is taken over; then this connection goes on
+    /// here, with this state. An open connection's rooms, its path, its subprotocol, its peer and
+    /// all that waits to be sent move without the app's doing.
+    ///
+    /// An app that does not write this function keeps its connections from moving: they stay in
+    /// the process that goes, which closes them with 1012 so that their clients come back. One
+    /// that has no state worth the name returns `Ok(())`, and its `load` the state.
+    ///
+    /// # Errors
+    /// [`NotMovable`], with the reason, for a connection that is to stay.
+    fn save(&self, state: &Self::State, writer: &mut Writer) -> Result<(), NotMovable> {
+        let _ = (state, writer);
+        Err(NotMovable::new("its app does not save its state"))
+    }
+
+    /// Makes a connection's state of what [`App::save`] wrote, perhaps in an older or a newer
+    /// build, and has to read all of it. `open` is not called again.
+    ///
+    /// The handle is the connection's from now on; what other processes had is gone with them. An
+    /// app that had answered [`Decision::Later`], and has not decided, begins anew here with what
+    /// it has to do for that. What is sent through the handle waits for the handover to be
+    /// complete. If it is not completed, the state is dropped and the process ends.
+    ///
+    /// # Errors
+    /// What the app cannot read: this connection stays with the other process.
+    fn load(
+        &mut self,
+        handle: &Handle,
+        reader: &mut Reader<'_>,
+    ) -> Result<Self::State, SnapshotError> {
+        let _ = (handle, reader);
+        Err(SnapshotError::Invalid("state for an app that loads none"))
     }
 }
 

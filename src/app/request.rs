@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::base::snapshot::{Reader, SnapshotError, Writer};
 use crate::http::{Head, HeadError, percent_decode};
 
 /// What a subprotocol that is really a token begins with: browsers can set no header but this.
@@ -16,6 +17,39 @@ pub struct Peer {
     pub addr: Option<IpAddr>,
     /// Its port, if known: X-Forwarded-For names none.
     pub port: Option<u16>,
+}
+
+impl Peer {
+    /// Writes address and port.
+    pub fn save(self, writer: &mut Writer) {
+        let Self { addr, port } = self;
+        match addr {
+            None => writer.u8(0),
+            Some(IpAddr::V4(ip)) => {
+                writer.u8(4);
+                writer.raw(&ip.octets());
+            }
+            Some(IpAddr::V6(ip)) => {
+                writer.u8(6);
+                writer.raw(&ip.octets());
+            }
+        }
+        writer.option(port, Writer::u16);
+    }
+
+    /// Reads what [`Peer::save`] wrote.
+    ///
+    /// # Errors
+    /// As [`Reader`]; an address of another family.
+    pub fn load(reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        let addr = match reader.u8()? {
+            0 => None,
+            4 => Some(IpAddr::from(reader.array::<4>()?)),
+            6 => Some(IpAddr::from(reader.array::<16>()?)),
+            _ => return Err(SnapshotError::Invalid("address")),
+        };
+        Ok(Self { addr, port: reader.option(Reader::u16)? })
+    }
 }
 
 impl From<SocketAddr> for Peer {
@@ -157,6 +191,7 @@ impl fmt::Debug for Request<'_> {
 mod tests {
     use super::*;
     use crate::base::limits::HeadLimits;
+    use crate::base::testing::check_loader;
 
     fn with_request<T>(target: &str, lines: &str, run: impl FnOnce(&Request<'_>) -> T) -> T {
         let bytes = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
@@ -220,5 +255,21 @@ mod tests {
         assert_eq!(Peer::from(socket).to_string(), "[2001:db8::1]:80");
         assert_eq!(Peer::from(socket.ip()).to_string(), "2001:db8::1");
         assert_eq!(Peer::default().to_string(), "unix");
+    }
+
+    #[test]
+    fn a_peer_is_the_same_in_another_process() {
+        let socket: SocketAddr = "[2001:db8::1]:80".parse().unwrap();
+        let v4: IpAddr = "192.0.2.1".parse().unwrap();
+        for peer in [Peer::default(), socket.into(), v4.into()] {
+            let mut writer = Writer::new();
+            peer.save(&mut writer);
+            check_loader(writer.as_bytes(), |reader| {
+                let mut writer = Writer::new();
+                Peer::load(reader)?.save(&mut writer);
+                Ok(writer.into_bytes())
+            });
+            assert_eq!(Peer::load(&mut Reader::new(writer.as_bytes())), Ok(peer));
+        }
     }
 }

@@ -110,6 +110,11 @@ impl ConnectionIds {
         ConnectionId(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Goes on at `next`, if that is further.
+    pub fn skip_to(&self, next: u64) {
+        self.next.fetch_max(next, Ordering::Relaxed);
+    }
+
     /// Where a successor goes on: above every id handed out so far.
     pub fn upcoming(&self) -> u64 {
         self.next.load(Ordering::Relaxed)

@@ -1,6 +1,7 @@
 //! Layer 0: small things everything else is made of. No I/O, no clock.
 
 pub mod deflate_params;
+pub mod envelope;
 pub mod id;
 pub mod limits;
 pub mod network;

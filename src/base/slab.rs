@@ -33,6 +33,9 @@ impl Key {
     /// uses (an event loop's tokens for its listener and its waker).
     pub const RESERVED: u64 = (u32::MAX as u64) << 32;
 
+    /// A key that no slab hands out.
+    pub const NOBODY: Self = Self { index: FREE_LIST_END, generation: NonZeroU32::MIN };
+
     /// The slot's number. Two live keys of one slab never share it.
     pub fn index(self) -> u32 {
         self.index

@@ -157,6 +157,28 @@ impl Writer {
         self.any_record(tag, MUST_UNDERSTAND, write);
     }
 
+    /// A record without which the snapshot must not be used, of something that may turn out not to
+    /// be savable: then nothing of it is left.
+    ///
+    /// # Errors
+    /// What `write` returns.
+    ///
+    /// # Panics
+    /// If `tag` has bit 15 set: tags are constants of 15 bits.
+    pub fn try_required_record<E>(
+        &mut self,
+        tag: u16,
+        write: impl FnOnce(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let before = self.bytes.len();
+        let mut outcome = Ok(());
+        self.required_record(tag, |writer| outcome = write(writer));
+        if outcome.is_err() {
+            self.bytes.truncate(before);
+        }
+        outcome
+    }
+
     fn any_record(&mut self, tag: u16, flag: u16, write: impl FnOnce(&mut Self)) {
         assert!(tag & MUST_UNDERSTAND == 0, "tag {tag} has more than 15 bits");
         self.u16(tag | flag);
@@ -168,7 +190,8 @@ impl Writer {
         self.bytes[length_at..body_at].copy_from_slice(&length.to_le_bytes());
     }
 
-    fn raw(&mut self, bytes: &[u8]) {
+    /// Bytes as they are; the reader has to know how many.
+    pub fn raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 }
@@ -365,7 +388,8 @@ impl<'a> Reader<'a> {
         }))
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], SnapshotError> {
+    /// `N` bytes as they are.
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], SnapshotError> {
         let (array, rest) = self.rest.split_first_chunk().ok_or(SnapshotError::Truncated)?;
         self.rest = rest;
         Ok(*array)

@@ -1,4 +1,6 @@
-//! What the unit tests of this layer share.
+//! What the unit tests of several layers share.
+
+use super::snapshot::{Reader, SnapshotError};
 
 /// A deterministic sequence of pseudo-random numbers (SplitMix64), for the runs that compare a
 /// type with its naive twin: a failure repeats from its seed.
@@ -20,5 +22,29 @@ impl Sequence {
     /// A number in `0..bound`; `bound` is small, so that the bias of the remainder is too.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
+    }
+}
+
+/// What has to hold of every loader: it takes all of what was saved; it refuses every part of it;
+/// and whatever a damaged byte makes of it, it neither panics nor holds more than there are bytes
+/// for. `resave` loads, and saves again.
+pub(crate) fn check_loader(
+    saved: &[u8],
+    resave: impl Fn(&mut Reader<'_>) -> Result<Vec<u8>, SnapshotError>,
+) {
+    let mut reader = Reader::new(saved);
+    assert_eq!(resave(&mut reader).as_deref(), Ok(saved), "what was saved is loaded");
+    assert_eq!(reader.finish(), Ok(()));
+    for end in 0..saved.len() {
+        assert!(resave(&mut Reader::new(&saved[..end])).is_err(), "cut at {end}: {saved:x?}");
+    }
+    for at in 0..saved.len() {
+        for flip in 1..=u8::MAX {
+            let mut damaged = saved.to_vec();
+            damaged[at] ^= flip;
+            if let Ok(again) = resave(&mut Reader::new(&damaged)) {
+                assert!(again.len() <= saved.len(), "byte {at} with {flip:x}: {saved:x?}");
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@ mod screen;
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal};
 use std::num::NonZeroU64;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
@@ -25,7 +26,7 @@ use crate::net::client::{
     Client, ClientEvent, ClientSettings, ConnectError, Ending, Endpoint, Link, Wishes,
 };
 use crate::session::handshake::client::ClientAgreed;
-use crate::sys::signals::{Signal, Signals};
+use crate::sys::signals::{Signal, Signals, Waited};
 use crate::ws::{CloseCode, CloseFrame, Message, Opcode};
 
 const SOCKET: Token = Token(0);
@@ -197,10 +198,10 @@ impl Interrupts {
         let interrupts = Self::default();
         let (any, waker) = (interrupts.any.clone(), interrupts.waker.clone());
         thread::spawn(move || {
-            while let Ok(signal) = signals.wait(A_DAY) {
-                if !matches!(signal, Some(Signal::Int | Signal::Term | Signal::Hup)) {
+            while let Ok(waited) = signals.wait(signals.as_fd(), A_DAY) {
+                let Waited::Signal(Signal::Int | Signal::Term | Signal::Hup) = waited else {
                     continue;
-                }
+                };
                 let second = any.swap(true, Ordering::Relaxed);
                 let woken = waker.get().is_some_and(|waker| waker.wake().is_ok());
                 if second || !woken {

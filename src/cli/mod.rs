@@ -26,7 +26,7 @@ use std::{env, fs};
 use clap::Parser;
 
 use crate::config::{self, Context, Key, Resolved, Settings, Sources};
-use crate::server::{Builder, Server};
+use crate::server::{Builder, HANDOVER_VARIABLE, Server};
 
 /// The exit status for wrong usage or configuration.
 const EXIT_USAGE: u8 = 2;
@@ -134,7 +134,7 @@ fn load(
         None => None,
     };
     let read_file = |path: &Path| fs::read_to_string(path);
-    let sources =
-        Sources { file, environment: env::vars_os().collect(), flags, read_file: Some(&read_file) };
+    let environment = env::vars_os().filter(|(name, _)| name != HANDOVER_VARIABLE).collect();
+    let sources = Sources { file, environment, flags, read_file: Some(&read_file) };
     config::resolve(&sources, context).map_err(|errors| errors.to_string())
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use super::flags::KeyFlags;
 use super::{EXIT_USAGE, load, logging};
 use crate::config::{Context, Settings};
+use crate::server::refuse_handover;
 
 /// Run the server. The default verb.
 ///
@@ -14,7 +15,8 @@ use crate::config::{Context, Settings};
 /// are configured in the file or as STEADFAST_ROUTES_<n>_<KEY>.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Signals: TERM drains and then exits; INT exits fast.
+Signals: TERM drains and then exits; INT exits fast; USR2 and HUP hand every connection over to a
+new process of the program now at this one's path, which reads the configuration anew.
 Exit status: 0 stopped as told; 1 failed; 2 wrong usage or configuration.
 Everything but the log goes to stdout; the log goes to stderr.")]
 pub(super) struct Args {
@@ -33,6 +35,7 @@ pub(super) fn run<E: Display>(
     let resolved = match load(args.config.as_deref(), args.flags.0.clone(), context) {
         Ok(resolved) => resolved,
         Err(text) => {
+            refuse_handover(&text);
             eprintln!("{text}");
             return ExitCode::from(EXIT_USAGE);
         }

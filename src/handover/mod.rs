@@ -1,25 +1,52 @@
-//! Layer 5: the handover of every live connection from a process, the *predecessor*, to the one
-//! that replaces it, the *successor*.
+//! Layer 5: a successor takes over every connection of its predecessor, or nothing has happened.
 //!
 //! ```text
-//! predecessor                              successor
-//!                                 ──────►  HELLO                    what it can read and write
-//! PREPARE                         ──────►  builds its workers
-//!                                 ◄──────  READY or REFUSED         nothing has moved yet
-//! listeners, lanes, descriptors   ──────►  parks them, polls none   everyone is still served
-//! FROZEN, states                  ──────►  loads them               the pause begins
-//!                                 ◄──────  ADOPTED
-//! OFFER                           ──────►  takes it, serves         the pause ends
-//!                                 ◄──────  ACTIVE
+//! predecessor                                   successor
+//!   starts the new binary, joined by a channel
+//!                                        ◄─────  Hello: what it reads, who it is
+//!   Prepare, listeners, locks            ─────►  reads its configuration, binds what is new
+//!                                        ◄─────  Ready, or Refused            nothing has moved
+//!   lanes; descriptors on them           ─────►  parks them, while all are still served here
+//!   freezes: nobody is served            ─────►                               the pause begins
+//!   states on the lanes                  ─────►  loads them
+//!                                        ◄─────  Adopted
+//!   Offer                                ─────►  takes it, and serves         the pause ends
+//!                                        ◄─────  Active
 //! ```
 //!
-//! The two are joined by one pair of packet sockets, the *channel*, and one more pair for each
-//! worker of the successor, its *lane*, which all workers of the predecessor write to. Who owns
-//! the connections is decided by a word in memory that both share, and by nothing else
-//! ([`word`]): messages can be lost with the one who sends them.
+//! A message cannot decide who owns the connections, for the sender never knows whether it arrived.
+//! A word in shared memory does ([`Ownership`]): the successor polls only after it has changed
+//! OFFERED to TAKEN, the predecessor thaws only after it has changed the word to REVOKED, and
+//! exactly one of them can.
 //!
-//! The machines of both sides ([`predecessor`], [`successor`]) do no I/O and read no clock: they
-//! are told events and answer with actions.
+//! [`predecessor`] and [`successor`] are state machines without I/O: events in, actions out. The
+//! server's composition root joins them to sockets, workers and time.
 
-pub mod envelope;
+pub mod predecessor;
+pub mod successor;
 pub mod wire;
+
+/// Who owns the connections: the values of the shared word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ownership {
+    /// The predecessor.
+    Preparing,
+    /// The predecessor, until the successor takes them.
+    Offered,
+    /// The successor.
+    Taken,
+    /// The predecessor, for good.
+    Revoked,
+}
+
+impl Ownership {
+    /// The word's value.
+    pub fn word(self) -> u32 {
+        match self {
+            Self::Preparing => 0,
+            Self::Offered => 1,
+            Self::Taken => 2,
+            Self::Revoked => 3,
+        }
+    }
+}

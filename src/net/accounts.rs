@@ -35,6 +35,11 @@ impl Accounts {
         true
     }
 
+    /// Counts a connection in that was there before us, room or not.
+    pub(super) fn enter_adopted(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts a connection out.
     pub(super) fn leave(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);

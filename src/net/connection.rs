@@ -69,6 +69,31 @@ pub struct Pending {
     pub deflate: Option<DeflateParams>,
 }
 
+impl Connection {
+    /// Keeps a socket's place until its state arrives: nothing is read from it, nothing is due.
+    /// [`Dispatcher::restore`](super::dispatch::Dispatcher::restore) makes a connection of it.
+    pub fn vacant(stream: Stream) -> Self {
+        Self {
+            session: Session::vacant(),
+            stream,
+            id: ConnectionId::from_u64(0),
+            peer: Peer::default(),
+            facts: None,
+            route: NO_ROUTE,
+            passed: false,
+            state: None,
+            pending: None,
+            memberships: Memberships::default(),
+            armed: Tick::NEVER,
+            timed: false,
+            dirty: false,
+            ready: false,
+            unread: false,
+            hung_up: false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

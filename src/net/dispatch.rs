@@ -65,6 +65,9 @@ pub struct Dispatcher {
     pub work: usize,
     /// The server stops: handshakes are refused.
     pub stopping: bool,
+    /// A handover is at its point of decision: nothing is read or written, and nobody is blamed
+    /// for a queue that cannot drain.
+    pub frozen: bool,
 }
 
 impl Dispatcher {
@@ -237,6 +240,9 @@ impl Dispatcher {
     pub fn on_command(&mut self, conn: &mut Connection, key: Key, command: Command) {
         let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
         match command {
+            Command::Send(Outgoing { opcode, payload }) if self.frozen => {
+                conn.session.send(opcode, payload, &mut env);
+            }
             Command::Send(Outgoing { opcode, payload }) => {
                 if conn.session.push(opcode, payload, &mut env).is_err() {
                     self.fail_slow(conn, key);

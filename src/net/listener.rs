@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
@@ -46,6 +46,15 @@ impl Listener {
             Self::Unix(listener) => {
                 listener.accept().map(|(stream, _)| (Stream::Unix(stream), Peer::default()))
             }
+        }
+    }
+
+    /// Takes over a listening socket that another process has opened for `address`, and that is
+    /// non-blocking already.
+    pub fn adopt(address: &ListenAddr, descriptor: OwnedFd) -> Self {
+        match address {
+            ListenAddr::Tcp(_) => Self::Tcp(TcpListener::from_std(descriptor.into())),
+            ListenAddr::Unix(_) => Self::Unix(UnixListener::from_std(descriptor.into())),
         }
     }
 
@@ -97,9 +106,48 @@ pub struct Bound {
 #[derive(Debug)]
 pub struct Unlink(PathBuf);
 
+impl Unlink {
+    /// For a path whose socket lives on in another process, or is to be removed with this one.
+    pub fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// Leaves the path: its socket lives on in another process.
+    pub fn leave(self) {
+        std::mem::forget(self);
+    }
+}
+
 impl Drop for Unlink {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A socket bound beside those that listen on its address, which draws no connections until it
+/// listens itself.
+#[derive(Debug)]
+pub struct Beside(Socket);
+
+impl Beside {
+    /// Joins the group of SO_REUSEPORT sockets of an address of ours.
+    ///
+    /// # Errors
+    /// Those of bind(2): the group is another user's.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = tcp_socket(address)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        Ok(Self(socket))
+    }
+
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// Those of listen(2).
+    pub fn listen(self) -> io::Result<Listener> {
+        self.0.listen(BACKLOG)?;
+        Ok(Listener::Tcp(TcpListener::from_std(self.0.into())))
     }
 }
 

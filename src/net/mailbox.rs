@@ -17,6 +17,7 @@ use crate::app::{Address, Command, Outgoing, Post, Undeliverable};
 use crate::base::slab::Key;
 use crate::hub::{self, Publication, WorkerIndex};
 use crate::net::stop::Stop;
+use crate::net::worker::moving::Order;
 
 /// Most items in one lane of a mailbox. A turn of a busy worker makes some hundreds.
 const LANE_ITEMS_MAX: usize = 4_096;
@@ -36,11 +37,13 @@ pub enum Parcel {
     Command(Key, Command),
     /// Stop.
     Stop(Stop),
+    /// A step of a handover.
+    Order(Order),
 }
 
 impl Parcel {
     fn is_delivery(&self) -> bool {
-        matches!(self, Self::Hub(hub::Mail::Deliver(_)) | Self::Stop(_))
+        matches!(self, Self::Hub(hub::Mail::Deliver(_)) | Self::Stop(_) | Self::Order(_))
     }
 
     fn bytes(&self) -> usize {
@@ -108,6 +111,12 @@ impl Mailbox {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn order(&self, parcel: Parcel) {
+        let mut lanes = self.lock();
+        lanes.deliveries.push(parcel);
+        self.wake(lanes);
+    }
+
     fn wake(&self, mut lanes: MutexGuard<'_, Lanes>) {
         self.has_mail.store(true, Ordering::Release);
         let asleep = !std::mem::replace(&mut lanes.woken, true);
@@ -122,6 +131,8 @@ impl Mailbox {
 #[derive(Debug)]
 pub struct Mailboxes {
     boxes: Vec<Mailbox>,
+    /// Requests of other threads are refused.
+    frozen: AtomicBool,
 }
 
 impl Mailboxes {
@@ -138,7 +149,7 @@ impl Mailboxes {
                 Ok(Mailbox { lanes: Mutex::default(), has_mail: AtomicBool::new(false), waker })
             })
             .collect::<io::Result<_>>()?;
-        Ok((Arc::new(Self { boxes }), polls))
+        Ok((Arc::new(Self { boxes, frozen: AtomicBool::new(false) }), polls))
     }
 
     /// Moves what fits of a worker's mail for another; what does not stays in `outbox`, and `from`
@@ -172,12 +183,31 @@ impl Mailboxes {
         deliveries_stay
     }
 
-    /// Orders a worker to stop; never refused.
-    pub fn stop(&self, to: WorkerIndex, stop: Stop) {
-        let mailbox = &self.boxes[usize::from(to)];
-        let mut lanes = mailbox.lock();
-        lanes.deliveries.push(Parcel::Stop(stop));
-        mailbox.wake(lanes);
+    /// Orders every worker to stop; never refused.
+    pub fn stop(&self, stop: Stop) {
+        self.order(|| Parcel::Stop(stop));
+    }
+
+    /// Tells every worker to take a step of a handover; never refused.
+    pub fn order_all(&self, order: &Order) {
+        self.order(|| Parcel::Order(order.clone()));
+    }
+
+    /// The same for one worker.
+    pub fn order_one(&self, worker: WorkerIndex, order: Order) {
+        self.boxes[usize::from(worker)].order(Parcel::Order(order));
+    }
+
+    fn order(&self, parcel: impl Fn() -> Parcel) {
+        for mailbox in &self.boxes {
+            mailbox.order(parcel());
+        }
+    }
+
+    /// While the workers are frozen, nothing is taken from other threads: what they send would
+    /// not move with the connections.
+    pub fn set_frozen(&self, frozen: bool) {
+        self.frozen.store(frozen, Ordering::SeqCst);
     }
 
     /// Whether [`take`](Self::take) may have something to give.
@@ -222,7 +252,7 @@ impl Mailboxes {
         if lanes.closed {
             return Err(Undeliverable::Stopped);
         }
-        if lanes.requests.is_full() {
+        if lanes.requests.is_full() || self.frozen.load(Ordering::SeqCst) {
             return Err(Undeliverable::Full);
         }
         lanes.requests.push(mail);

@@ -13,6 +13,8 @@ use crate::session::handshake::DeflatePolicy;
 pub struct Route {
     /// Its path.
     pub pattern: Pattern,
+    /// The name of what is done there, by which it is found again in another process.
+    pub app: Box<str>,
     /// What is done there.
     pub target: Target,
     /// The middleware in front of it.

@@ -2,10 +2,12 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+use socket2::{Domain, SockRef};
 
 /// A connected, non-blocking socket.
 #[derive(Debug)]
@@ -29,6 +31,41 @@ impl Stream {
         }
     }
 
+    /// Takes over a socket that another process has opened, and that is non-blocking already.
+    ///
+    /// # Errors
+    /// It is no connected stream socket of a kind we serve.
+    pub fn adopt(descriptor: OwnedFd) -> io::Result<Self> {
+        match SockRef::from(&descriptor).domain()? {
+            Domain::UNIX => Ok(Self::Unix(UnixStream::from_std(descriptor.into()))),
+            Domain::IPV4 | Domain::IPV6 => Ok(Self::Tcp(TcpStream::from_std(descriptor.into()))),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Takes it out of an epoll. To be called before it is given up while another process holds
+    /// it, for epoll would go on watching what the descriptor stands for.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl.
+    pub fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.deregister(registry),
+            Self::Unix(stream) => stream.deregister(registry),
+        }
+    }
+
+    /// Ends both directions, for every process that holds the socket.
+    ///
+    /// # Errors
+    /// Those of shutdown, as a rule that the peer is gone.
+    pub fn shutdown(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Both),
+        }
+    }
+
     /// Sends a FIN behind what has been written.
     ///
     /// # Errors
@@ -37,6 +74,15 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Self::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
         }
     }
 }

@@ -9,6 +9,11 @@
 //! rely on the other workers' knowing: a member that has seen its handshake accepted misses
 //! nothing that is published from then on.
 
+mod accepting;
+pub mod adopting;
+pub mod moving;
+mod stopping;
+
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
 use std::sync::Arc;
@@ -17,23 +22,24 @@ use std::time::{Duration, Instant};
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 
+use crate::app::Command;
 use crate::app::conn::RoomDelivery;
 use crate::app::fanout::{deliver_ordered, publish_ordered};
-use crate::app::{Command, Peer};
 use crate::base::slab::{Key, Slab};
 use crate::base::tick::Tick;
 use crate::base::wheel::Wheel;
-use crate::hub::{self, Memberships, WorkerIndex};
+use crate::hub::{self, WorkerIndex};
 use crate::net::accounts::Accounts;
 use crate::net::connection::{Connection, NO_ROUTE};
 use crate::net::dispatch::{DELIVERY_WORK, Dispatcher, Fed, WORK_BUDGET, env};
 use crate::net::listener::Listener;
 use crate::net::mailbox::{Mailboxes, Parcel, WAKER};
-use crate::net::stop::{Stop, Stopping};
-use crate::net::stream::Stream;
-use crate::session::{Next, Session};
+use crate::net::stop::Stopping;
+use crate::session::Next;
 use crate::ws::Input;
 use crate::ws::deflate::Inflater;
+
+use moving::{Moving, Order, Slots};
 
 /// Tokens of listeners: this and below, far above any connection's key.
 const LISTENER_0: usize = usize::MAX - 1;
@@ -48,22 +54,17 @@ const RECEIVE_BYTES: usize = 128 * 1024;
 /// Most bytes read from one connection a turn; then the others have theirs.
 const READ_BUDGET: usize = 2 * RECEIVE_BYTES;
 
-/// Most connections accepted a turn and listener; then those that are there have their turn.
-const ACCEPT_BUDGET: usize = 256;
-
 /// Mail that has come together for one worker is posted, before the turn ends, each time it grows
 /// by so much: a turn has many connections, and what a mailbox has no room for must stop them.
 const OUTBOX_POST: usize = 1_024;
 
-/// How long nothing is accepted after the system or the limit had no room.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a worker waits before it tries again to send to a lane that was full.
+const LANE_PAUSE: Duration = Duration::from_millis(1);
 
 /// What a worker is made of.
 pub struct Parts {
     /// Its epoll; the mailbox's waker is registered.
     pub poll: Poll,
-    /// Its listeners, one for each address.
-    pub listeners: Vec<Listener>,
     /// Its tools and routes.
     pub dispatcher: Dispatcher,
     /// All workers' mailboxes.
@@ -108,23 +109,27 @@ pub struct Worker {
     /// There was no room for the last connection.
     accept_paused: bool,
     stopping: Option<Stopping>,
+    /// Orders of a handover, for the end of the turn.
+    orders: VecDeque<Order>,
+    /// A handover of which we are the predecessor.
+    moving: Option<Box<Moving>>,
+    /// Connections whose descriptor another process may hold: to close ours alone ends nothing.
+    shared: Slots,
+    /// Mail has been taken since it was last asked for.
+    took_mail: bool,
+    /// No deadline fires before every socket has been read once: silence during a freeze is ours.
+    timers_held: bool,
 }
 
 impl Worker {
     /// Takes its parts.
-    ///
-    /// # Errors
-    /// The listeners cannot be registered.
-    pub fn new(parts: Parts, workers: usize) -> io::Result<Self> {
-        let Parts { poll, mut listeners, dispatcher, mailboxes, accounts, started } = parts;
-        for (index, listener) in listeners.iter_mut().enumerate() {
-            listener.register(poll.registry(), Token(LISTENER_0 - index))?;
-        }
-        Ok(Self {
+    pub fn new(parts: Parts, workers: usize) -> Self {
+        let Parts { poll, dispatcher, mailboxes, accounts, started } = parts;
+        Self {
             index: dispatcher.worker,
             wheel: Wheel::new(dispatcher.now),
             poll,
-            listeners,
+            listeners: Vec::new(),
             dispatcher,
             mailboxes,
             accounts,
@@ -143,7 +148,25 @@ impl Worker {
             accept_after: Tick::START,
             accept_paused: false,
             stopping: None,
-        })
+            orders: VecDeque::new(),
+            moving: None,
+            shared: Slots::default(),
+            took_mail: false,
+            timers_held: false,
+        }
+    }
+
+    /// Accepts connections from these sockets, too.
+    ///
+    /// # Errors
+    /// One cannot be registered.
+    pub fn listen(&mut self, listeners: Vec<Listener>) -> io::Result<()> {
+        for mut listener in listeners {
+            let token = Token(LISTENER_0 - self.listeners.len());
+            listener.register(self.poll.registry(), token)?;
+            self.listeners.push(listener);
+        }
+        Ok(())
     }
 
     /// Serves until it is told to stop and has stopped.
@@ -187,6 +210,10 @@ impl Worker {
         for index in accept_ready {
             self.accept(index);
         }
+        if self.timers_held {
+            // Until all that had happened has been looked at.
+            self.timers_held = events.iter().count() >= EVENTS_MAX || !self.ready.is_empty();
+        }
         self.fire_timers();
         self.go_on_stopping();
         self.post_mail();
@@ -194,6 +221,7 @@ impl Worker {
         // What came of connections that ended in the flush.
         self.post_mail();
         self.recycle(ready);
+        self.go_on_moving();
     }
 
     /// Keeps the memory of a list that was worked through.
@@ -205,6 +233,12 @@ impl Worker {
     }
 
     fn poll_timeout(&self) -> Option<Duration> {
+        if let Some(moving) = self.moving.as_ref().filter(|moving| moving.is_busy()) {
+            return Some(if moving.is_blocked() { LANE_PAUSE } else { Duration::ZERO });
+        }
+        if self.dispatcher.frozen {
+            return self.mailboxes.has_mail(self.index).then_some(Duration::ZERO);
+        }
         // Nobody wakes us again for requests that were left in the mailbox while we were congested.
         let waits = (!self.ready.is_empty() && !self.congested)
             || (self.mailboxes.has_mail(self.index) && !self.deliveries_wait);
@@ -227,6 +261,9 @@ impl Worker {
 
     #[inline]
     fn on_io(&mut self, event: &Event) {
+        if self.dispatcher.frozen {
+            return;
+        }
         let Token(token) = event.token();
         let Some(key) = Key::from_u64(token as u64) else {
             if event.token() != WAKER {
@@ -261,7 +298,7 @@ impl Worker {
     /// Decodes what is parked, then reads and decodes until the socket is empty, reading is paused
     /// or the budget is used up.
     fn drive(&mut self, key: Key) {
-        if self.congested {
+        if self.congested || self.dispatcher.frozen {
             self.mark_ready(key);
             return;
         }
@@ -365,112 +402,6 @@ impl Worker {
         }
     }
 
-    // ---- new connections ----
-
-    fn accept(&mut self, index: usize) {
-        if self.dispatcher.now < self.accept_after {
-            self.accept_again(index);
-            return;
-        }
-        for _ in 0..ACCEPT_BUDGET {
-            let Some(listener) = self.listeners.get(index) else {
-                return;
-            };
-            if !self.accounts.enter() {
-                self.pause_accepting(index, "the limit of connections is reached");
-                return;
-            }
-            match listener.accept() {
-                Ok((stream, peer)) => {
-                    if std::mem::take(&mut self.accept_paused) {
-                        tracing::info!("new connections are accepted again");
-                    }
-                    self.open(stream, peer);
-                }
-                Err(error) => {
-                    self.accounts.leave();
-                    match error.kind() {
-                        ErrorKind::WouldBlock => return,
-                        // The peer gave up while it waited.
-                        ErrorKind::ConnectionAborted | ErrorKind::Interrupted => {}
-                        _ => {
-                            self.pause_accepting(index, &error.to_string());
-                            return;
-                        }
-                    }
-                }
-            }
-        }
-        self.accept_again(index);
-    }
-
-    /// Accepts everything that waits, if there is room for it.
-    fn accept_all(&mut self, index: usize) {
-        loop {
-            self.accept_ready.retain(|&ready| ready != index);
-            self.accept(index);
-            if !self.accept_ready.contains(&index) || self.dispatcher.now < self.accept_after {
-                break;
-            }
-        }
-    }
-
-    /// An edge-triggered listener does not tell twice, so it is looked at again by itself.
-    fn accept_again(&mut self, index: usize) {
-        if !self.accept_ready.contains(&index) {
-            self.accept_ready.push(index);
-        }
-    }
-
-    fn pause_accepting(&mut self, index: usize, reason: &str) {
-        if !std::mem::replace(&mut self.accept_paused, true) {
-            let connections = self.accounts.connections();
-            tracing::warn!(reason, connections, "no new connections are accepted for now");
-        }
-        self.accept_after = self.dispatcher.now.after(ACCEPT_PAUSE);
-        self.accept_again(index);
-    }
-
-    fn open(&mut self, mut stream: Stream, peer: Peer) {
-        let mut session = Session::new(&self.dispatcher.head_limits, self.dispatcher.now);
-        if self.dispatcher.gate.expects_proxy_header(peer) {
-            session.expect_proxy_header();
-        }
-        let deadline = session.deadline(&self.dispatcher.routes[usize::from(NO_ROUTE)].limits);
-        let id = self.dispatcher.ids.allocate();
-        let registry = self.poll.registry();
-        let mut registered = Ok(());
-        let key = self.conns.insert_with_key(|key| {
-            registered = stream.register(registry, Token(key.to_u64() as usize));
-            Connection {
-                session,
-                stream,
-                id,
-                peer,
-                facts: None,
-                route: NO_ROUTE,
-                passed: false,
-                state: None,
-                pending: None,
-                memberships: Memberships::default(),
-                armed: deadline,
-                timed: false,
-                dirty: false,
-                ready: false,
-                unread: false,
-                hung_up: false,
-            }
-        });
-        if let Err(error) = registered {
-            tracing::warn!(connection = %id, %error, "a connection cannot be watched");
-            self.conns.remove(key);
-            self.accounts.leave();
-            return;
-        }
-        self.wheel.insert(deadline, key);
-        tracing::trace!(connection = %id, %peer, "accepted");
-    }
-
     // ---- what concerns others ----
 
     /// Hands out room messages and queues mail until callbacks leave nothing more to do.
@@ -504,6 +435,12 @@ impl Worker {
             let Some(conn) = self.conns.get_mut(member.key) else {
                 continue;
             };
+            if self.dispatcher.frozen {
+                let Dispatcher { turn, now, .. } = &self.dispatcher;
+                conn.session.deliver_unbounded(delivery, turn, *now);
+                mark(&mut conn.dirty, &mut self.dirty, member.key);
+                continue;
+            }
             let limits = &self.dispatcher.routes[usize::from(conn.route)].limits;
             match conn.session.deliver(delivery, &self.dispatcher.turn, limits, self.dispatcher.now)
             {
@@ -534,6 +471,7 @@ impl Worker {
         let with_requests = !self.deliveries_wait;
         let lanes = self.mailboxes.take(self.index, with_requests);
         for parcel in lanes.into_iter().flatten() {
+            self.took_mail |= !matches!(parcel, Parcel::Order(_));
             self.on_parcel(parcel);
             self.carry_out();
             if self.dispatcher.turn.is_full() {
@@ -568,11 +506,13 @@ impl Worker {
             }
             Parcel::Command(key, command) => self.on_command(key, command),
             Parcel::Stop(stop) => self.stop(stop),
+            Parcel::Order(order) => self.orders.push_back(order),
         }
     }
 
     fn on_command(&mut self, key: Key, command: Command) {
-        if let Command::Send(message) = &command
+        if !self.dispatcher.frozen
+            && let Command::Send(message) = &command
             && let Some(conn) = self.conns.get(key)
             && let limits = &self.dispatcher.routes[usize::from(conn.route)].limits
             && !conn.session.has_room(message.payload.len(), limits)
@@ -601,6 +541,9 @@ impl Worker {
     // ---- time ----
 
     fn fire_timers(&mut self) {
+        if self.dispatcher.frozen || self.timers_held {
+            return;
+        }
         let mut due = std::mem::take(&mut self.due);
         self.wheel.advance(self.dispatcher.now, &mut due);
         for (at, key) in due.drain(..) {
@@ -644,6 +587,10 @@ impl Worker {
             return;
         };
         conn.dirty = false;
+        if self.dispatcher.frozen {
+            conn.session.spill(&self.dispatcher.turn);
+            return;
+        }
         let limits = &self.dispatcher.routes[usize::from(conn.route)].limits;
         match conn.session.flush(
             &mut self.dispatcher.turn,
@@ -679,56 +626,16 @@ impl Worker {
     fn drop_connection(&mut self, key: Key) {
         if let Some(conn) = self.conns.get_mut(key) {
             self.dispatcher.on_dropped(conn, key);
+            if self.shared.remove(key.index()) {
+                // With a copy elsewhere our close would send no FIN.
+                let _ = conn.stream.shutdown();
+            }
+            if let Some(moving) = &mut self.moving {
+                moving.closed(key);
+            }
             self.conns.remove(key);
             self.accounts.leave();
         }
-    }
-
-    // ---- stopping ----
-
-    fn stop(&mut self, how: Stop) {
-        if self.stopping.as_ref().is_some_and(|stopping| stopping.how() == Stop::Fast) {
-            return;
-        }
-        if self.stopping.is_none() {
-            for listener in &self.listeners {
-                if let Err(error) = listener.drop_new_connections() {
-                    tracing::warn!(%error, "new connections may be reset when the listener closes");
-                }
-            }
-        }
-        self.dispatcher.stopping = true;
-        self.stopping = Some(Stopping::new(how, self.dispatcher.now, self.conns.keys().collect()));
-    }
-
-    fn go_on_stopping(&mut self) {
-        let Some(mut stopping) = self.stopping.take() else {
-            return;
-        };
-        if !self.listeners.is_empty() && self.dispatcher.now >= stopping.listeners_until() {
-            for index in 0..self.listeners.len() {
-                self.accept_all(index);
-            }
-            self.listeners.clear();
-        }
-        let frame = stopping.close_frame();
-        for &key in stopping.due(self.dispatcher.now) {
-            if let Some(conn) = self.conns.get_mut(key) {
-                self.dispatcher.stop(conn, frame.clone());
-                mark(&mut conn.dirty, &mut self.dirty, key);
-            }
-        }
-        self.stopping = Some(stopping);
-    }
-
-    fn has_stopped(&self) -> bool {
-        self.stopping.as_ref().is_some_and(|stopping| {
-            let timeouts = self.dispatcher.routes.iter().map(|route| route.limits.close_timeout);
-            // The last connection of all, not of this worker: rooms have their home here.
-            let nobody_left = self.accounts.connections() == 0 && self.listeners.is_empty();
-            let overdue = stopping.until(timeouts.max().unwrap_or_default()) <= self.dispatcher.now;
-            overdue || (stopping.all_told() && nobody_left)
-        })
     }
 }
 

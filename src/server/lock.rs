@@ -5,6 +5,7 @@
 
 use std::fs::DirBuilder;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
@@ -15,10 +16,15 @@ use crate::sys::lock::Lock;
 /// The lock of one port.
 #[derive(Debug)]
 pub(super) struct PortLock {
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl PortLock {
+    /// Goes on with a lock that a predecessor has handed over.
+    pub(super) fn adopt(descriptor: OwnedFd) -> Self {
+        Self { lock: Lock::adopt(descriptor) }
+    }
+
     /// Takes the lock of an address; `None` if it needs none: a Unix socket's path can be bound
     /// only once, and port 0 is never taken.
     ///
@@ -42,7 +48,7 @@ impl PortLock {
             .create(&directory)
             .and_then(|()| Lock::acquire(&path));
         match locked {
-            Ok(Some(lock)) => Ok(Some(Self { _lock: lock })),
+            Ok(Some(lock)) => Ok(Some(Self { lock })),
             Ok(None) => Err(io::Error::new(
                 io::ErrorKind::AddrInUse,
                 format!(
@@ -56,6 +62,12 @@ impl PortLock {
                 Ok(None)
             }
         }
+    }
+}
+
+impl AsFd for PortLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 }
 

@@ -41,6 +41,7 @@ impl Shared {
 pub(super) fn build(builder: &Builder, settings: &Settings, shared: &Shared) -> Vec<Route> {
     let nowhere = Route {
         pattern: Pattern::new("/"),
+        app: Box::default(),
         target: Target::Nothing,
         chain: Chain::default(),
         limits: settings.limits.clone(),
@@ -50,6 +51,7 @@ pub(super) fn build(builder: &Builder, settings: &Settings, shared: &Shared) -> 
     };
     let configured = settings.routes.iter().zip(&shared.counts).map(|(route, counts)| Route {
         pattern: Pattern::new(&route.path),
+        app: (*route.app).into(),
         target: target(builder, &route.app),
         chain: chain(builder, route, counts),
         limits: route.limits.clone(),

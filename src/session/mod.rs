@@ -11,6 +11,7 @@
 //! and writes what [`Session::flush`] hands out. Time is an argument everywhere.
 
 pub mod delivery;
+mod freeze;
 pub mod handshake;
 pub mod out_queue;
 mod partial_head;

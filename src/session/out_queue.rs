@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::turn::Turn;
+use crate::base::snapshot::{Reader, SnapshotError, Writer};
 use crate::base::spare::Spare;
 use crate::ws::header::EncodedHeader;
 
@@ -169,6 +170,28 @@ impl OutQueue {
         std::mem::take(&mut self.turn_start)..std::mem::take(&mut self.turn_end)
     }
 
+    /// Writes what waits, with the boundaries that control frames may overtake at.
+    ///
+    /// # Panics
+    /// If something lies in the turn's buffer: it is to be [spilled](Self::spill) first.
+    pub fn save(&self, writer: &mut Writer) {
+        let Self { backlog, turn_start, turn_end } = self;
+        assert!(turn_start == turn_end, "what a turn made is spilled before a queue is saved");
+        let backlog = backlog.as_deref();
+        writer.option(backlog.filter(|backlog| !backlog.is_empty()), |writer, backlog| {
+            backlog.save(writer);
+        });
+    }
+
+    /// Reads what [`OutQueue::save`] wrote. The socket counts as one that takes more.
+    ///
+    /// # Errors
+    /// As [`Reader`]; a queue that cannot be.
+    pub fn load(reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        let backlog = reader.option(Backlog::load)?.map(Box::new);
+        Ok(Self { backlog, turn_start: 0, turn_end: 0 })
+    }
+
     /// Gives up everything that waits.
     pub fn clear(&mut self) {
         *self = Self::default();
@@ -238,6 +261,47 @@ impl OutQueue {
 }
 
 impl Backlog {
+    fn is_empty(&self) -> bool {
+        self.bytes == 0 && self.urgent.is_empty()
+    }
+
+    /// Writes the bytes that the socket has not taken: what is left of a first chunk begins, as far
+    /// as anybody can tell, in the middle of a frame.
+    fn save(&self, writer: &mut Writer) {
+        let Self { chunks, sent, torn, blocked: _, bytes: _, urgent } = self;
+        writer.bool(*torn || *sent > 0);
+        writer.count(chunks.len());
+        let mut skip = *sent;
+        for chunk in chunks {
+            writer.count(chunk.len() - skip);
+            let header = chunk.header.as_deref().unwrap_or_default();
+            for part in [header, chunk.body.bytes()] {
+                let gone = skip.min(part.len());
+                skip -= gone;
+                writer.raw(&part[gone..]);
+            }
+        }
+        writer.bytes(urgent);
+    }
+
+    fn load(reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        let mut loaded = Self { torn: reader.bool()?, ..Self::default() };
+        // A length and a byte each.
+        for _ in 0..reader.count(2)? {
+            let chunk = reader.bytes()?;
+            if chunk.is_empty() {
+                return Err(SnapshotError::Invalid("part of an out queue"));
+            }
+            loaded.bytes += chunk.len();
+            loaded.chunks.push_back(Chunk { header: None, body: Body::Owned(chunk.to_vec()) });
+        }
+        loaded.urgent = reader.bytes()?.to_vec();
+        if loaded.is_empty() || (loaded.torn && loaded.chunks.is_empty()) {
+            return Err(SnapshotError::Invalid("out queue"));
+        }
+        Ok(loaded)
+    }
+
     /// Appends encoded frames, to the last chunk as long as that stays small.
     fn append(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len();

@@ -2,6 +2,7 @@
 //! head; collected until it is whole.
 
 use crate::base::limits::HeadLimits;
+use crate::base::snapshot::{Reader, SnapshotError, Writer};
 use crate::http::proxy::{self, PROXY_BYTES_MAX};
 use crate::http::{HeadError, ProxyParsing, check_partial, find_head_end};
 use crate::ws::Input;
@@ -93,6 +94,38 @@ impl PartialHead {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.truncate(end);
         Some((Event::Head(bytes), end))
+    }
+
+    /// Writes what has arrived.
+    pub(super) fn save(&self, writer: &mut Writer) {
+        // How far it was searched is not written: who goes on has limits of its own to check.
+        let Self { expected, bytes, searched: _ } = self;
+        writer.u8(match expected {
+            Expected::ProxyHeader => 0,
+            Expected::Request => 1,
+            Expected::Response => 2,
+        });
+        writer.bytes(bytes);
+    }
+
+    /// Reads what [`PartialHead::save`] wrote.
+    pub(super) fn load(reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        let expected = match reader.u8()? {
+            0 => Expected::ProxyHeader,
+            1 => Expected::Request,
+            2 => Expected::Response,
+            _ => return Err(SnapshotError::Invalid("kind of a head")),
+        };
+        let bytes = reader.bytes()?;
+        // Whatever is whole has been taken out, so that its end lies in what is yet to come.
+        let is_part = match expected {
+            Expected::ProxyHeader => matches!(proxy::parse(bytes), Ok(ProxyParsing::NeedMore)),
+            Expected::Request | Expected::Response => find_head_end(bytes, 0).is_none(),
+        };
+        if !is_part {
+            return Err(SnapshotError::Invalid("part of a head"));
+        }
+        Ok(Self { expected, bytes: bytes.to_vec(), searched: 0 })
     }
 
     /// Whether nothing has arrived of what HTTP could answer.

@@ -4,6 +4,7 @@ use super::*;
 use crate::ws::{Header, encode};
 use std::time::Duration;
 
+mod freezing;
 mod handshaking;
 mod open;
 mod timers;

@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -18,6 +18,12 @@ pub struct Lock {
 }
 
 impl Lock {
+    /// Goes on with a lock that came from another process: it is of the open file, which both
+    /// share, and ends with the last of them.
+    pub fn adopt(descriptor: OwnedFd) -> Self {
+        Self { file: descriptor.into() }
+    }
+
     /// Locks the file at `path`, which is created (empty, mode 0600) if it is missing. Does not
     /// wait: `None` if another process, or another `Lock` of this one, holds it.
     ///

@@ -51,7 +51,7 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// # Errors
 /// `WouldBlock` without `wait`; `BrokenPipe` if the other end is closed; `InvalidInput` for no
 /// byte or more than [`DESCRIPTORS_MAX`] descriptors; EMSGSIZE for more bytes than the send buffer
-/// has; ETOOMANYREFS, with a text of ours, if more descriptors are under way than the limit of
+/// has; `QuotaExceeded` if more descriptors are under way than the limit of
 /// open files (a privileged process is not held to that).
 pub fn send(
     socket: impl AsFd,
@@ -86,7 +86,7 @@ pub fn send(
             Some(libc::EINTR | libc::ECONNRESET) => {}
             Some(libc::ETOOMANYREFS) => {
                 let text = "too many descriptors under way: the limit of open files";
-                return Err(io::Error::new(error.kind(), text));
+                return Err(io::Error::new(io::ErrorKind::QuotaExceeded, text));
             }
             _ => return Err(error),
         }

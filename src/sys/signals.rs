@@ -42,6 +42,30 @@ impl Signal {
     }
 }
 
+/// What a wait came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waited {
+    /// This signal has arrived.
+    Signal(Signal),
+    /// There is something to read from what was to wake.
+    Woken,
+    /// Neither.
+    TimedOut,
+}
+
+/// Sends a signal to a process.
+///
+/// # Errors
+/// There is no such process, or it is somebody else's.
+pub fn send(pid: u32, signal: Signal) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: kill takes two numbers and no memory.
+    if unsafe { libc::kill(pid, signal.number()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Reads this process's signals.
 #[derive(Debug)]
 pub struct Signals {
@@ -110,24 +134,30 @@ impl Signals {
 }
 
 impl Signals {
-    /// The next signal that arrives, or `None` if none does within `timeout`.
+    /// Waits for a signal, for `wake` to become readable or to end, or for `timeout`.
     ///
     /// # Errors
     /// Those of poll(2) and read(2): none are to be expected.
-    pub fn wait(&self, timeout: Duration) -> io::Result<Option<Signal>> {
+    pub fn wait(&self, wake: BorrowedFd<'_>, timeout: Duration) -> io::Result<Waited> {
         if let Some(signal) = self.read()? {
-            return Ok(Some(signal));
+            return Ok(Waited::Signal(signal));
         }
-        let mut poll = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let poll = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut polls = [poll(self.fd.as_raw_fd()), poll(wake.as_raw_fd())];
         let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: `poll` is one valid pollfd while the call lasts.
-        if unsafe { libc::poll(&mut poll, 1, timeout_ms) } < 0 {
+        // SAFETY: `polls` are two valid pollfds while the call lasts.
+        if unsafe { libc::poll(polls.as_mut_ptr(), 2, timeout_ms) } < 0 {
             let error = io::Error::last_os_error();
             if error.kind() != io::ErrorKind::Interrupted {
                 return Err(error);
             }
+            return Ok(Waited::TimedOut);
         }
-        self.read()
+        Ok(match self.read()? {
+            Some(signal) => Waited::Signal(signal),
+            None if polls[1].revents != 0 => Waited::Woken,
+            None => Waited::TimedOut,
+        })
     }
 }
 
@@ -143,7 +173,7 @@ impl AsRawFd for Signals {
     }
 }
 
-/// Every [`Signal`], as a set.
+/// The set of every [`Signal`].
 pub(super) fn all_signals() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigemptyset initialises the set it is given.

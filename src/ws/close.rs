@@ -1,6 +1,7 @@
 //! Close codes and the body of a Close frame (RFC 6455 §5.5.1, §7.4).
 
 use super::{ProtocolError, utf8};
+use crate::base::snapshot::{Reader, SnapshotError, Writer};
 
 /// Longest reason of a Close frame in bytes: a control frame's 125 less the code.
 pub const REASON_BYTES_MAX: usize = 123;
@@ -78,6 +79,25 @@ impl CloseFrame {
         body.extend_from_slice(self.reason.as_bytes());
         body
     }
+
+    /// Writes code and reason.
+    pub fn save(&self, writer: &mut Writer) {
+        let Self { code, reason } = self;
+        writer.u16(code.0);
+        writer.str(reason);
+    }
+
+    /// Reads what [`CloseFrame::save`] wrote.
+    ///
+    /// # Errors
+    /// As [`Reader`]; what no Close frame may hold.
+    pub fn load(reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        let (code, reason) = (CloseCode(reader.u16()?), reader.str()?);
+        if !code.is_sendable() || reason.len() > REASON_BYTES_MAX {
+            return Err(SnapshotError::Invalid("Close frame"));
+        }
+        Ok(Self { code, reason: reason.to_owned() })
+    }
 }
 
 #[cfg(test)]
@@ -99,6 +119,20 @@ mod tests {
         let frame = CloseFrame::new(CloseCode::POLICY, "größer");
         assert_eq!(CloseFrame::decode(&frame.encode()), Ok(Some(frame)));
         assert_eq!(CloseFrame::decode(&[]), Ok(None));
+    }
+
+    #[test]
+    fn a_snapshot_is_read_back_and_a_bad_one_is_not() {
+        let load = |frame: &CloseFrame| {
+            let mut writer = Writer::new();
+            frame.save(&mut writer);
+            CloseFrame::load(&mut Reader::new(writer.as_bytes()))
+        };
+        let frame = CloseFrame::new(CloseCode::RESTART, "größer");
+        assert_eq!(load(&frame), Ok(frame.clone()));
+        let bad = Err(SnapshotError::Invalid("Close frame"));
+        assert_eq!(load(&CloseFrame { code: CloseCode(1005), ..frame.clone() }), bad);
+        assert_eq!(load(&CloseFrame { reason: "x".repeat(124), ..frame }), bad);
     }
 
     #[test]

@@ -7,10 +7,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use crate::base::snapshot::{Reader, SnapshotError, Writer};
 use crate::base::spare::{SPARE_BYTES_MIN, Spare};
 
 use super::deflate::Inflater;
-use super::header::{HEADER_BYTES_MAX, Header, Opcode, Parsing};
+use super::header::{CONTROL_PAYLOAD_BYTES_MAX, HEADER_BYTES_MAX, Header, Opcode, Parsing};
 use super::mask::Mask;
 use super::utf8::{self, Utf8Stream};
 use super::{CloseFrame, ProtocolError, Role};
@@ -142,6 +143,57 @@ enum Stage {
 
 impl Stage {
     const BETWEEN_FRAMES: Self = Self::Header { bytes: [0; HEADER_BYTES_MAX], have: 0 };
+
+    fn save(&self, writer: &mut Writer) {
+        match self {
+            Self::Header { bytes, have } => {
+                writer.u8(0);
+                writer.bytes(&bytes[..usize::from(*have)]);
+            }
+            Self::Data { remaining, mask, fin } => {
+                writer.u8(1);
+                writer.u64(*remaining);
+                writer.option(*mask, |writer, mask| mask.save(writer));
+                writer.bool(*fin);
+            }
+            Self::Control(frame) => {
+                writer.u8(2);
+                frame.save(writer);
+            }
+        }
+    }
+
+    fn load(reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        match reader.u8()? {
+            0 => {
+                let part = reader.bytes()?;
+                if !is_part_of_header(part) {
+                    return Err(SnapshotError::Invalid("part of a frame's header"));
+                }
+                let mut bytes = [0; HEADER_BYTES_MAX];
+                bytes[..part.len()].copy_from_slice(part);
+                Ok(Self::Header { bytes, have: part.len() as u8 })
+            }
+            1 => {
+                let remaining = reader.u64()?;
+                // The top bit is never set (RFC 6455 §5.2).
+                if i64::try_from(remaining).is_err() {
+                    return Err(SnapshotError::Invalid("length of a frame"));
+                }
+                let mask = reader.option(Mask::load)?;
+                Ok(Self::Data { remaining, mask, fin: reader.bool()? })
+            }
+            2 => Ok(Self::Control(Box::new(PartialControl::load(reader)?))),
+            _ => Err(SnapshotError::Invalid("stage of a frame")),
+        }
+    }
+}
+
+/// Whether a valid header begins like this and goes on: what lies between the two is looked at
+/// again with the bytes that follow.
+fn is_part_of_header(part: &[u8]) -> bool {
+    let goes_on = |role| matches!(Header::decode(part, role, true), Ok(Parsing::NeedMore(_)));
+    goes_on(Role::Server) || goes_on(Role::Client)
 }
 
 #[derive(Debug)]
@@ -162,6 +214,7 @@ struct PartialControl {
     opcode: Opcode,
     len: u8,
     mask: Option<Mask>,
+    /// Less than `len` bytes of the unmasked payload.
     payload: Vec<u8>,
 }
 
@@ -284,6 +337,26 @@ impl Decoder {
         matches!(self.stage, Stage::Data { remaining: 0, .. })
     }
 
+    /// Writes all it holds.
+    pub fn save(&self, writer: &mut Writer) {
+        let Self { stage, partial } = self;
+        stage.save(writer);
+        writer.option(partial.as_deref(), |writer, partial| partial.save(writer));
+    }
+
+    /// Reads what [`Decoder::save`] wrote.
+    ///
+    /// # Errors
+    /// As [`Reader`]; what no bytes of a peer lead to.
+    pub fn load(reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        let stage = Stage::load(reader)?;
+        let partial = reader.option(Partial::load)?.map(Box::new);
+        if matches!(stage, Stage::Data { .. }) && partial.is_none() {
+            return Err(SnapshotError::Invalid("frame without its message"));
+        }
+        Ok(Self { stage, partial })
+    }
+
     fn step(
         &mut self,
         input: &mut Input<'_>,
@@ -399,7 +472,54 @@ impl Decoder {
     }
 }
 
+impl PartialControl {
+    fn save(&self, writer: &mut Writer) {
+        let Self { opcode, len, mask, payload } = self;
+        writer.u8(*opcode as u8);
+        writer.u8(*len);
+        writer.option(*mask, |writer, mask| mask.save(writer));
+        writer.bytes(payload);
+    }
+
+    fn load(reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        let opcode = Opcode::from_bits(reader.u8()?).filter(|opcode| opcode.is_control());
+        let opcode = opcode.ok_or(SnapshotError::Invalid("opcode"))?;
+        let len = reader.u8()?;
+        let mask = reader.option(Mask::load)?;
+        let payload = reader.bytes()?;
+        if usize::from(len) > CONTROL_PAYLOAD_BYTES_MAX || payload.len() >= usize::from(len) {
+            return Err(SnapshotError::Invalid("length of a control frame"));
+        }
+        Ok(Self { opcode, len, mask, payload: payload.to_vec() })
+    }
+}
+
 impl Partial {
+    fn save(&self, writer: &mut Writer) {
+        let Self { text, compressed, fragments, utf8, data, filled } = self;
+        writer.bool(*text);
+        writer.bool(*compressed);
+        writer.u32(*fragments);
+        utf8.save(writer);
+        writer.bytes(&data[..*filled]);
+    }
+
+    /// The room that was there for the rest comes back with the next bytes.
+    fn load(reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        let (text, compressed) = (reader.bool()?, reader.bool()?);
+        let fragments = reader.u32()?;
+        if fragments == 0 || fragments == u32::MAX {
+            return Err(SnapshotError::Invalid("number of fragments"));
+        }
+        let utf8 = Utf8Stream::load(reader)?;
+        let data = reader.bytes()?.to_vec();
+        let carry = utf8.carry();
+        if !data.ends_with(carry) || (!carry.is_empty() && (!text || compressed)) {
+            return Err(SnapshotError::Invalid("end of a part of a text"));
+        }
+        Ok(Self { text, compressed, fragments, utf8, filled: data.len(), data })
+    }
+
     /// Moves what the input has of the frame under way to `data`; returns how many bytes.
     fn take_piece(
         &mut self,

@@ -1,5 +1,7 @@
 //! Masking (RFC 6455 §5.3): an XOR with a four-byte key, the same both ways.
 
+use crate::base::snapshot::{Reader, SnapshotError, Writer};
+
 /// Bytes between a copy and the XOR: they stay in the first-level cache.
 const CACHED_STEP: usize = 8 * 1024;
 
@@ -19,9 +21,18 @@ impl Mask {
         Self { key }
     }
 
-    /// The key as it stands: for a snapshot, [`Mask::new`] of it goes on where this one is.
-    pub const fn key(self) -> [u8; 4] {
-        self.key
+    /// Writes the key as it stands: it goes on where this one is.
+    pub fn save(self, writer: &mut Writer) {
+        let Self { key } = self;
+        writer.raw(&key);
+    }
+
+    /// Reads what [`Mask::save`] wrote.
+    ///
+    /// # Errors
+    /// As [`Reader`].
+    pub fn load(reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        Ok(Self { key: reader.array()? })
     }
 
     /// Masks or unmasks the next piece of the payload in place.
@@ -126,6 +137,9 @@ mod tests {
             let mut copied = vec![0; plain.len()];
             let mut mask = Mask::new(key);
             mask.apply_to(&mut copied[..first], &plain[..first]);
+            let mut writer = Writer::new();
+            mask.save(&mut writer);
+            let mut mask = Mask::load(&mut Reader::new(writer.as_bytes())).unwrap();
             mask.apply_to(&mut copied[first..], &plain[first..]);
             assert_eq!(copied, naive, "copied to, split at {first}");
         }

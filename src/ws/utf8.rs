@@ -1,6 +1,7 @@
 //! UTF-8 as RFC 6455 §8.1 wants it: whole, or piece by piece with the earliest possible failure.
 
 use super::ProtocolError;
+use crate::base::snapshot::{Reader, SnapshotError, Writer};
 
 /// Checks a whole text.
 ///
@@ -66,9 +67,28 @@ impl Utf8Stream {
         if self.len == 0 { Ok(()) } else { Err(ProtocolError::InvalidUtf8) }
     }
 
-    /// The bytes held back, for a snapshot.
+    /// The bytes of a character that is not whole yet.
     pub fn carry(&self) -> &[u8] {
         &self.carry[..usize::from(self.len)]
+    }
+
+    /// Writes the bytes held back.
+    pub fn save(&self, writer: &mut Writer) {
+        let Self { carry: _, len: _ } = self;
+        writer.bytes(self.carry());
+    }
+
+    /// Reads what [`Utf8Stream::save`] wrote.
+    ///
+    /// # Errors
+    /// As [`Reader`]; bytes that do not begin a character, or are a whole one.
+    pub fn load(reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        let carry = reader.bytes()?;
+        let mut loaded = Self::default();
+        match loaded.push(carry) {
+            Ok(()) if loaded.carry() == carry => Ok(loaded),
+            _ => Err(SnapshotError::Invalid("part of a character")),
+        }
     }
 }
 
@@ -81,6 +101,27 @@ mod tests {
         (1..=bytes.len()).find(
             |&end| matches!(std::str::from_utf8(&bytes[..end]), Err(e) if e.error_len().is_some()),
         )
+    }
+
+    fn moved(stream: Utf8Stream) -> Utf8Stream {
+        let mut writer = Writer::new();
+        stream.save(&mut writer);
+        let mut reader = Reader::new(writer.as_bytes());
+        let loaded = Utf8Stream::load(&mut reader).unwrap();
+        assert_eq!((reader.remaining(), loaded.carry()), (0, stream.carry()));
+        loaded
+    }
+
+    #[test]
+    fn only_the_beginning_of_a_character_is_loaded() {
+        for carry in
+            [&b"a"[..], b"\xff", b"\xc3\xa9", b"\xf0\x9f\xa6\x80", b"a\xc3", b"\xe2\x82\xac\xc3"]
+        {
+            let mut writer = Writer::new();
+            writer.bytes(carry);
+            let loaded = Utf8Stream::load(&mut Reader::new(writer.as_bytes()));
+            assert_eq!(loaded, Err(SnapshotError::Invalid("part of a character")), "{carry:?}");
+        }
     }
 
     #[test]
@@ -104,6 +145,7 @@ mod tests {
                 let mut failed = None;
                 for piece in text.chunks(size) {
                     seen += piece.len();
+                    stream = moved(stream);
                     if stream.push(piece).is_err() {
                         failed = Some(seen);
                         break;

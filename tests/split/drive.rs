@@ -1,10 +1,12 @@
 //! A session with an echo app, driven as a worker drives it, which writes down all that happens.
 
 use std::borrow::Cow;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use steadfast::base::DeflateParams;
 use steadfast::base::limits::{HeadLimits, Limits};
+use steadfast::base::snapshot::{Reader, Writer};
 use steadfast::base::tick::Tick;
 use steadfast::http::{Head, HeadError, ProxyError, Refusal};
 use steadfast::session::handshake::{self, DeflatePolicy, Policy};
@@ -44,6 +46,31 @@ pub(crate) enum Start {
     Open { deflate: bool },
 }
 
+/// The clocks of the processes that a connection comes to.
+const CLOCKS: [u32; 3] = [864_000, 7, 4_000_000_000];
+
+/// A socket that takes `room` bytes and then blocks.
+struct Socket {
+    room: usize,
+    taken: Vec<u8>,
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.room == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let len = bytes.len().min(self.room);
+        self.room -= len;
+        self.taken.extend_from_slice(&bytes[..len]);
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// One connection under test.
 pub(crate) struct Driven {
     session: Session,
@@ -52,10 +79,16 @@ pub(crate) struct Driven {
     limits: Limits,
     head_limits: HeadLimits,
     compression: Compression,
+    now: Tick,
+    /// Moves so far.
+    moves: usize,
+    /// It is moved whenever something has been made and nothing written.
+    moving: bool,
+    /// Bytes that have arrived and were not read.
+    unread: Vec<u8>,
+    socket: Socket,
     /// All that has happened.
     pub(crate) seen: Vec<Seen>,
-    /// All that was written.
-    pub(crate) written: Vec<u8>,
     /// How the app answers a message.
     app: App,
 }
@@ -79,8 +112,12 @@ impl Driven {
             limits,
             head_limits,
             compression: Compression { level: 6, threshold_bytes: 32 },
+            now: Tick::START,
+            moves: 0,
+            moving: false,
+            unread: vec![],
+            socket: Socket { room: usize::MAX, taken: vec![] },
             seen: vec![],
-            written: vec![],
             app,
         };
         match start {
@@ -95,7 +132,7 @@ impl Driven {
     fn open(&mut self, deflate: bool) {
         let mut head = *b"GET / HTTP/1.1\r\n\r\n";
         let mut input = Input::new(&mut head);
-        let event = self.session.receive_head(&mut input, &self.head_limits, Tick::START);
+        let event = self.session.receive_head(&mut input, &self.head_limits, self.now);
         assert!(matches!(event, Some(Event::Head(_))));
         let deflate =
             deflate.then_some(DeflateParams { server_window_bits: 15, client_window_bits: 15 });
@@ -103,36 +140,79 @@ impl Driven {
             turn: &mut self.turn,
             limits: &self.limits,
             compression: &self.compression,
-            now: Tick::START,
+            now: self.now,
         };
         self.session.accept(b"", deflate, &mut env);
     }
 
+    /// All that was written.
+    pub(crate) fn written(&self) -> &[u8] {
+        &self.socket.taken
+    }
+
+    /// The socket takes so many bytes more.
+    pub(crate) fn set_room(&mut self, room: usize) {
+        self.socket.room = room;
+    }
+
     /// Receives bytes, and does what a worker does until there is nothing left to do.
     pub(crate) fn receive(&mut self, bytes: &[u8]) {
-        if self.seen.last() == Some(&Seen::Dropped) {
-            return;
-        }
-        let mut bytes = bytes.to_vec();
-        let direct = self.receive_direct(&bytes);
-        self.feed(&mut bytes[direct..]);
-        loop {
-            let next =
-                self.session.flush(&mut self.turn, &mut self.written, &self.limits, Tick::START);
+        self.unread.extend_from_slice(bytes);
+        self.turn();
+    }
+
+    /// The same, and goes to another process in the middle of it and behind it.
+    pub(crate) fn receive_and_move(&mut self, bytes: &[u8]) {
+        self.moving = true;
+        self.receive(bytes);
+        self.moving = false;
+        self.move_to_another_process();
+        self.turn();
+    }
+
+    fn turn(&mut self) {
+        while self.seen.last() != Some(&Seen::Dropped) {
+            if self.session.wants_read() && !self.unread.is_empty() {
+                let mut bytes = std::mem::take(&mut self.unread);
+                let direct = self.receive_direct(&bytes);
+                self.feed(&mut bytes[direct..]);
+            }
+            if self.moving {
+                self.move_to_another_process();
+            }
+            let next = self.session.flush(&mut self.turn, &mut self.socket, &self.limits, self.now);
             self.turn.clear();
-            match next.expect("a Vec takes everything") {
+            match next.expect("this socket does not break") {
+                Next::Wait if self.session.wants_read() && !self.unread.is_empty() => {}
                 Next::Wait => return,
                 Next::Resume => {
                     let mut parked = self.session.take_parked().unwrap_or_default();
                     self.feed(&mut parked);
                 }
                 Next::ShutdownWrite => self.seen.push(Seen::ShutdownWrite),
-                Next::Drop => {
-                    self.seen.push(Seen::Dropped);
-                    return;
-                }
+                Next::Drop => self.seen.push(Seen::Dropped),
             }
         }
+    }
+
+    /// What another process goes on with.
+    pub(crate) fn save(&mut self) -> Vec<u8> {
+        self.session.spill(&self.turn);
+        let mut writer = Writer::new();
+        self.session.save(&self.limits, self.now, &mut writer);
+        writer.into_bytes()
+    }
+
+    /// Nothing of the old process is left but what was saved.
+    fn move_to_another_process(&mut self) {
+        let saved = self.save();
+        self.now = Tick::new(CLOCKS[self.moves % CLOCKS.len()]);
+        self.moves += 1;
+        self.turn = Turn::server();
+        self.inflater = Inflater::default();
+        let mut reader = Reader::new(&saved);
+        self.session = Session::load(self.now, &mut reader).expect("just saved");
+        assert_eq!(reader.finish(), Ok(()));
     }
 
     /// Bytes of a large message go where they belong, as if they were read there; returns how many.
@@ -148,7 +228,7 @@ impl Driven {
                 turn: &mut self.turn,
                 limits: &self.limits,
                 compression: &self.compression,
-                now: Tick::START,
+                now: self.now,
             };
             if let Some(event) = self.session.receive_direct(len, &mut env) {
                 note(&mut self.seen, &event);
@@ -169,7 +249,7 @@ impl Driven {
     fn feed(&mut self, bytes: &mut [u8]) {
         let mut input = Input::new(bytes);
         while self.session.is_handshaking() {
-            let event = self.session.receive_head(&mut input, &self.head_limits, Tick::START);
+            let event = self.session.receive_head(&mut input, &self.head_limits, self.now);
             match event {
                 Some(event) => self.on_head_event(&event),
                 None => break,
@@ -180,7 +260,7 @@ impl Driven {
                 turn: &mut self.turn,
                 limits: &self.limits,
                 compression: &self.compression,
-                now: Tick::START,
+                now: self.now,
             };
             let event = self.session.receive(&mut input, &mut env, &mut self.inflater);
             let Some(event) = event else {
@@ -213,7 +293,7 @@ impl Driven {
                         turn: &mut self.turn,
                         limits: &self.limits,
                         compression: &self.compression,
-                        now: Tick::START,
+                        now: self.now,
                     };
                     self.session.accept(&answer, deflate, &mut env);
                     return;
@@ -228,7 +308,7 @@ impl Driven {
             turn: &mut self.turn,
             limits: &self.limits,
             compression: &self.compression,
-            now: Tick::START,
+            now: self.now,
         };
         self.session.refuse(&refusal.to_response().to_bytes(), &mut env);
     }

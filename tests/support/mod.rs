@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -84,10 +85,13 @@ pub fn steadfast() -> Command {
     command
 }
 
-/// The binary, serving; killed when dropped.
+/// The binary, serving; killed when dropped, its successors included.
 pub struct Server {
     child: Child,
+    /// The process that serves: the child, or a successor of it.
+    pid: u32,
     pub address: SocketAddr,
+    config: PathBuf,
     log: PathBuf,
     fds_base: usize,
 }
@@ -111,9 +115,12 @@ impl Server {
                 .arg(&config_path)
                 .args(args)
                 .stderr(File::create(&log).expect("a log file"))
+                // A group of its own, so that its successors can be found and ended.
+                .process_group(0)
                 .spawn()
                 .expect("the binary starts");
-            let mut server = Self { child, address, log, fds_base: 0 };
+            let pid = child.id();
+            let mut server = Self { child, pid, address, config: config_path, log, fds_base: 0 };
             if server.comes_up() {
                 server.fds_base = server.fds();
                 return server;
@@ -143,7 +150,45 @@ impl Server {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
+    }
+
+    /// Changes the configuration, for the next process that reads it.
+    pub fn configure(&self, config: &str) {
+        fs::write(&self.config, config).expect("a written configuration");
+    }
+
+    /// Has it hand everything over to a successor, and waits until that serves and the predecessor
+    /// is gone.
+    #[track_caller]
+    pub fn upgrade(&mut self) {
+        let before = self.pid;
+        let failures = |log: &str| log.matches("not upgraded").count();
+        let failed = failures(&self.log());
+        self.signal("USR2");
+        let mut successor = None;
+        wait_until("a successor", || {
+            assert_eq!(failures(&self.log()), failed, "not upgraded");
+            successor = self.log().lines().rev().find_map(|line| successor_in(line, before));
+            successor.is_some()
+        });
+        self.pid = successor.expect("found above");
+        let child = &mut self.child;
+        wait_until("the predecessor's end", || match child.id() == before {
+            true => child.try_wait().expect("a child's status").is_some(),
+            false => !is_alive(before),
+        });
+    }
+
+    /// Asks for an upgrade that cannot succeed, and waits until that is known.
+    #[track_caller]
+    pub fn upgrade_in_vain(&mut self) -> String {
+        let failures = |log: &str| log.matches("not upgraded").count();
+        let before = failures(&self.log());
+        self.signal("USR2");
+        wait_until("a failure", || failures(&self.log()) > before);
+        let log = self.log();
+        log.lines().rev().find(|line| line.contains("not upgraded")).expect("a line").to_owned()
     }
 
     /// What it has logged.
@@ -284,8 +329,16 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        let group = format!("-{}", self.child.id());
+        let _ =
+            Command::new("kill").args(["-s", "KILL", "--", &group]).stderr(Stdio::null()).status();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // A successor is a child of init's by now, or of nobody who takes its status.
+        let until = Instant::now() + WAIT;
+        while is_alive(self.pid) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(5));
+        }
         if thread::panicking() {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
@@ -295,6 +348,22 @@ impl Drop for Server {
             }
         }
     }
+}
+
+/// The process that took over from `pid`, if the log line says so.
+fn successor_in(line: &str, pid: u32) -> Option<u32> {
+    let field = |name: &str| {
+        let (_, rest) = line.split_once(&format!("\"{name}\":"))?;
+        rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok()
+    };
+    let upgraded = line.contains("\"upgraded\"") && field("predecessor") == Some(pid);
+    upgraded.then(|| field("successor")).flatten()
+}
+
+/// Whether a process is there, and not only its status.
+fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, fields)| !fields.starts_with(['Z', 'X']))
 }
 
 /// A request for a WebSocket.

@@ -9,14 +9,14 @@ pub mod rooms;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::{self, ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::handshake::Opening;
 use crate::process::{CpuTime, Processes};
 use crate::sys;
 
@@ -25,10 +25,6 @@ const STALL: Duration = Duration::from_secs(10);
 /// What one read may bring. Large enough that one read takes all a connection has in flight,
 /// up to what the caches hold.
 const READ_BYTES: usize = 256 * 1024;
-/// Key and answer of RFC 6455 §1.3. One pair for all connections needs no SHA-1 here.
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-
 /// Where the server is and how to watch it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Target {
@@ -78,41 +74,11 @@ impl fmt::Display for Report {
     }
 }
 
-/// Opens connection `number` of a run: TCP with TCP_NODELAY, and the handshake. Blocking.
-///
-/// Sources alternate between 127.0.0.1 and 127.0.0.4: 20,000 connections to one port would use up
-/// one address's ephemeral ports.
+/// Opens connection `number` of a run. Blocking.
 fn open(target: &Target, number: usize) -> Result<TcpStream> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-    let source = Ipv4Addr::new(127, 0, 0, 1 + (number % 4) as u8);
-    socket.bind(&SockAddr::from(SocketAddr::from((source, 0))))?;
-    socket.connect(&target.address.into())?;
-    socket.set_tcp_nodelay(true)?;
-    // A reset at the end leaves no TIME_WAIT to fill up the ports.
-    socket.set_linger(Some(Duration::ZERO))?;
-    socket.set_read_timeout(Some(STALL))?;
-    let mut stream = TcpStream::from(socket);
-
-    let request = format!(
-        "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n",
-        target.path, target.address
-    );
-    stream.write_all(request.as_bytes())?;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut buffer = [0; 1024];
-        let len = stream.read(&mut buffer).context("awaiting the handshake")?;
-        ensure!(len > 0, "the server closed instead of a handshake");
-        head.extend_from_slice(&buffer[..len]);
-        ensure!(head.len() <= 4096, "no end of the response's head");
-    }
-    let head = String::from_utf8(head)?;
-    if !head.starts_with("HTTP/1.1 101 ") || !head.contains(ACCEPT) {
-        bail!("handshake refused: {head}");
-    }
-    stream.set_nonblocking(true)?;
-    Ok(stream)
+    let Target { address, path, .. } = target;
+    let opening = Opening { address: *address, path, extensions: None, receive_bytes: None };
+    Ok(opening.open(number)?.0)
 }
 
 /// [`open`], registered for `interest` with the connection's number as token.

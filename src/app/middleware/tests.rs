@@ -115,6 +115,26 @@ fn an_address_has_so_many_connections_over_all_workers() {
 }
 
 #[test]
+fn who_is_taken_over_counts_and_is_not_refused() {
+    let counts = Arc::<IpCounts>::default();
+    let mut chain = Chain::new(vec![
+        Box::new(OriginPolicy::default()),
+        Box::new(ConnectionsPerIp::new(counts.clone(), 1)),
+    ]);
+    let address = IpAddr::from([192, 0, 2, 1]);
+    let peer = Peer::from(address);
+    for _ in 0..3 {
+        chain.adopt(&peer);
+    }
+    chain.adopt(&Peer::default());
+    assert_eq!(counts.count(address), 3);
+    for _ in 0..3 {
+        chain.release(&peer);
+    }
+    assert_eq!(counts.count(address), 0);
+}
+
+#[test]
 fn bearer_tokens() {
     let mut gate = BearerTokens::new(vec!["hush-1".to_owned(), "hush-22".to_owned()]).unwrap();
     assert!(!format!("{gate:?}").contains("hush"));

@@ -76,6 +76,24 @@ fn the_format_stays_as_it_is() {
     assert_eq!(writer.as_bytes(), expected.concat());
 }
 
+#[test]
+fn a_record_that_fails_leaves_nothing() {
+    let mut writer = Writer::new();
+    writer.u8(1);
+    let outcome = writer.try_required_record(2, |writer| {
+        writer.str("half of it");
+        Err("no")
+    });
+    assert_eq!(outcome, Err("no"));
+    assert_eq!(writer.as_bytes(), [1]);
+    let outcome = writer.try_required_record(2, |writer| {
+        writer.u8(7);
+        Ok::<(), ()>(())
+    });
+    assert_eq!(outcome, Ok(()));
+    assert_eq!(writer.as_bytes(), [1, 2, 0x80, 1, 0, 0, 0, 0, 0, 0, 0, 7]);
+}
+
 /// Between two records a cut shows only in what is then missing: the envelope around a
 /// snapshot holds its length and checksum.
 #[test]

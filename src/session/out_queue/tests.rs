@@ -1,4 +1,5 @@
 use super::*;
+use crate::base::testing::check_loader;
 use crate::ws::Opcode;
 use crate::ws::header::Header;
 
@@ -60,9 +61,40 @@ fn fill(queue: &mut OutQueue, turn: &mut Turn) -> Vec<u8> {
     expected
 }
 
+fn save(queue: &OutQueue) -> Vec<u8> {
+    let mut writer = Writer::new();
+    queue.save(&mut writer);
+    writer.into_bytes()
+}
+
+fn moved(queue: OutQueue) -> OutQueue {
+    let saved = save(&queue);
+    let mut reader = Reader::new(&saved);
+    let loaded = OutQueue::load(&mut reader).expect("just saved");
+    assert_eq!(reader.finish(), Ok(()));
+    assert!(!loaded.is_blocked(), "the other process finds out for itself");
+    loaded
+}
+
+#[test]
+fn every_queue_is_loaded_and_nothing_else_harms() {
+    for room in [0, 1, 25, 70, 90] {
+        let mut turn = Turn::server();
+        let mut queue = OutQueue::default();
+        fill(&mut queue, &mut turn);
+        queue.flush(&mut turn, &mut Socket::with_room(room)).unwrap();
+        queue.replace_urgent(b"urgent");
+        check_loader(&save(&queue), |reader| OutQueue::load(reader).map(|loaded| save(&loaded)));
+    }
+    // Nothing at all; an empty chunk; torn, and nothing to be torn.
+    for bad in [&[1, 0, 0, 0][..], &[1, 0, 1, 0, 0], &[1, 1, 0, 1, b'u']] {
+        assert!(OutQueue::load(&mut Reader::new(bad)).is_err(), "{bad:?}");
+    }
+}
+
 #[test]
 fn every_split_of_the_writes_gives_the_same_bytes() {
-    for step in 1..400 {
+    for (step, moves) in (1..400).flat_map(|step| [(step, false), (step, true)]) {
         let mut turn = Turn::server();
         let mut queue = OutQueue::default();
         let expected = fill(&mut queue, &mut turn);
@@ -71,6 +103,9 @@ fn every_split_of_the_writes_gives_the_same_bytes() {
         loop {
             let flushed = queue.flush(&mut turn, &mut socket).unwrap();
             turn.clear();
+            if moves {
+                queue = moved(queue);
+            }
             assert_eq!(queue.len(), expected.len() - socket.taken.len());
             if flushed == Flushed::Empty {
                 break;
@@ -78,7 +113,7 @@ fn every_split_of_the_writes_gives_the_same_bytes() {
             socket.room = step;
         }
         assert!(queue.is_empty());
-        assert_eq!(socket.taken, expected, "{step} bytes a time");
+        assert_eq!(socket.taken, expected, "{step} bytes a time, moved: {moves}");
     }
 }
 
@@ -101,7 +136,7 @@ fn frames_of_a_turn_are_one_range_and_need_no_memory() {
 
 #[test]
 fn urgent_frames_overtake_at_frame_boundaries_only() {
-    for room in 0..=60 {
+    for (room, moves) in (0..=60).flat_map(|room| [(room, false), (room, true)]) {
         let mut turn = Turn::server();
         let mut queue = OutQueue::default();
         let range = turn.append_frame(Opcode::Binary, false, &[9; 20]);
@@ -114,6 +149,9 @@ fn urgent_frames_overtake_at_frame_boundaries_only() {
         assert_eq!(queue.flush(&mut turn, &mut socket).unwrap(), Flushed::Blocked);
         queue.replace_urgent(b"old");
         queue.replace_urgent(b"new");
+        if moves {
+            queue = moved(queue);
+        }
         socket.room = usize::MAX;
         assert_eq!(queue.flush(&mut turn, &mut socket).unwrap(), Flushed::Empty);
         let first = [&header(20)[..], &[9; 20]].concat();

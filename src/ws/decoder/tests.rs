@@ -1,4 +1,5 @@
 use super::*;
+use crate::base::testing::check_loader;
 use crate::ws::encode;
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -17,6 +18,15 @@ fn decode_pieces<'a>(
     pieces: impl Iterator<Item = &'a [u8]>,
     rules: &Rules,
 ) -> (Vec<Incoming<'static>>, Option<ProtocolError>) {
+    decode_with(pieces, rules, |decoder| decoder)
+}
+
+/// Does something with the decoder behind each piece.
+fn decode_with<'a>(
+    pieces: impl Iterator<Item = &'a [u8]>,
+    rules: &Rules,
+    between: impl Fn(Decoder) -> Decoder,
+) -> (Vec<Incoming<'static>>, Option<ProtocolError>) {
     let mut decoder = Decoder::default();
     let mut inflater = Inflater::default();
     let mut spare = Spare::default();
@@ -32,8 +42,23 @@ fn decode_pieces<'a>(
             }
         }
         assert!(input.rest().is_empty(), "None means that all was consumed");
+        decoder = between(decoder);
     }
     (seen, None)
+}
+
+fn save(decoder: &Decoder) -> Vec<u8> {
+    let mut writer = Writer::new();
+    decoder.save(&mut writer);
+    writer.into_bytes()
+}
+
+fn moved(decoder: Decoder) -> Decoder {
+    let saved = save(&decoder);
+    let mut reader = Reader::new(&saved);
+    let loaded = Decoder::load(&mut reader).expect("just saved");
+    assert_eq!(reader.finish(), Ok(()));
+    loaded
 }
 
 fn owned(incoming: Incoming<'_>) -> Incoming<'static> {
@@ -60,8 +85,58 @@ fn decode_every_way(
         assert_eq!(decode_pieces(bytes.chunks(size), rules), whole, "pieces of {size}");
         let (head, tail) = bytes.split_at(size);
         assert_eq!(decode_pieces([head, tail].into_iter(), rules), whole, "cut at {size}");
+        assert_eq!(decode_with(bytes.chunks(size), rules, moved), whole, "moved every {size}");
     }
     whole
+}
+
+#[test]
+fn every_stage_is_loaded_and_nothing_else_harms() {
+    let bytes = [
+        frame(false, Opcode::Text, "grö".as_bytes()),
+        frame(true, Opcode::Ping, b"ping"),
+        frame(true, Opcode::Continuation, &[b'x'; 130]),
+    ]
+    .concat();
+    for end in 0..bytes.len() {
+        let mut decoder = Decoder::default();
+        let mut bytes = bytes[..end].to_vec();
+        let mut input = Input::new(&mut bytes);
+        let (mut inflater, mut spare) = (Inflater::default(), Spare::default());
+        while decoder.decode(&mut input, &RULES, &mut inflater, &mut spare).unwrap().is_some() {}
+        check_loader(&save(&decoder), |reader| Decoder::load(reader).map(|loaded| save(&loaded)));
+    }
+}
+
+/// Whatever is loaded can be fed with whatever comes, and stops somewhere.
+#[test]
+fn what_cannot_be_is_refused() {
+    let whole_header = [0_u8, 6, 0x81, 0x80, 1, 2, 3, 4, 0];
+    let too_long_header = [&[0_u8, 15][..], &[0xff; 15], &[0]].concat();
+    let no_message = [1, 5, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+    let endless = [1, 0, 0, 0, 0, 0, 0, 0, 0x80, 0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0];
+    let no_fragment = [0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0];
+    let carry_of_nothing = [0, 0, 1, 1, 0, 1, 0, 0, 0, 1, 0xc3, 1, b'a'];
+    let carry_of_bytes = [0, 0, 1, 0, 0, 1, 0, 0, 0, 1, 0xc3, 1, 0xc3];
+    let data_as_control = [2, 1, 5, 0, 0, 0];
+    let whole_control = [2, 9, 1, 0, 1, 0, 0];
+    let long_control = [2, 9, 126, 0, 0, 0];
+    let cases: [&[u8]; 10] = [
+        &whole_header,
+        &too_long_header,
+        &no_message,
+        &endless,
+        &no_fragment,
+        &carry_of_nothing,
+        &carry_of_bytes,
+        &data_as_control,
+        &whole_control,
+        &long_control,
+    ];
+    for bytes in cases {
+        let loaded = Decoder::load(&mut Reader::new(bytes));
+        assert!(matches!(loaded, Err(SnapshotError::Invalid(_))), "{bytes:?}: {loaded:?}");
+    }
 }
 
 fn text(text: &str) -> Incoming<'static> {

@@ -1,0 +1,410 @@
+//! The side that gives, as a state machine.
+//!
+//! ```text
+//! Greeting ─► Preparing ─► Copying ─► Freezing ─► Settling ─► Saving ─► Adopting ─► Offered ─► Over
+//! ```
+//!
+//! Everything but the offer can be taken back: until the shared word says TAKEN, each error, each
+//! silence and each death ends with [`Action::Thaw`], and everybody is served as before.
+
+use std::time::Duration;
+
+use super::wire::{PROTOCOL, ToPredecessor, ToSuccessor};
+use crate::base::envelope::FORMAT;
+use crate::base::slab::Key;
+use crate::hub::WorkerIndex;
+use crate::net::lane::Origin;
+
+/// For the new program to start, and to check what it needs. It may have to read large files.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// For all descriptors to go out: some microseconds each, while everybody is served.
+const COPY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// From the freeze until the successor has taken the connections; nobody is served meanwhile, so
+/// it must not be longer than what clients put up with before they think the server dead.
+const PAUSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Rounds of settling; mail between workers makes two hops at most, so three would do.
+const SETTLE_ROUNDS_MAX: u32 = 64;
+
+/// What a predecessor has to hand over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Our generation.
+    pub generation: u64,
+    /// Our workers.
+    pub workers: u16,
+    /// Connections now.
+    pub connections: u64,
+    /// Listening sockets.
+    pub listeners: u32,
+    /// Locks.
+    pub locks: u32,
+    /// There is a control socket.
+    pub control: bool,
+    /// Try it, and move nothing.
+    pub rehearsal: bool,
+    /// When it began, in nanoseconds of the system's monotonic clock.
+    pub begun_ns: u64,
+    /// The upgrades there have been, as JSON.
+    pub history: String,
+}
+
+/// What has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The successor says.
+    Message(ToPredecessor),
+    /// The channel has ended, or carries nonsense: the successor is gone.
+    ChannelEnded(String),
+    /// A worker has sent all its descriptors once.
+    WorkerCopied,
+    /// A worker serves nobody any more.
+    WorkerFrozen,
+    /// A worker has taken its mail; it had none, and has none to send.
+    WorkerSettled {
+        /// Nothing was under way.
+        idle: bool,
+    },
+    /// A worker has sent its states.
+    WorkerSaved {
+        /// Which.
+        worker: WorkerIndex,
+        /// Connections that cannot be moved, and why.
+        kept: Vec<(Key, String)>,
+    },
+    /// A worker cannot do what it was asked.
+    WorkerFailed(String),
+    /// The time of the last [`Action::Timer`] is over.
+    TimedOut,
+    /// Somebody wants it to end.
+    AbortAsked(String),
+    /// What came of [`Action::Revoke`]: true if the connections are ours for good.
+    Revoked(bool),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Send this; with `Prepare` the word's descriptor, and after it the listeners, the locks and
+    /// the control socket.
+    Send(ToSuccessor),
+    /// Make so many lanes, send them, and have the workers begin to copy.
+    PreCopy {
+        /// One for each worker of the successor.
+        lanes: u16,
+    },
+    /// The same, but have the workers send the states of connections that they go on serving.
+    Rehearse {
+        /// As above.
+        lanes: u16,
+    },
+    /// Have the workers freeze. The pause begins.
+    Freeze,
+    /// Have the workers take their mail.
+    Settle,
+    /// Have the workers send their states.
+    Save,
+    /// Change the word to OFFERED, then send `Offer`.
+    Offer,
+    /// Change the word to REVOKED, and say whether it could be done.
+    Revoke,
+    /// Have the workers go on.
+    Thaw,
+    /// Have the workers give up all connections but these.
+    Release(Vec<Origin>),
+    /// Wait for the next event no longer than this.
+    Timer(Duration),
+    /// It is over.
+    Done(Outcome),
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The successor serves all connections but these.
+    Moved {
+        /// How many it serves.
+        connections: u64,
+        /// What stays here to be drained, and why.
+        refused: Vec<(Origin, String)>,
+    },
+    /// Nothing was to be moved, and so many would have been, but these.
+    Rehearsed {
+        /// How many would move.
+        connections: u64,
+        /// What would stay, and why.
+        refused: Vec<(Origin, String)>,
+    },
+    /// Nothing has changed.
+    Aborted(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    /// The new program is starting.
+    // Call: Hello  Next: Preparing
+    Greeting,
+    /// It checks what it can.
+    // Call: Ready, Refused  Next: Copying, Saving
+    Preparing,
+    /// Descriptors go out.
+    // Call: WorkerCopied, Parked  Next: Freezing
+    Copying { left: u16, parked: bool },
+    /// Nobody is served any more.
+    // Call: WorkerFrozen  Next: Settling
+    Freezing { left: u16 },
+    /// Mail that was under way comes to rest: until a round finds none anywhere.
+    // Call: WorkerSettled  Next: Settling, Saving
+    Settling { left: u16, idle: bool, round: u32 },
+    /// States go out.
+    // Call: WorkerSaved  Next: Adopting
+    Saving { left: u16, answer: Option<u64> },
+    /// The successor loads them.
+    // Call: Adopted  Next: Offered, Over
+    Adopting,
+    /// Its decision.
+    // Call: Active, ChannelEnded  Next: Over
+    Offered,
+    /// We want it back.
+    // Call: Revoked  Next: Over
+    Revoking(String),
+    /// All is said.
+    Over,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Predecessor {
+    plan: Plan,
+    state: State,
+    adopted: u64,
+    refused: Vec<(Origin, String)>,
+}
+
+impl Predecessor {
+    /// Begins, once the new program has been started.
+    pub fn new(plan: Plan) -> (Self, Vec<Action>) {
+        let machine = Self { plan, state: State::Greeting, adopted: 0, refused: Vec::new() };
+        (machine, vec![Action::Timer(PREPARE_TIMEOUT)])
+    }
+
+    /// What the machine waits for, for people.
+    pub fn step(&self) -> &'static str {
+        match self.state {
+            State::Greeting => "start",
+            State::Preparing => "prepare",
+            State::Copying { .. } => "copy",
+            State::Freezing { .. } | State::Settling { .. } => "freeze",
+            State::Saving { .. } | State::Adopting => "state",
+            State::Offered | State::Revoking(_) => "offer",
+            State::Over => "done",
+        }
+    }
+
+    /// Takes in what has happened; the actions are to be carried out in order.
+    pub fn handle(&mut self, event: Event) -> Vec<Action> {
+        match (&mut self.state, event) {
+            (State::Over, _) => vec![],
+            (State::Revoking(_), Event::Revoked(ours)) => self.revoked(ours),
+            // Whatever else happens, the word decides.
+            (State::Revoking(_), _) => vec![],
+            (State::Offered, Event::Message(ToPredecessor::Active)) => self.moved(),
+            (_, Event::Message(ToPredecessor::Refused { reason })) => self.revoke(reason),
+            (_, Event::ChannelEnded(reason)) => self.revoke(reason),
+            (_, Event::WorkerFailed(reason)) => self.revoke(reason),
+            (_, Event::AbortAsked(reason)) => self.revoke(reason),
+            (_, Event::TimedOut) => {
+                let step = self.step();
+                self.revoke(format!("the new process took too long (in step {step})"))
+            }
+            (State::Greeting, Event::Message(hello @ ToPredecessor::Hello { .. })) => {
+                self.greeted(&hello)
+            }
+            (State::Preparing, Event::Message(ToPredecessor::Ready { workers })) => {
+                self.ready(workers)
+            }
+            (State::Copying { left, .. }, Event::WorkerCopied) => {
+                *left = left.saturating_sub(1);
+                self.copied()
+            }
+            (State::Copying { parked, .. }, Event::Message(ToPredecessor::Parked)) => {
+                *parked = true;
+                self.copied()
+            }
+            (State::Freezing { left }, Event::WorkerFrozen) => {
+                *left = left.saturating_sub(1);
+                if *left > 0 { vec![] } else { self.settle(1) }
+            }
+            (State::Settling { left, idle, round }, Event::WorkerSettled { idle: its }) => {
+                *left = left.saturating_sub(1);
+                *idle &= its;
+                match (*left, *idle, *round) {
+                    (1.., _, _) => vec![],
+                    (0, true, _) => {
+                        self.state = State::Saving { left: self.plan.workers, answer: None };
+                        vec![Action::Save]
+                    }
+                    (0, false, SETTLE_ROUNDS_MAX..) => {
+                        self.revoke("messages between workers do not come to rest".to_owned())
+                    }
+                    (0, false, round) => self.settle(round + 1),
+                }
+            }
+            (State::Saving { left, answer }, Event::WorkerSaved { worker, kept }) => {
+                *left = left.saturating_sub(1);
+                let (done, answer) = (*left == 0, *answer);
+                let kept = kept.into_iter().map(|(key, reason)| (Origin { worker, key }, reason));
+                self.refused.extend(kept);
+                if done {
+                    self.state = State::Adopting;
+                }
+                // It may have loaded the last states before we knew that they were sent.
+                match answer {
+                    Some(connections) if done => self.adopted(connections),
+                    _ => vec![],
+                }
+            }
+            // The last worker's report and the answer come on different ways.
+            (
+                State::Saving { .. } | State::Adopting,
+                Event::Message(ToPredecessor::Refusals { connections }),
+            ) => {
+                self.refused.extend(connections);
+                vec![]
+            }
+            (
+                State::Saving { answer, .. },
+                Event::Message(ToPredecessor::Adopted { connections }),
+            ) => {
+                *answer = Some(connections);
+                vec![]
+            }
+            (State::Adopting, Event::Message(ToPredecessor::Adopted { connections })) => {
+                self.adopted(connections)
+            }
+            (_, Event::Message(message)) => {
+                let step = self.step();
+                self.revoke(format!("the new process sent {message:?} in step {step}"))
+            }
+            // A worker's report that comes after its step was given up.
+            (_, _) => vec![],
+        }
+    }
+
+    fn greeted(&mut self, hello: &ToPredecessor) -> Vec<Action> {
+        let ToPredecessor::Hello { protocol, formats: (oldest, newest), build, .. } = hello else {
+            return vec![];
+        };
+        if *protocol != PROTOCOL {
+            return self.revoke(format!(
+                "the new program speaks version {protocol} of the handover's protocol, this one {PROTOCOL}"
+            ));
+        }
+        if !(*oldest..=*newest).contains(&FORMAT) {
+            return self.revoke(format!(
+                "the new program ({build}) reads states of format {oldest} to {newest}, this one writes {FORMAT}"
+            ));
+        }
+        self.state = State::Preparing;
+        let Plan {
+            generation,
+            workers,
+            connections,
+            listeners,
+            locks,
+            control,
+            rehearsal,
+            begun_ns,
+            history,
+        } = self.plan.clone();
+        vec![
+            Action::Send(ToSuccessor::Prepare {
+                generation,
+                format: FORMAT,
+                workers,
+                connections,
+                listeners,
+                locks,
+                control,
+                rehearsal,
+                begun_ns,
+                history,
+            }),
+            Action::Timer(PREPARE_TIMEOUT),
+        ]
+    }
+
+    fn ready(&mut self, lanes: u16) -> Vec<Action> {
+        if lanes == 0 {
+            return self.revoke("the new process has no workers".to_owned());
+        }
+        if self.plan.rehearsal {
+            self.state = State::Saving { left: self.plan.workers, answer: None };
+            return vec![Action::Rehearse { lanes }, Action::Timer(COPY_TIMEOUT)];
+        }
+        self.state = State::Copying { left: self.plan.workers, parked: false };
+        vec![Action::PreCopy { lanes }, Action::Timer(COPY_TIMEOUT)]
+    }
+
+    /// The pause begins only once the successor has nothing left to do for connections that were
+    /// there before.
+    fn copied(&mut self) -> Vec<Action> {
+        if self.state != (State::Copying { left: 0, parked: true }) {
+            return vec![];
+        }
+        self.state = State::Freezing { left: self.plan.workers };
+        vec![Action::Freeze, Action::Timer(PAUSE_TIMEOUT)]
+    }
+
+    fn settle(&mut self, round: u32) -> Vec<Action> {
+        self.state = State::Settling { left: self.plan.workers, idle: true, round };
+        vec![Action::Settle]
+    }
+
+    fn adopted(&mut self, connections: u64) -> Vec<Action> {
+        self.adopted = connections;
+        if self.plan.rehearsal {
+            self.state = State::Over;
+            let refused = std::mem::take(&mut self.refused);
+            return vec![
+                Action::Send(ToSuccessor::Abort { reason: "it was a rehearsal".to_owned() }),
+                Action::Thaw,
+                Action::Done(Outcome::Rehearsed { connections, refused }),
+            ];
+        }
+        self.state = State::Offered;
+        vec![Action::Offer]
+    }
+
+    fn revoke(&mut self, reason: String) -> Vec<Action> {
+        self.state = State::Revoking(reason);
+        vec![Action::Revoke]
+    }
+
+    fn revoked(&mut self, ours: bool) -> Vec<Action> {
+        if !ours {
+            // It had taken them before: a success, whatever we thought of it.
+            return self.moved();
+        }
+        let State::Revoking(reason) = std::mem::replace(&mut self.state, State::Over) else {
+            return vec![];
+        };
+        vec![
+            Action::Send(ToSuccessor::Abort { reason: reason.clone() }),
+            Action::Thaw,
+            Action::Done(Outcome::Aborted(reason)),
+        ]
+    }
+
+    fn moved(&mut self) -> Vec<Action> {
+        self.state = State::Over;
+        let refused = std::mem::take(&mut self.refused);
+        let kept = refused.iter().map(|(origin, _)| *origin).collect();
+        vec![
+            Action::Release(kept),
+            Action::Done(Outcome::Moved { connections: self.adopted, refused }),
+        ]
+    }
+}

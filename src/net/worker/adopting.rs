@@ -1,0 +1,319 @@
+//! The successor's half of a handover, in one worker: before it serves, it takes connections.
+//!
+//! ```text
+//! descriptors ─► parked: in the epoll that nobody polls yet ─► states ─► Loaded
+//! Settle      ─► mail between the hubs of the workers                 ─► Settled, until idle
+//! Serve       ─► the loop begins          or  Discard ─► everything is given up, untouched
+//! ```
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use std::time::Duration;
+
+use super::Worker;
+use crate::app::Address;
+use crate::base::envelope;
+use crate::base::slab::Key;
+use crate::base::snapshot::{Reader, SnapshotError};
+use crate::base::tick::Tick;
+use crate::hub::WorkerIndex;
+use crate::net::connection::Connection;
+use crate::net::lane::{DESCRIPTORS_MAX, Origin, PACKET_BYTES_MAX, Packet};
+use crate::net::listener::Listener;
+use crate::net::stream::Stream;
+use crate::sys::packets::{self, Received};
+
+/// How long a worker waits for its lane before it looks for orders.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What the handover's thread tells a worker of the successor.
+#[derive(Debug)]
+pub enum Instruction {
+    /// Take the mail there is.
+    Settle,
+    /// All that was loaded is ours: serve it, and what comes in here.
+    Serve(Vec<Listener>),
+    /// The predecessor has crashed: end what is parked, serve what comes in here.
+    ServeAnew(Vec<Listener>),
+    /// Give everything up; it belongs to the predecessor.
+    Discard,
+}
+
+/// What a worker of the successor answers.
+#[derive(Debug)]
+pub enum Finding {
+    /// Every connection that was there is parked.
+    Level,
+    /// All states are there.
+    Loaded {
+        /// Connections that can be served.
+        connections: usize,
+        /// Connections that cannot, and why.
+        refused: Vec<(Origin, String)>,
+    },
+    /// The mail there was has been taken.
+    Settled {
+        /// There was none, and none waits to go out.
+        idle: bool,
+    },
+    /// The lane has ended before all states were there, or carries nonsense.
+    Broken(io::Error),
+}
+
+/// What a worker adopts from.
+#[derive(Debug)]
+pub struct Adoption {
+    /// Its lane.
+    pub lane: OwnedFd,
+    /// Workers of the predecessor, each of which sends its states.
+    pub senders: usize,
+    /// No descriptors come: states are loaded to see whether they would, and dropped.
+    pub rehearsal: bool,
+    /// From the handover's thread.
+    pub instructions: Receiver<Instruction>,
+    /// To it.
+    pub findings: Sender<(WorkerIndex, Finding)>,
+}
+
+/// What has been adopted so far.
+#[derive(Debug, Default)]
+struct Parked {
+    keys: HashMap<Origin, Key>,
+    /// So many workers have sent all they had.
+    level: usize,
+    /// States have come from so many workers.
+    senders: usize,
+    loaded: Vec<Key>,
+    refused: Vec<(Origin, String)>,
+}
+
+impl Worker {
+    /// Adopts until it is told what to do; true if it is to serve.
+    ///
+    /// # Errors
+    /// None that the handover's thread is not told of.
+    pub fn adopt(&mut self, adoption: &Adoption) -> bool {
+        self.freeze(true);
+        let mut parked = Parked::default();
+        let finding = match self.receive_all(adoption, &mut parked) {
+            Ok(None) => {
+                self.post_mail();
+                Finding::Loaded {
+                    connections: parked.loaded.len(),
+                    refused: std::mem::take(&mut parked.refused),
+                }
+            }
+            Ok(Some(instruction)) => return self.conclude(instruction, &parked),
+            Err(error) => Finding::Broken(error),
+        };
+        let _ = adoption.findings.send((self.index, finding));
+        // The thread that tells is the one that waits for us; without it there is nothing to serve.
+        while let Ok(instruction) = adoption.instructions.recv() {
+            if !matches!(instruction, Instruction::Settle) {
+                return self.conclude(instruction, &parked);
+            }
+            self.take_mail();
+            self.post_mail();
+            let idle = !std::mem::take(&mut self.took_mail)
+                && self.outboxes.iter().all(std::collections::VecDeque::is_empty);
+            let _ = adoption.findings.send((self.index, Finding::Settled { idle }));
+        }
+        self.conclude(Instruction::Discard, &parked)
+    }
+
+    /// Takes packets until all states are there; or an instruction that came before.
+    fn receive_all(
+        &mut self,
+        adoption: &Adoption,
+        parked: &mut Parked,
+    ) -> io::Result<Option<Instruction>> {
+        let mut buffer = vec![0; PACKET_BYTES_MAX];
+        let mut descriptors = Vec::with_capacity(DESCRIPTORS_MAX);
+        while parked.senders < adoption.senders {
+            match adoption.instructions.try_recv() {
+                Ok(instruction) => return Ok(Some(instruction)),
+                Err(TryRecvError::Disconnected) => return Ok(Some(Instruction::Discard)),
+                Err(TryRecvError::Empty) => {}
+            }
+            let received =
+                packets::receive(&adoption.lane, &mut buffer, &mut descriptors, Some(LOOK));
+            let len = match received? {
+                Received::Packet(len) => len,
+                Received::Nothing => continue,
+                Received::Ended => return Err(io::ErrorKind::UnexpectedEof.into()),
+            };
+            let packet = Packet::decode(&buffer[..len]).map_err(nonsense)?;
+            let was_level = parked.level;
+            self.on_packet(packet, descriptors.drain(..), adoption.rehearsal, parked)?;
+            if parked.level > was_level && parked.level == adoption.senders {
+                let _ = adoption.findings.send((self.index, Finding::Level));
+            }
+        }
+        Ok(None)
+    }
+
+    fn on_packet(
+        &mut self,
+        packet: Packet,
+        mut descriptors: impl ExactSizeIterator<Item = OwnedFd>,
+        rehearsal: bool,
+        parked: &mut Parked,
+    ) -> io::Result<()> {
+        match packet {
+            Packet::Descriptors { worker, keys } => {
+                if keys.len() != descriptors.len() {
+                    return Err(nonsense(SnapshotError::Invalid("number of descriptors")));
+                }
+                for (key, descriptor) in keys.into_iter().zip(descriptors) {
+                    let origin = Origin { worker, key };
+                    match self.park(descriptor) {
+                        Ok(ours) => drop(parked.keys.insert(origin, ours)),
+                        Err(error) => parked.refused.push((origin, error.to_string())),
+                    }
+                }
+            }
+            Packet::Closed { worker, keys } => {
+                for key in keys {
+                    if let Some(ours) = parked.keys.remove(&Origin { worker, key }) {
+                        self.give_up(ours);
+                    }
+                }
+            }
+            Packet::Level { .. } => parked.level += 1,
+            Packet::State { worker, connections } => {
+                let memory = descriptors.next();
+                let memory = memory.ok_or_else(|| nonsense(SnapshotError::Truncated))?;
+                let mut bytes = Vec::new();
+                let mut file = File::from(memory);
+                io::Seek::rewind(&mut file)?;
+                file.read_to_end(&mut bytes)?;
+                let states = envelope::open(&bytes).map_err(io::Error::other)?;
+                self.load_states(worker, connections, states, rehearsal, parked)
+                    .map_err(nonsense)?;
+                parked.senders += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// A descriptor gets its place: what it means comes later.
+    fn park(&mut self, descriptor: OwnedFd) -> io::Result<Key> {
+        self.insert(Connection::vacant(Stream::adopt(descriptor)?))
+    }
+
+    /// Loads the states of one worker of the predecessor.
+    fn load_states(
+        &mut self,
+        worker: WorkerIndex,
+        connections: u64,
+        states: &[u8],
+        rehearsal: bool,
+        parked: &mut Parked,
+    ) -> Result<(), SnapshotError> {
+        self.dispatcher.now = Tick::from_elapsed(self.started.elapsed());
+        let mut reader = Reader::new(states);
+        for _ in 0..connections {
+            let key = Key::from_u64(reader.u64()?).ok_or(SnapshotError::Invalid("key"))?;
+            let record = reader.bytes()?;
+            let origin = Origin { worker, key };
+            let loaded = match parked.keys.remove(&origin) {
+                Some(ours) => self.load_one(ours, record).inspect(|()| parked.loaded.push(ours)),
+                None if rehearsal => self.rehearse_one(record),
+                None => Err("its descriptor is missing".to_owned()),
+            };
+            if let Err(reason) = loaded {
+                parked.refused.push((origin, reason));
+            }
+        }
+        reader.finish()?;
+        // What is parked and has no state could not be saved: it stays with the predecessor.
+        let rest = parked.keys.extract_if(|origin, _| origin.worker == worker);
+        for (_, ours) in rest.collect::<Vec<_>>() {
+            self.give_up(ours);
+        }
+        Ok(())
+    }
+
+    /// Fills a parked connection with its state; one that will not do is given up.
+    fn load_one(&mut self, key: Key, record: &[u8]) -> Result<(), String> {
+        let address = Address { worker: self.index, key };
+        let restored = self.dispatcher.load_connection(&mut Reader::new(record), address);
+        let restored = match restored {
+            Ok(restored) => restored,
+            Err(error) => {
+                self.give_up(key);
+                return Err(error.to_string());
+            }
+        };
+        if let Some(conn) = self.conns.get_mut(key) {
+            self.dispatcher.restore(conn, key, restored);
+            self.accounts.enter_adopted();
+        }
+        self.carry_out();
+        Ok(())
+    }
+
+    fn rehearse_one(&mut self, record: &[u8]) -> Result<(), String> {
+        // The key is of no connection: whatever an app sends to its handle is lost.
+        let address = Address { worker: self.index, key: Key::NOBODY };
+        let restored = self.dispatcher.load_connection(&mut Reader::new(record), address);
+        restored.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Lets go of a parked connection without touching it.
+    fn give_up(&mut self, key: Key) {
+        if let Some(mut conn) = self.conns.remove(key) {
+            let _ = conn.stream.deregister(self.poll.registry());
+        }
+    }
+
+    fn conclude(&mut self, instruction: Instruction, parked: &Parked) -> bool {
+        match instruction {
+            Instruction::Serve(listeners) => {
+                self.begin_serving(&parked.loaded);
+                self.listen_or_say(listeners);
+                true
+            }
+            Instruction::ServeAnew(listeners) => {
+                for key in self.conns.keys().collect::<Vec<_>>() {
+                    if let Some(conn) = self.conns.get_mut(key) {
+                        let _ = conn.stream.shutdown();
+                    }
+                    self.give_up(key);
+                }
+                self.freeze(false);
+                self.listen_or_say(listeners);
+                true
+            }
+            Instruction::Settle | Instruction::Discard => false,
+        }
+    }
+
+    fn listen_or_say(&mut self, listeners: Vec<Listener>) {
+        if let Err(error) = self.listen(listeners) {
+            tracing::error!(%error, "a worker accepts no new connections");
+        }
+    }
+
+    /// The connections are ours. epoll tells of what came in meanwhile; what was read and not
+    /// decoded, and what waits to be written, it knows nothing of.
+    fn begin_serving(&mut self, keys: &[Key]) {
+        self.freeze(false);
+        self.timers_held = true;
+        for &key in keys {
+            let Some(conn) = self.conns.get_mut(key) else {
+                continue;
+            };
+            super::mark(&mut conn.ready, &mut self.ready, key);
+            super::mark(&mut conn.dirty, &mut self.dirty, key);
+            super::arm(conn, key, &self.dispatcher, &mut self.wheel);
+        }
+    }
+}
+
+fn nonsense(error: SnapshotError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}

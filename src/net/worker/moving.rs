@@ -1,0 +1,495 @@
+//! The predecessor's half of a handover, in one worker.
+//!
+//! ```text
+//! PreCopy ─► descriptors go out, some a turn, while everybody is served   ─► Copied
+//! Freeze  ─► nothing is read, written, accepted any more; the last deltas  ─► Frozen
+//! Settle  ─► mail that was under way lands in the out queues               ─► Settled, until idle
+//! Save    ─► every connection's state, in memory handed over               ─► Saved
+//! Release ─► what has moved is given up       or  Thaw ─► as if nothing had happened
+//! ```
+//!
+//! Orders come through the mailbox and are carried out at the end of a turn, after the flush; so
+//! nothing lies in the turn's buffer then.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use super::{Worker, mark};
+use crate::base::envelope;
+use crate::base::slab::Key;
+use crate::base::snapshot::Writer;
+use crate::hub::WorkerIndex;
+use crate::net::lane::{DESCRIPTORS_MAX, KEYS_MAX, Packet};
+use crate::net::stop::Stop;
+use crate::sys::{memory, packets};
+
+/// Packets of descriptors sent a turn: some hundred microseconds in which nobody is served.
+const COPY_BATCHES: usize = 2;
+
+/// What the handover's thread asks of a worker.
+#[derive(Debug, Clone)]
+pub enum Order {
+    /// Begin to send the connections' descriptors.
+    PreCopy(Outlets),
+    /// Stop reading, writing and accepting.
+    Freeze,
+    /// Take the mail there is.
+    Settle,
+    /// Send the connections' states.
+    Save,
+    /// Send the states of connections that go on being served, to see whether they would load.
+    Rehearse(Outlets),
+    /// Go on as if nothing had happened.
+    Thaw,
+    /// The successor owns all connections but `kept`, which are drained here.
+    Release {
+        /// Those that could not move.
+        kept: Arc<[Key]>,
+        /// Over how long they are closed.
+        drain: Duration,
+    },
+}
+
+/// Where a worker sends to: the successor's workers, and the handover's thread.
+#[derive(Debug, Clone)]
+pub struct Outlets {
+    /// One for each worker of the successor.
+    pub lanes: Arc<[OwnedFd]>,
+    /// What has become of an order.
+    pub reports: Sender<(WorkerIndex, Report)>,
+}
+
+/// What a worker answers.
+#[derive(Debug)]
+pub enum Report {
+    /// Every descriptor has been sent once.
+    Copied {
+        /// How many.
+        connections: usize,
+    },
+    /// Nothing is read, written or accepted any more.
+    Frozen,
+    /// The mail there was has been taken.
+    Settled {
+        /// There was none, and none waits to go out.
+        idle: bool,
+    },
+    /// All states have been sent.
+    Saved {
+        /// How many.
+        connections: usize,
+        /// Connections that cannot be moved, and why.
+        kept: Vec<(Key, String)>,
+    },
+    /// An order cannot be carried out.
+    Failed(io::Error),
+}
+
+/// A handover under way.
+#[derive(Debug)]
+pub(super) struct Moving {
+    outlets: Outlets,
+    /// The walk over the connections has come to this slot; `None` when it is done.
+    cursor: Option<u32>,
+    /// By slot: the descriptor has been sent.
+    sent: Slots,
+    /// Keys whose descriptors are to be sent, and of connections that have ended, by lane.
+    queues: Vec<LaneQueue>,
+    /// The lane did not take a packet: it is tried again soon.
+    blocked: bool,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Descriptors go out.
+    // Next: Levelling
+    Copying,
+    /// All are out, which the lanes from this one on have not been told yet.
+    // Next: Copied
+    Levelling(usize),
+    /// All are out; what comes and goes is reported.
+    // Next: Freezing
+    Copied,
+    /// Frozen; the last deltas go out.
+    // Next: Frozen
+    Freezing,
+    /// Nothing happens any more.
+    // Next: Saving
+    Frozen,
+    /// States go out.
+    // Next: Saved
+    Saving { packets: VecDeque<StatePacket>, connections: usize, kept: Vec<(Key, String)> },
+    /// All are out.
+    Saved,
+}
+
+#[derive(Debug, Default)]
+struct LaneQueue {
+    opened: Vec<Key>,
+    closed: Vec<Key>,
+}
+
+#[derive(Debug)]
+struct StatePacket {
+    lane: usize,
+    packet: Packet,
+    memory: File,
+}
+
+/// A set of slots of the slab.
+#[derive(Debug, Default)]
+pub(super) struct Slots(Vec<u64>);
+
+impl Slots {
+    pub(super) fn insert(&mut self, slot: u32) {
+        let word = slot as usize / 64;
+        if word >= self.0.len() {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (slot % 64);
+    }
+
+    /// Whether it was there.
+    pub(super) fn remove(&mut self, slot: u32) -> bool {
+        let was = self.contains(slot);
+        if was {
+            self.0[slot as usize / 64] &= !(1 << (slot % 64));
+        }
+        was
+    }
+
+    pub(super) fn contains(&self, slot: u32) -> bool {
+        self.0.get(slot as usize / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
+    }
+}
+
+impl Moving {
+    fn new(outlets: Outlets) -> Self {
+        let queues = outlets.lanes.iter().map(|_| LaneQueue::default()).collect();
+        Self {
+            outlets,
+            cursor: Some(0),
+            sent: Slots::default(),
+            queues,
+            blocked: false,
+            phase: Phase::Copying,
+        }
+    }
+
+    /// The lane of a connection: the same from its first packet to its last.
+    fn lane_of(&self, key: Key) -> usize {
+        key.index() as usize % self.queues.len()
+    }
+
+    /// Everything that is known has been sent.
+    fn is_level(&self) -> bool {
+        let empty = |queue: &LaneQueue| queue.opened.is_empty() && queue.closed.is_empty();
+        self.cursor.is_none() && self.queues.iter().all(empty)
+    }
+
+    /// Whether the worker must look again though nothing happens.
+    pub(super) fn is_busy(&self) -> bool {
+        match self.phase {
+            Phase::Copying | Phase::Levelling(_) | Phase::Freezing | Phase::Saving { .. } => true,
+            Phase::Copied => !self.is_level(),
+            Phase::Frozen | Phase::Saved => false,
+        }
+    }
+
+    /// Whether there is no use in looking again at once.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// A connection was accepted.
+    pub(super) fn opened(&mut self, key: Key) {
+        // The walk meets those that are still ahead of it.
+        if self.cursor.is_none_or(|cursor| key.index() < cursor) {
+            let lane = self.lane_of(key);
+            self.queues[lane].opened.push(key);
+        }
+    }
+
+    /// A connection was dropped.
+    pub(super) fn closed(&mut self, key: Key) {
+        if self.sent.remove(key.index()) {
+            let lane = self.lane_of(key);
+            self.queues[lane].closed.push(key);
+        }
+    }
+}
+
+impl Worker {
+    /// Carries out orders that have arrived, and goes on with what is under way. At the end of a
+    /// turn, after the flush.
+    pub(super) fn go_on_moving(&mut self) {
+        while let Some(order) = self.orders.pop_front() {
+            self.obey(order);
+        }
+        let Some(mut moving) = self.moving.take() else {
+            return;
+        };
+        if let Err(error) = self.advance(&mut moving) {
+            let _ = moving.outlets.reports.send((self.index, Report::Failed(error)));
+        }
+        self.moving = Some(moving);
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::PreCopy(outlets) => self.moving = Some(Box::new(Moving::new(outlets))),
+            Order::Rehearse(outlets) => {
+                let mut moving = Box::new(Moving::new(outlets));
+                moving.phase = self.save(&moving, true);
+                self.moving = Some(moving);
+            }
+            Order::Freeze => {
+                self.freeze(true);
+                self.in_phase(|_, moving| moving.phase = Phase::Freezing);
+            }
+            Order::Settle => {
+                let idle = !std::mem::take(&mut self.took_mail)
+                    && self.outboxes.iter().all(VecDeque::is_empty);
+                self.in_phase(|worker, moving| moving.report(worker, Report::Settled { idle }));
+            }
+            Order::Save => {
+                self.in_phase(|worker, moving| moving.phase = worker.save(moving, false));
+            }
+            Order::Thaw => {
+                self.moving = None;
+                if self.dispatcher.frozen {
+                    self.thaw();
+                }
+            }
+            Order::Release { kept, drain } => self.release(&kept, drain),
+        }
+    }
+
+    fn in_phase(&mut self, act: impl FnOnce(&mut Self, &mut Moving)) {
+        if let Some(mut moving) = self.moving.take() {
+            act(self, &mut moving);
+            self.moving = Some(moving);
+        }
+    }
+
+    fn advance(&mut self, moving: &mut Moving) -> io::Result<()> {
+        moving.blocked = false;
+        match &mut moving.phase {
+            Phase::Copying | Phase::Copied => {
+                for _ in 0..COPY_BATCHES {
+                    self.send_batch(moving)?;
+                }
+            }
+            Phase::Levelling(told) => {
+                while let Some(lane) = moving.outlets.lanes.get(*told) {
+                    if !offer(lane, &Packet::Level { worker: self.index }, &[])? {
+                        moving.blocked = true;
+                        break;
+                    }
+                    *told += 1;
+                }
+            }
+            Phase::Freezing => {
+                while !moving.is_level() && !moving.blocked {
+                    self.send_batch(moving)?;
+                }
+            }
+            Phase::Saving { packets, .. } => {
+                while let Some(StatePacket { lane, packet, memory }) = packets.front() {
+                    let lane = &moving.outlets.lanes[*lane];
+                    if !offer(lane, packet, &[memory.as_fd()])? {
+                        moving.blocked = true;
+                        break;
+                    }
+                    packets.pop_front();
+                }
+            }
+            Phase::Frozen | Phase::Saved => {}
+        }
+        self.report_phase(moving);
+        Ok(())
+    }
+
+    /// Moves on to the next phase if the present one is over.
+    fn report_phase(&mut self, moving: &mut Moving) {
+        let level = moving.is_level();
+        let (phase, report) = match &mut moving.phase {
+            Phase::Copying if level => {
+                moving.phase = Phase::Levelling(0);
+                return;
+            }
+            Phase::Levelling(told) if *told == moving.outlets.lanes.len() => {
+                (Phase::Copied, Report::Copied { connections: self.conns.len() })
+            }
+            Phase::Freezing if level => (Phase::Frozen, Report::Frozen),
+            Phase::Saving { packets, connections, kept } if packets.is_empty() => {
+                let (connections, kept) = (*connections, std::mem::take(kept));
+                (Phase::Saved, Report::Saved { connections, kept })
+            }
+            _ => return,
+        };
+        moving.phase = phase;
+        moving.report(self, report);
+    }
+
+    /// Sends at most one packet of each kind to each lane.
+    fn send_batch(&mut self, moving: &mut Moving) -> io::Result<()> {
+        self.walk(moving);
+        for (queue, lane) in moving.queues.iter_mut().zip(moving.outlets.lanes.iter()) {
+            queue.opened.retain(|key| self.conns.contains(*key));
+            let count = queue.opened.len().min(DESCRIPTORS_MAX);
+            if count > 0 {
+                let keys = queue.opened[..count].to_vec();
+                let conns = keys.iter().filter_map(|key| self.conns.get(*key));
+                let sockets: Vec<BorrowedFd<'_>> = conns.map(|conn| conn.stream.as_fd()).collect();
+                if !offer(lane, &Packet::Descriptors { worker: self.index, keys }, &sockets)? {
+                    moving.blocked = true;
+                    continue;
+                }
+                for key in queue.opened.drain(..count) {
+                    moving.sent.insert(key.index());
+                    self.shared.insert(key.index());
+                }
+            }
+            let count = queue.closed.len().min(KEYS_MAX);
+            if count > 0 {
+                let keys = queue.closed[..count].to_vec();
+                if !offer(lane, &Packet::Closed { worker: self.index, keys }, &[])? {
+                    moving.blocked = true;
+                    continue;
+                }
+                queue.closed.drain(..count);
+            }
+        }
+        Ok(())
+    }
+
+    /// Collects keys, up to a packet for some lane.
+    fn walk(&self, moving: &mut Moving) {
+        while let Some(cursor) = moving.cursor {
+            let Some(key) = self.conns.key_from(cursor) else {
+                moving.cursor = None;
+                return;
+            };
+            let lane = moving.lane_of(key);
+            if moving.queues[lane].opened.len() >= DESCRIPTORS_MAX {
+                return;
+            }
+            moving.queues[lane].opened.push(key);
+            moving.cursor = key.index().checked_add(1);
+        }
+    }
+
+    /// Writes the states down, for each lane in memory of its own.
+    fn save(&self, moving: &Moving, rehearsal: bool) -> Phase {
+        let mut lanes: Vec<(Writer, u64)> =
+            moving.queues.iter().map(|_| (Writer::new(), 0)).collect();
+        let mut kept = Vec::new();
+        let mut connections = 0;
+        for (key, conn) in self.conns.iter() {
+            if !rehearsal && !moving.sent.contains(key.index()) {
+                continue;
+            }
+            let mut record = Writer::new();
+            match self.dispatcher.save_connection(conn, &mut record) {
+                Ok(()) => {
+                    let (writer, count) = &mut lanes[moving.lane_of(key)];
+                    writer.u64(key.to_u64());
+                    writer.bytes(record.as_bytes());
+                    *count += 1;
+                    connections += 1;
+                }
+                Err(reason) => kept.push((key, reason.to_string())),
+            }
+        }
+        let packets = lanes.into_iter().enumerate().map(|(lane, (states, connections))| {
+            let memory = write_memory(&envelope::seal(states.as_bytes()))?;
+            let packet = Packet::State { worker: self.index, connections };
+            Ok(StatePacket { lane, packet, memory })
+        });
+        match packets.collect::<io::Result<_>>() {
+            Ok(packets) => Phase::Saving { packets, connections, kept },
+            Err(error) => {
+                moving.report(self, Report::Failed(error));
+                Phase::Saved
+            }
+        }
+    }
+
+    // ---- frozen, and after ----
+
+    /// From now on nothing is read, written or accepted, no deadline fires, and no verdict on slow
+    /// consumers is given.
+    pub(super) fn freeze(&mut self, frozen: bool) {
+        self.dispatcher.frozen = frozen;
+        self.took_mail = false;
+    }
+
+    /// Every connection is driven again: an edge that was fetched meanwhile does not come back.
+    pub(super) fn thaw(&mut self) {
+        self.freeze(false);
+        self.timers_held = true;
+        for (key, conn) in self.conns.iter_mut() {
+            conn.unread = true;
+            mark(&mut conn.ready, &mut self.ready, key);
+            mark(&mut conn.dirty, &mut self.dirty, key);
+        }
+        for index in 0..self.listeners.len() {
+            self.accept_again(index);
+        }
+    }
+
+    /// Gives up what has moved, without a word to anybody: the successor speaks for it now.
+    fn release(&mut self, kept: &[Key], drain: Duration) {
+        self.moving = None;
+        self.listeners.clear();
+        self.accept_ready.clear();
+        for key in self.conns.keys().collect::<Vec<_>>() {
+            if kept.contains(&key) {
+                continue;
+            }
+            if let Some(mut conn) = self.conns.remove(key) {
+                let window = conn.session.deflate_window(self.dispatcher.turn.role());
+                self.dispatcher.hub.leave_all(&mut conn.memberships, window, &mut |_, _| {});
+                // epoll watches what the descriptor stands for, which lives on in the successor.
+                let _ = conn.stream.deregister(self.poll.registry());
+                self.accounts.leave();
+            }
+        }
+        self.thaw();
+        self.stop(Stop::Drain(drain));
+    }
+}
+
+impl Moving {
+    fn report(&self, worker: &Worker, report: Report) {
+        // Without a handover's thread the order to thaw is on its way.
+        let _ = self.outlets.reports.send((worker.index, report));
+    }
+}
+
+/// Sends a packet if the lane takes one.
+fn offer(lane: &OwnedFd, packet: &Packet, descriptors: &[BorrowedFd<'_>]) -> io::Result<bool> {
+    match packets::send(lane, &packet.encode(), descriptors, false) {
+        Ok(()) => Ok(true),
+        // Too much is under way, or too many descriptors; the successor is taking them.
+        Err(error)
+            if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::QuotaExceeded) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn write_memory(bytes: &[u8]) -> io::Result<File> {
+    let mut memory = memory::file(c"steadfast-states")?;
+    memory.write_all(bytes)?;
+    Ok(memory)
+}

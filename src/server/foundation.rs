@@ -1,0 +1,248 @@
+//! What a server stands on before it has workers: descriptors, locks, listening sockets.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use socket2::SockRef;
+
+use super::lock::PortLock;
+use crate::base::network::ListenAddr;
+use crate::config::Settings;
+use crate::control::{ControlListener, path};
+use crate::net::listener::{self, Beside, Bound, Listener, Unlink};
+use crate::sys::descriptors;
+
+/// Descriptors kept for what is no connection: listeners, epolls, wakers, logs, an app's files.
+const DESCRIPTORS_RESERVED: usize = 128;
+
+/// What a predecessor hands over beside its connections.
+#[derive(Debug, Default)]
+pub(super) struct Inherited {
+    /// Its listening sockets, by the address that was configured.
+    pub(super) listeners: Vec<(ListenAddr, OwnedFd)>,
+    /// Its locks.
+    pub(super) locks: Vec<(ListenAddr, OwnedFd)>,
+    /// Its control socket.
+    pub(super) control: Option<OwnedFd>,
+}
+
+/// Copies of listening sockets, by the address that was configured.
+pub(super) type ListenerCopies = Vec<(ListenAddr, OwnedFd)>;
+
+/// Sockets and locks, ours alone or shared with a predecessor that still serves.
+#[derive(Debug)]
+pub(super) struct Foundation {
+    /// Where connections come in, with the ports that were given where 0 was asked for.
+    pub(super) addresses: Vec<ListenAddr>,
+    /// Most connections at once.
+    pub(super) connections_max: usize,
+    /// Connections that the limit of open files leaves room for.
+    pub(super) room: usize,
+    /// By the address that was configured; likewise below.
+    listeners: Vec<(ListenAddr, Listener)>,
+    /// For workers beyond the number of inherited listeners: bound, not listening.
+    beside: Vec<(ListenAddr, Beside)>,
+    pub(super) locks: Vec<(ListenAddr, PortLock)>,
+    /// Where operators call.
+    pub(super) control: Option<ControlListener>,
+    /// Copies of the listening sockets, for a successor.
+    pub(super) copies: ListenerCopies,
+    /// Unix sockets of ours.
+    pub(super) unlink: Vec<Unlink>,
+    /// Unix sockets that are the predecessor's yet.
+    inherited_paths: Vec<PathBuf>,
+}
+
+impl Foundation {
+    /// Binds what is configured, but for what is inherited.
+    ///
+    /// # Errors
+    /// An address cannot be listened on, or descriptors are lacking.
+    pub(super) fn lay(settings: &Settings, inherited: Inherited) -> io::Result<Self> {
+        let workers = settings.workers.max(1);
+        let files = usize::try_from(descriptors::raise_open_files()?.soft).unwrap_or(usize::MAX);
+        let room =
+            files.saturating_sub(DESCRIPTORS_RESERVED + workers * (2 + settings.listen.len()));
+        let mut foundation = Self {
+            addresses: Vec::new(),
+            connections_max: connections_max(settings, files, room)?,
+            room,
+            listeners: Vec::new(),
+            beside: Vec::new(),
+            locks: Vec::new(),
+            control: None,
+            copies: Vec::new(),
+            unlink: Vec::new(),
+            inherited_paths: Vec::new(),
+        };
+        let Inherited { mut listeners, mut locks, control } = inherited;
+        for address in &settings.listen {
+            let ours: Vec<_> = listeners.extract_if(.., |(theirs, _)| theirs == address).collect();
+            let lock = locks.extract_if(.., |(theirs, _)| theirs == address).next();
+            if ours.is_empty() {
+                foundation.bind(address, settings, workers)?;
+                continue;
+            }
+            foundation.locks.extend(lock.map(|(address, lock)| (address, PortLock::adopt(lock))));
+            foundation.adopt(address, ours, workers)?;
+        }
+        foundation.control = control_listener(settings, control)?;
+        Ok(foundation)
+    }
+
+    fn bind(
+        &mut self,
+        address: &ListenAddr,
+        settings: &Settings,
+        workers: usize,
+    ) -> io::Result<()> {
+        let lock = PortLock::acquire(address, settings.control.as_deref())?;
+        let Bound { address: bound, listeners, unlink } =
+            listener::bind(address, workers).map_err(|error| explain(address, &error))?;
+        self.locks.extend(lock.map(|lock| (address.clone(), lock)));
+        self.listeners.extend(listeners.into_iter().map(|listener| (address.clone(), listener)));
+        self.unlink.extend(unlink);
+        self.addresses.push(bound);
+        Ok(())
+    }
+
+    fn adopt(
+        &mut self,
+        address: &ListenAddr,
+        inherited: Vec<(ListenAddr, OwnedFd)>,
+        workers: usize,
+    ) -> io::Result<()> {
+        let (_, first) = &inherited[0];
+        match address {
+            ListenAddr::Tcp(_) => {
+                let bound = SockRef::from(first).local_addr()?.as_socket();
+                let bound = bound.ok_or(io::ErrorKind::InvalidInput)?;
+                for _ in inherited.len()..workers {
+                    let beside = Beside::bind(bound).map_err(|error| explain(address, &error))?;
+                    self.beside.push((address.clone(), beside));
+                }
+                self.addresses.push(ListenAddr::Tcp(bound));
+            }
+            // One queue, from which all accept.
+            ListenAddr::Unix(path) => {
+                for _ in inherited.len()..workers {
+                    let copy = Listener::adopt(address, first.try_clone()?);
+                    self.listeners.push((address.clone(), copy));
+                }
+                self.inherited_paths.push(path.clone());
+                self.addresses.push(address.clone());
+            }
+        }
+        let adopted = inherited
+            .into_iter()
+            .map(|(address, socket)| (address.clone(), Listener::adopt(&address, socket)));
+        self.listeners.extend(adopted);
+        Ok(())
+    }
+
+    /// Sees to it that a successor can be given the listening sockets, once they are dealt out.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub(super) fn keep_copies(&mut self) -> io::Result<()> {
+        for (address, listener) in &self.listeners {
+            self.copies.push((address.clone(), listener.as_fd().try_clone_to_owned()?));
+        }
+        Ok(())
+    }
+
+    /// What was the predecessor's is ours: its paths are removed with us.
+    pub(super) fn claim_paths(&mut self) {
+        self.unlink.extend(self.inherited_paths.drain(..).map(|path| Unlink::new(&path)));
+    }
+
+    /// Begins to listen with what is only bound so far. Only from now on do all sockets draw
+    /// connections; so not before somebody accepts them.
+    ///
+    /// # Errors
+    /// Those of listen(2).
+    pub(super) fn listen_beside(&mut self) -> io::Result<()> {
+        for (address, beside) in self.beside.drain(..) {
+            self.listeners.push((address, beside.listen()?));
+        }
+        Ok(())
+    }
+
+    /// Deals the listeners out: each worker gets its share, and none is left.
+    pub(super) fn deal_listeners(&mut self, workers: usize) -> Vec<Vec<Listener>> {
+        let mut hands: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
+        // By address, so that each worker has one of each as long as there are enough.
+        let mut dealt: Vec<(ListenAddr, usize)> = Vec::new();
+        for (address, listener) in self.listeners.drain(..) {
+            let place = match dealt.iter_mut().find(|(of, _)| *of == address) {
+                Some((_, count)) => {
+                    *count += 1;
+                    *count
+                }
+                None => {
+                    dealt.push((address, 0));
+                    0
+                }
+            };
+            hands[place % workers].push(listener);
+        }
+        hands
+    }
+}
+
+/// The control socket: the one inherited, if it is where it should be, or a new one. A server that
+/// can have none at the default place serves without.
+fn control_listener(
+    settings: &Settings,
+    inherited: Option<OwnedFd>,
+) -> io::Result<Option<ControlListener>> {
+    let Some(path) = path::socket_path(settings.control.as_deref(), &settings.listen) else {
+        return Ok(None);
+    };
+    let path = std::path::absolute(path)?;
+    if let Some(inherited) = inherited {
+        let listener = ControlListener::from_fd(inherited)?;
+        if listener.path() == path {
+            return Ok(Some(listener));
+        }
+    }
+    match ControlListener::bind(&path) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if settings.control.is_some() => Err(io::Error::new(
+            error.kind(),
+            format!("the control socket {}: {error}", path.display()),
+        )),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "there is no control socket");
+            Ok(None)
+        }
+    }
+}
+
+/// What the descriptors allow, or less if it is configured.
+fn connections_max(settings: &Settings, files: usize, room: usize) -> io::Result<usize> {
+    match settings.connections_max {
+        Some(wanted) if wanted > room => Err(io::Error::other(format!(
+            "connections_max is {wanted}, but the limit of {files} open files leaves room for {room}; \
+             raise it (ulimit -n, LimitNOFILE=)"
+        ))),
+        Some(wanted) => Ok(wanted),
+        None if room == 0 => Err(io::Error::other(format!(
+            "the limit of {files} open files leaves no room for connections; raise it (ulimit -n, LimitNOFILE=)"
+        ))),
+        None => Ok(room),
+    }
+}
+
+fn explain(address: &ListenAddr, error: &io::Error) -> io::Error {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            ": another server listens there; stop it first, or listen elsewhere"
+        }
+        io::ErrorKind::PermissionDenied => ": ports below 1024 need CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("cannot listen on {address}: {error}{hint}"))
+}

@@ -1,0 +1,81 @@
+//! What an operator can ask of the running server.
+
+use std::ops::ControlFlow;
+use std::process;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::upgrade::Center;
+use crate::control::{
+    Activity, DrainRequest, Drained, Failed, FailureKind, OnProgress, Operator, Progress, Status,
+    Step, UpgradeRequest, Upgraded,
+};
+use crate::net::stop::Stop;
+
+/// How often a drain looks how many are left.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
+
+/// The server, as the control socket knows it.
+pub(super) struct Operations(pub(super) Arc<Center>);
+
+impl Operator for Operations {
+    fn status(&self) -> Status {
+        let center = &self.0;
+        let activity = match () {
+            () if center.is_stopping() => Activity::Draining,
+            () if center.is_upgrading() => Activity::Upgrading,
+            () => Activity::Serving,
+        };
+        let mut listen: Vec<String> =
+            center.listeners.iter().map(|(address, _)| address.to_string()).collect();
+        listen.dedup();
+        Status {
+            pid: process::id(),
+            supervisor_pid: None,
+            generation: center.generation,
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            activity,
+            uptime_ms: center.started.elapsed().as_millis() as u64,
+            listen,
+            workers: center.workers as u64,
+            connections: center.accounts.connections() as u64,
+            connections_max: center.accounts.connections_max() as u64,
+            upgrades: center.history(),
+        }
+    }
+
+    fn upgrade(
+        &self,
+        request: &UpgradeRequest,
+        progress: OnProgress<'_>,
+    ) -> Result<Upgraded, Failed> {
+        self.0.upgrade(request, progress)
+    }
+
+    fn drain(&self, request: &DrainRequest, progress: OnProgress<'_>) -> Result<Drained, Failed> {
+        let center = &self.0;
+        if center.is_upgrading() || center.moved_to().is_some() {
+            return Err(Failed::new(FailureKind::InProgress, "an upgrade is in progress"));
+        }
+        let begun = Instant::now();
+        let before = center.accounts.connections() as u64;
+        let time = request.duration.unwrap_or(center.drain);
+        tracing::info!(drain = ?time, connections = before, "draining");
+        center.stop(Stop::Drain(time));
+        center.wake();
+        let mut heard = ControlFlow::Continue(());
+        loop {
+            let connections = center.accounts.connections() as u64;
+            if connections == 0 {
+                break;
+            }
+            if heard.is_continue() {
+                let done = before.saturating_sub(connections);
+                heard = progress(Progress { step: Step::Drain, done, connections, pause_us: None });
+            }
+            thread::sleep(DRAIN_LOOK);
+        }
+        Ok(Drained { connections: before, total_ms: begun.elapsed().as_millis() as u64 })
+    }
+}

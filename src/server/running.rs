@@ -1,0 +1,219 @@
+//! A server at work: what its owner can do with it, and how it obeys signals.
+
+use std::io::{self, PipeReader, Read};
+use std::ops::ControlFlow;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::crew::{Crew, WorkerThread};
+use super::foundation::Foundation;
+use super::routes;
+use super::operate::Operations;
+use super::upgrade::{Center, UpgradeState};
+use crate::app::{Outgoing, Post, Undeliverable};
+use crate::base::network::ListenAddr;
+use crate::config::Settings;
+use crate::control::{self, ControlListener, Record, UpgradeRequest};
+use crate::net::listener::Unlink;
+use crate::net::stop::Stop;
+use crate::sys::signals::{self, Signal, Signals, Waited};
+
+/// How often the main thread looks whether its workers are there: while they serve, and while they
+/// stop.
+const SERVING_LOOK: Duration = Duration::from_secs(1);
+const STOPPING_LOOK: Duration = Duration::from_millis(20);
+
+/// How long the end waits for operators to hear the outcome of what they have asked for.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A server at work.
+pub struct Running {
+    addresses: Vec<ListenAddr>,
+    center: Arc<Center>,
+    threads: Vec<WorkerThread>,
+    unlink: Vec<Unlink>,
+    control: Option<(ControlListener, control::Serving)>,
+    /// Readable once there is something to look at.
+    wake: PipeReader,
+}
+
+impl Running {
+    pub(super) fn new(
+        settings: &Settings,
+        foundation: Foundation,
+        crew: Crew,
+        generation: u64,
+        history: Vec<Record>,
+    ) -> io::Result<Self> {
+        let Foundation { addresses, locks, unlink, control, copies: listeners, .. } = foundation;
+        let (wake, waker) = io::pipe()?;
+        let Crew { mailboxes, accounts, ids, threads } = crew;
+        let copy = |control: &ControlListener| control.as_fd().try_clone_to_owned();
+        let center = Arc::new(Center {
+            mailboxes,
+            accounts,
+            ids,
+            workers: threads.len(),
+            listeners,
+            locks,
+            control: control.as_ref().map(copy).transpose()?,
+            drain: settings.drain_duration,
+            generation,
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+            waker,
+            upgrade: UpgradeState::new(history),
+        });
+        let serve = |listener: ControlListener| {
+            let serving = control::serve(&listener, Arc::new(Operations(center.clone())))?;
+            io::Result::Ok((listener, serving))
+        };
+        let control = control.map(serve).transpose()?;
+        Ok(Self { addresses, center, threads, unlink, control, wake })
+    }
+
+    /// Where it listens, with the ports that were given where 0 was asked for.
+    pub fn addresses(&self) -> &[ListenAddr] {
+        &self.addresses
+    }
+
+    /// Connections now.
+    pub fn connections(&self) -> usize {
+        self.center.accounts.connections()
+    }
+
+    /// Sends a message to every member of a room.
+    ///
+    /// # Errors
+    /// See [`Undeliverable`].
+    pub fn publish<'m>(
+        &self,
+        room: &str,
+        message: impl Into<Outgoing<'m>>,
+    ) -> Result<(), Undeliverable> {
+        self.center.mailboxes.publish(room, message.into())
+    }
+
+    /// Tells the workers to stop; returns at once.
+    pub fn stop(&self, stop: Stop) {
+        self.center.stop(stop);
+    }
+
+    /// Waits until the workers have stopped.
+    ///
+    /// # Errors
+    /// A worker failed.
+    pub fn join(self) -> io::Result<()> {
+        let outcomes: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
+        let moved = self.center.moved_to().is_some();
+        if let Some((listener, serving)) = self.control {
+            if !serving.finish(LAST_WORDS) {
+                tracing::warn!("somebody did not hear the outcome of what he asked for");
+            }
+            if !moved {
+                listener.remove();
+            }
+        }
+        if moved {
+            // The sockets live on in the successor.
+            self.unlink.into_iter().for_each(Unlink::leave);
+        }
+        for outcome in outcomes {
+            outcome.map_err(|_| io::Error::other("a worker panicked"))??;
+        }
+        Ok(())
+    }
+
+    pub(super) fn announce(&self, settings: &Settings) {
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            generation = self.center.generation,
+            workers = settings.workers,
+            connections_max = self.center.accounts.connections_max(),
+            "steadfast serves"
+        );
+        for address in &self.addresses {
+            for route in &settings.routes {
+                let scheme = if route.app == routes::PAGE { "http" } else { "ws" };
+                match address {
+                    ListenAddr::Tcp(address) => {
+                        tracing::info!("{}: {scheme}://{address}{}", route.app, route.path);
+                    }
+                    ListenAddr::Unix(_) => {
+                        tracing::info!("{}: {scheme} at {address}, {}", route.app, route.path);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Obeys signals until the workers have stopped.
+    pub(super) fn obey(mut self, signals: &Signals) -> io::Result<()> {
+        // What was asked for while an upgrade was under way: its outcome decides who is meant.
+        let mut deferred = None;
+        while !self.threads.iter().all(JoinHandle::is_finished) {
+            let expected = self.center.is_stopping() || self.center.moved_to().is_some();
+            if self.threads.iter().any(JoinHandle::is_finished) && !expected {
+                tracing::error!("a worker has ended; the others stop");
+                self.stop(Stop::Fast);
+                break;
+            }
+            // Signals come at once; that a worker has ended, with the next look.
+            let look_after = if expected { STOPPING_LOOK } else { SERVING_LOOK };
+            match signals.wait(self.wake.as_fd(), look_after)? {
+                Waited::Signal(signal @ (Signal::Term | Signal::Int)) => deferred = Some(signal),
+                Waited::Signal(signal @ (Signal::Usr2 | Signal::Hup)) => self.upgrade(signal),
+                Waited::Signal(Signal::Usr1) => tracing::warn!("USR1 has no meaning here"),
+                // A successor that has failed; whoever waits for it takes its status.
+                Waited::Signal(Signal::Child) | Waited::TimedOut => {}
+                Waited::Woken => {
+                    self.wake.read_exact(&mut [0])?;
+                }
+            }
+            if let Some(signal) = deferred.take() {
+                if self.center.abort_upgrade("the server was told to stop") {
+                    deferred = Some(signal);
+                } else if let Some(successor) = self.center.moved_to() {
+                    tracing::info!(?signal, successor, "passed on");
+                    let _ = signals::send(successor, signal);
+                } else {
+                    self.stop_as_told(signal == Signal::Int || self.center.is_stopping());
+                }
+            }
+        }
+        let moved = self.center.moved_to().is_some();
+        self.join()?;
+        tracing::info!("{}", if moved { "handed over" } else { "stopped" });
+        Ok(())
+    }
+
+    fn stop_as_told(&self, fast: bool) {
+        let connections = self.connections();
+        if fast {
+            tracing::info!(connections, "stopping");
+            self.stop(Stop::Fast);
+        } else {
+            let drain = self.center.drain;
+            tracing::info!(?drain, connections, "draining");
+            self.stop(Stop::Drain(drain));
+        }
+    }
+
+    /// Signals go on being obeyed while it runs.
+    fn upgrade(&self, signal: Signal) {
+        tracing::info!(?signal, "upgrading");
+        let center = self.center.clone();
+        let thread = thread::Builder::new().name("upgrade".to_owned());
+        let spawned = thread.spawn(move || {
+            // Nobody waits for the outcome, which is in the log.
+            let request = UpgradeRequest::default();
+            let _ = center.upgrade(&request, &mut |_| ControlFlow::Continue(()));
+        });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "not upgraded: no thread can be started");
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! The successor's side of an upgrade: carries out what the state machine of
+//! [`handover::successor`](crate::handover::successor) decides.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::Builder;
+use super::crew::{Crew, Start};
+use super::first_id;
+use super::foundation::{Foundation, Inherited};
+use super::running::Running;
+use super::upgrade::{by_reason, remember};
+use crate::base::network::ListenAddr;
+use crate::config::Settings;
+use crate::control::{Record, UpgradeOutcome, Upgraded};
+use crate::handover::Ownership;
+use crate::handover::successor::{Action, Event, Successor};
+use crate::handover::wire::{MESSAGE_BYTES_MAX, ToPredecessor, ToSuccessor};
+use crate::hub::WorkerIndex;
+use crate::net::worker::adopting::{Adoption, Finding, Instruction};
+use crate::sys::clock;
+use crate::sys::memory::SharedWord;
+use crate::sys::packets::{self, Received};
+
+/// How long to wait for the predecessor's next word. It has time-outs of its own for every step,
+/// all of them shorter, so this is for one that hangs.
+const PREDECESSOR_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What the driver takes in.
+enum Incoming {
+    Message(ToSuccessor, Vec<OwnedFd>),
+    Ended,
+    Finding(Finding),
+}
+
+/// Takes everything over from the predecessor at the other end of the channel; `None` if that was
+/// called off, and there is nothing to serve.
+///
+/// # Errors
+/// Threads or descriptors are lacking, after the connections have become ours.
+pub(super) fn take_over(
+    builder: &Builder,
+    settings: &Settings,
+    channel: OwnedFd,
+) -> io::Result<Option<Running>> {
+    let (sender, events) = mpsc::channel();
+    let channel = Arc::new(channel);
+    listen(channel.clone(), sender.clone())?;
+    let takeover = Takeover {
+        builder,
+        settings,
+        channel,
+        sender,
+        inherited: Inherited::default(),
+        generation: 1,
+        connections: 0,
+        history: Vec::new(),
+        begun_ns: 0,
+        frozen_ns: 0,
+        word: None,
+        lanes: Vec::new(),
+        foundation: None,
+        crew: None,
+        instructions: Vec::new(),
+    };
+    takeover.run(&events)
+}
+
+/// Tells the predecessor that this process cannot even begin.
+pub(super) fn refuse(channel: &OwnedFd, reason: &str) {
+    let message = ToPredecessor::Refused { reason: reason.to_owned() };
+    // If it is gone, nobody is interested any more.
+    let _ = packets::send(channel, &message.encode(), &[], false);
+}
+
+struct Takeover<'t> {
+    builder: &'t Builder,
+    settings: &'t Settings,
+    channel: Arc<OwnedFd>,
+    sender: Sender<Incoming>,
+    inherited: Inherited,
+    generation: u64,
+    /// Of the predecessor, when it began.
+    connections: u64,
+    /// The upgrades there have been.
+    history: Vec<Record>,
+    /// When this one began, and the pause, by the system's monotonic clock.
+    begun_ns: u64,
+    frozen_ns: u64,
+    word: Option<SharedWord>,
+    lanes: Vec<OwnedFd>,
+    foundation: Option<Foundation>,
+    crew: Option<Crew>,
+    /// To the workers, by index.
+    instructions: Vec<Sender<Instruction>>,
+}
+
+/// What follows from an action.
+enum Next {
+    Nothing,
+    Feed(Event),
+    Serve,
+    Discard(String),
+}
+
+impl Takeover<'_> {
+    fn run(mut self, events: &Receiver<Incoming>) -> io::Result<Option<Running>> {
+        let build = env!("CARGO_PKG_VERSION");
+        let (mut machine, actions) = Successor::new(build, std::process::id());
+        let mut actions = VecDeque::from(actions);
+        let mut running = None;
+        loop {
+            while let Some(action) = actions.pop_front() {
+                match self.carry_out(action)? {
+                    Next::Nothing => {}
+                    Next::Feed(event) => actions.extend(machine.handle(event)),
+                    Next::Serve => running = Some(self.running(&machine)?),
+                    Next::Discard(reason) => {
+                        tracing::info!(reason, "not taken over");
+                        self.discard();
+                        return Ok(None);
+                    }
+                }
+            }
+            if running.is_some() {
+                return Ok(running);
+            }
+            let event = match events.recv_timeout(PREDECESSOR_TIMEOUT) {
+                Ok(incoming) => self.take_in(incoming),
+                Err(_) => {
+                    let reason = "the predecessor is silent".to_owned();
+                    Event::Message(ToSuccessor::Abort { reason })
+                }
+            };
+            actions.extend(machine.handle(event));
+        }
+    }
+
+    /// Keeps what comes with a message, and makes an event of it.
+    fn take_in(&mut self, incoming: Incoming) -> Event {
+        let (message, mut descriptors) = match incoming {
+            Incoming::Message(message, descriptors) => (message, descriptors.into_iter()),
+            Incoming::Ended => return Event::ChannelEnded,
+            Incoming::Finding(finding) => return event_of(finding),
+        };
+        let address = |text: &str| text.parse::<ListenAddr>().map_err(|error| error.to_string());
+        let kept = match (&message, descriptors.next()) {
+            (
+                ToSuccessor::Prepare { generation, connections, begun_ns, history, .. },
+                Some(word),
+            ) => {
+                self.generation = generation + 1;
+                self.connections = *connections;
+                self.begun_ns = *begun_ns;
+                // What an older or a newer build wrote may be of no use here; it is history.
+                self.history = serde_json::from_str(history).unwrap_or_default();
+                SharedWord::from_fd(word)
+                    .map(|word| self.word = Some(word))
+                    .map_err(|error| error.to_string())
+            }
+            (ToSuccessor::Listener { address: text }, Some(listener)) => {
+                address(text).map(|address| self.inherited.listeners.push((address, listener)))
+            }
+            (ToSuccessor::Lock { address: text }, Some(lock)) => {
+                address(text).map(|address| self.inherited.locks.push((address, lock)))
+            }
+            (ToSuccessor::Control, Some(control)) => {
+                self.inherited.control = Some(control);
+                Ok(())
+            }
+            (ToSuccessor::Lane, Some(lane)) => {
+                self.lanes.push(lane);
+                Ok(())
+            }
+            (ToSuccessor::Frozen { at_ns, .. }, None) => {
+                self.frozen_ns = *at_ns;
+                Ok(())
+            }
+            (ToSuccessor::Offer | ToSuccessor::Abort { .. }, None) => Ok(()),
+            _ => Err(format!("{message:?} came with too few or too many descriptors")),
+        };
+        match kept {
+            Ok(()) => Event::Message(message),
+            Err(reason) => Event::WorkerBroken(reason),
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) -> io::Result<Next> {
+        Ok(match action {
+            Action::Send(message) => {
+                // If it is gone, its end comes by itself; and once we serve, it need not know.
+                let _ = packets::send(&*self.channel, &message.encode(), &[], true);
+                Next::Nothing
+            }
+            Action::Prepare => Next::Feed(Event::Prepared(self.prepare())),
+            Action::Adopt { senders, rehearsal } => match self.adopt(senders, rehearsal) {
+                Ok(()) => Next::Nothing,
+                Err(error) => Next::Feed(Event::WorkerBroken(error.to_string())),
+            },
+            Action::SkipIds(upcoming) => {
+                if let Some(crew) = &self.crew {
+                    crew.ids.skip_to(upcoming);
+                }
+                Next::Nothing
+            }
+            Action::Settle => {
+                self.instruct(|_| Instruction::Settle);
+                Next::Nothing
+            }
+            Action::Take { orphaned } => Next::Feed(Event::Taken(self.take(orphaned))),
+            Action::Serve | Action::ServeAnew => {
+                self.serve(action == Action::ServeAnew)?;
+                Next::Serve
+            }
+            Action::Discard(reason) => Next::Discard(reason),
+        })
+    }
+
+    fn prepare(&mut self) -> Result<u16, String> {
+        let inherited = std::mem::take(&mut self.inherited);
+        let foundation =
+            Foundation::lay(self.settings, inherited).map_err(|error| error.to_string())?;
+        let (room, connections) = (foundation.room, self.connections);
+        self.foundation = Some(foundation);
+        if connections > room as u64 {
+            return Err(format!(
+                "the limit of open files leaves room for {room} connections, and there are \
+                 {connections}; raise it (ulimit -n, LimitNOFILE=)"
+            ));
+        }
+        Ok(self.settings.workers.max(1) as u16)
+    }
+
+    /// Starts the workers, which adopt before they serve.
+    fn adopt(&mut self, senders: u16, rehearsal: bool) -> io::Result<()> {
+        let (findings, receiver) = mpsc::channel::<(WorkerIndex, Finding)>();
+        let sender = self.sender.clone();
+        let forward = move || {
+            while let Ok((_, finding)) = receiver.recv() {
+                let _ = sender.send(Incoming::Finding(finding));
+            }
+        };
+        thread::Builder::new().name("takeover-findings".to_owned()).spawn(forward)?;
+        let mut starts = Vec::new();
+        for lane in self.lanes.drain(..) {
+            let (sender, instructions) = mpsc::channel();
+            self.instructions.push(sender);
+            starts.push(Start::Adopting(Adoption {
+                lane,
+                senders: senders.into(),
+                rehearsal,
+                instructions,
+                findings: findings.clone(),
+            }));
+        }
+        self.crew = Some(self.muster(starts)?);
+        Ok(())
+    }
+
+    fn muster(&self, starts: Vec<Start>) -> io::Result<Crew> {
+        let room = self.foundation.as_ref().map_or(0, |foundation| foundation.connections_max);
+        Crew::muster(self.builder, self.settings, room, first_id()?, starts)
+    }
+
+    /// Whether the connections are ours.
+    fn take(&self, orphaned: bool) -> bool {
+        let Some(word) = &self.word else {
+            return false;
+        };
+        let from: &[Ownership] = match orphaned {
+            true => &[Ownership::Preparing, Ownership::Offered],
+            false => &[Ownership::Offered],
+        };
+        from.iter().any(|from| word.compare_exchange(from.word(), Ownership::Taken.word()).is_ok())
+    }
+
+    fn serve(&mut self, anew: bool) -> io::Result<()> {
+        let foundation = self.foundation.as_mut().ok_or(io::ErrorKind::NotFound)?;
+        foundation.listen_beside()?;
+        foundation.claim_paths();
+        foundation.keep_copies()?;
+        let mut hands = VecDeque::from(foundation.deal_listeners(self.settings.workers.max(1)));
+        if self.crew.is_none() {
+            let starts = hands.into_iter().map(Start::Fresh).collect();
+            self.crew = Some(self.muster(starts)?);
+            return Ok(());
+        }
+        self.instruct(|_| {
+            let hand = hands.pop_front().unwrap_or_default();
+            if anew { Instruction::ServeAnew(hand) } else { Instruction::Serve(hand) }
+        });
+        Ok(())
+    }
+
+    fn instruct(&self, mut instruction: impl FnMut(usize) -> Instruction) {
+        for (index, worker) in self.instructions.iter().enumerate() {
+            // A worker that is gone has said so.
+            let _ = worker.send(instruction(index));
+        }
+    }
+
+    fn running(&mut self, machine: &Successor) -> io::Result<Running> {
+        let now_ns = clock::monotonic_ns();
+        let (connections, refused) = machine.adopted_connections();
+        let upgraded = Upgraded {
+            dry_run: false,
+            generation: self.generation,
+            pid: std::process::id(),
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            connections,
+            refused: by_reason(refused),
+            pause_us: now_ns.saturating_sub(self.frozen_ns) / 1_000,
+            total_ms: now_ns.saturating_sub(self.begun_ns) / 1_000_000,
+        };
+        let mut history = std::mem::take(&mut self.history);
+        remember(&mut history, UpgradeOutcome::Upgraded(upgraded));
+        let foundation = self.foundation.take().ok_or(io::ErrorKind::NotFound)?;
+        let crew = self.crew.take().ok_or(io::ErrorKind::NotFound)?;
+        Running::new(self.settings, foundation, crew, self.generation, history)
+    }
+
+    fn discard(self) {
+        self.instruct(|_| Instruction::Discard);
+        drop(self.instructions);
+        for thread in self.crew.into_iter().flat_map(|crew| crew.threads) {
+            let _: Result<_, _> = JoinHandle::join(thread);
+        }
+    }
+}
+
+fn event_of(finding: Finding) -> Event {
+    match finding {
+        Finding::Level => Event::WorkerLevel,
+        Finding::Loaded { connections, refused } => {
+            Event::WorkerLoaded { connections: connections as u64, refused }
+        }
+        Finding::Settled { idle } => Event::WorkerSettled { idle },
+        Finding::Broken(error) => Event::WorkerBroken(error.to_string()),
+    }
+}
+
+/// Passes on what the predecessor says, until it ends.
+fn listen(channel: Arc<OwnedFd>, sender: Sender<Incoming>) -> io::Result<()> {
+    let listen = move || {
+        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+        loop {
+            let mut descriptors = Vec::new();
+            let message = match packets::receive(&*channel, &mut buffer, &mut descriptors, None) {
+                Ok(Received::Nothing) => continue,
+                Ok(Received::Ended) => None,
+                Ok(Received::Packet(len)) => ToSuccessor::decode(&buffer[..len]).ok(),
+                Err(error) => Some(ToSuccessor::Abort { reason: error.to_string() }),
+            };
+            let Some(message) = message else {
+                let _ = sender.send(Incoming::Ended);
+                return;
+            };
+            if sender.send(Incoming::Message(message, descriptors)).is_err() {
+                return;
+            }
+        }
+    };
+    thread::Builder::new().name("takeover-channel".to_owned()).spawn(listen).map(drop)
+}

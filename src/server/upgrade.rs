@@ -1,0 +1,517 @@
+//! The predecessor's side of an upgrade: starts the new program and carries out what the state
+//! machine of [`handover::predecessor`](crate::handover::predecessor) decides.
+
+use std::collections::VecDeque;
+use std::io::{self, PipeWriter, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{self, Child};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::foundation::ListenerCopies;
+use super::launch;
+use super::lock::PortLock;
+use crate::base::id::ConnectionIds;
+use crate::base::network::ListenAddr;
+use crate::control::{
+    Failed, FailureKind, OnProgress, Progress, Record, Refused, Step, UpgradeOutcome,
+    UpgradeRequest, Upgraded,
+};
+use crate::handover::Ownership;
+use crate::handover::predecessor::{Action, Event, Outcome, Plan, Predecessor};
+use crate::handover::wire::{MESSAGE_BYTES_MAX, ToPredecessor, ToSuccessor};
+use crate::hub::WorkerIndex;
+use crate::net::accounts::Accounts;
+use crate::net::lane::Origin;
+use crate::net::mailbox::Mailboxes;
+use crate::net::stop::Stop;
+use crate::net::worker::moving::{Order, Outlets, Report};
+use crate::sys::clock;
+use crate::sys::memory::SharedWord;
+use crate::sys::packets::{self, Received};
+
+/// How often whoever asked for an upgrade is told how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(50);
+
+/// How long the thread that listens to the channel waits before it looks whether it is still
+/// needed.
+const CHANNEL_LOOK: Duration = Duration::from_millis(100);
+
+/// How long a successor that was given up may take to end by itself.
+const ENDING: Duration = Duration::from_secs(2);
+
+/// What an upgrade needs of the running server; shared by the threads that may begin one.
+pub(super) struct Center {
+    pub(super) mailboxes: Arc<Mailboxes>,
+    pub(super) accounts: Arc<Accounts>,
+    pub(super) ids: Arc<ConnectionIds>,
+    pub(super) workers: usize,
+    /// By the address that was configured.
+    pub(super) listeners: ListenerCopies,
+    pub(super) locks: Vec<(ListenAddr, PortLock)>,
+    /// Where operators call.
+    pub(super) control: Option<OwnedFd>,
+    /// Over how long connections are closed.
+    pub(super) drain: Duration,
+    pub(super) generation: u64,
+    pub(super) started: Instant,
+    /// The workers have been told to stop.
+    pub(super) stopping: AtomicBool,
+    /// Ends when the center does, which wakes the main thread; written to when it has to look.
+    pub(super) waker: PipeWriter,
+    pub(super) upgrade: UpgradeState,
+}
+
+/// Whether an upgrade is under way, and what has become of it.
+#[derive(Debug, Default)]
+pub(super) struct UpgradeState {
+    /// The way to the one that is under way.
+    events: Mutex<Option<Sender<Event>>>,
+    /// The process that has taken over; 0 before.
+    moved_to: AtomicU32,
+    /// The last upgrades, the oldest first.
+    history: Mutex<Vec<Record>>,
+}
+
+impl UpgradeState {
+    /// None is under way; there have been these.
+    pub(super) fn new(history: Vec<Record>) -> Self {
+        Self { history: Mutex::new(history), ..Self::default() }
+    }
+}
+
+/// Upgrades that are remembered.
+const HISTORY_MAX: usize = 10;
+
+impl Center {
+    /// Whether an upgrade is under way.
+    pub(super) fn is_upgrading(&self) -> bool {
+        self.events().is_some()
+    }
+
+    /// Has the main thread look at once what has changed.
+    pub(super) fn wake(&self) {
+        // If the pipe is full it has not looked at what was written before.
+        let _ = (&self.waker).write_all(&[0]);
+    }
+
+    /// Whether the workers have been told to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Tells the workers to stop.
+    pub(super) fn stop(&self, stop: Stop) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.mailboxes.stop(stop);
+    }
+
+    /// The process that has taken everything over.
+    pub(super) fn moved_to(&self) -> Option<u32> {
+        Some(self.upgrade.moved_to.load(Ordering::SeqCst)).filter(|pid| *pid != 0)
+    }
+
+    /// Ends the upgrade that is under way, if that can still be; false if none is. The waker tells
+    /// when its outcome is known.
+    pub(super) fn abort_upgrade(&self, reason: &str) -> bool {
+        let events = self.events();
+        if let Some(events) = &*events {
+            let _ = events.send(Event::AbortAsked(reason.to_owned()));
+        }
+        events.is_some()
+    }
+
+    fn events(&self) -> std::sync::MutexGuard<'_, Option<Sender<Event>>> {
+        self.upgrade.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The upgrades there have been, the oldest first.
+    pub(super) fn history(&self) -> Vec<Record> {
+        self.upgrade.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+
+    /// Hands everything over to a new process. Returns when the outcome is known.
+    ///
+    /// # Errors
+    /// Why everything goes on as before.
+    pub(super) fn upgrade(
+        self: &Arc<Self>,
+        request: &UpgradeRequest,
+        progress: OnProgress<'_>,
+    ) -> Result<Upgraded, Failed> {
+        let (sender, events) = mpsc::channel();
+        {
+            let mut current = self.events();
+            if current.is_some() || self.moved_to().is_some() {
+                let reason = "another upgrade is in progress";
+                return Err(Failed::new(FailureKind::InProgress, reason));
+            }
+            if self.is_stopping() {
+                return Err(Failed::new(FailureKind::Stopping, "the server is stopping"));
+            }
+            *current = Some(sender.clone());
+        }
+        let outcome = self.attempt(request, progress, sender, &events);
+        match &outcome {
+            Ok(upgraded) if !request.dry_run => {
+                self.upgrade.moved_to.store(upgraded.pid, Ordering::SeqCst);
+                tracing::info!(
+                    connections = upgraded.connections, refused = refusals(&upgraded.refused),
+                    pause_us = upgraded.pause_us, total_ms = upgraded.total_ms,
+                    predecessor = process::id(), successor = upgraded.pid, "upgraded"
+                );
+            }
+            Ok(_) => tracing::info!("an upgrade would succeed"),
+            Err(failed) => {
+                tracing::error!(error = %failed, "not upgraded; everything goes on as before");
+                let mut history =
+                    self.upgrade.history.lock().unwrap_or_else(PoisonError::into_inner);
+                remember(&mut history, UpgradeOutcome::Failed(failed.clone()));
+            }
+        }
+        *self.events() = None;
+        self.wake();
+        outcome
+    }
+
+    fn attempt(
+        self: &Arc<Self>,
+        request: &UpgradeRequest,
+        progress: OnProgress<'_>,
+        sender: Sender<Event>,
+        events: &Receiver<Event>,
+    ) -> Result<Upgraded, Failed> {
+        let refused = |error: io::Error| Failed::new(FailureKind::Refused, error.to_string());
+        let begun = Instant::now();
+        let plan = Plan {
+            generation: self.generation,
+            workers: self.workers as u16,
+            connections: self.accounts.connections() as u64,
+            listeners: self.listeners.len() as u32,
+            locks: self.locks.len() as u32,
+            control: self.control.is_some(),
+            rehearsal: request.dry_run,
+            begun_ns: clock::monotonic_ns(),
+            history: serde_json::to_string(&self.history()).unwrap_or_default(),
+        };
+        let word = SharedWord::create().map_err(refused)?;
+        let launched = launch::launch(request.binary.as_deref()).map_err(refused)?;
+        let mut attempt = Attempt {
+            center: self,
+            channel: Arc::new(launched.channel),
+            word,
+            sender,
+            over: Arc::new(AtomicBool::new(false)),
+            build: String::new(),
+            frozen_at: None,
+            frozen_ns: 0,
+            pause: Duration::ZERO,
+        };
+        let outcome = attempt.run(plan, progress, events);
+        attempt.over.store(true, Ordering::SeqCst);
+        let Attempt { build, pause, .. } = attempt;
+        let upgraded = |connections, refused: &[(Origin, String)]| Upgraded {
+            dry_run: request.dry_run,
+            generation: self.generation + u64::from(!request.dry_run),
+            pid: if request.dry_run { process::id() } else { launched.child.id() },
+            build,
+            connections,
+            refused: by_reason(refused),
+            pause_us: pause.as_micros() as u64,
+            total_ms: begun.elapsed().as_millis() as u64,
+        };
+        match outcome {
+            Outcome::Aborted(reason) => {
+                Err(Failed::new(FailureKind::Aborted, end(launched.child, reason)))
+            }
+            Outcome::Moved { connections, refused } => Ok(upgraded(connections, &refused)),
+            Outcome::Rehearsed { connections, refused } => {
+                let upgraded = upgraded(connections, &refused);
+                end(launched.child, String::new());
+                Ok(upgraded)
+            }
+        }
+    }
+}
+
+/// Adds an upgrade that has just ended to those that are remembered.
+pub(super) fn remember(history: &mut Vec<Record>, outcome: UpgradeOutcome) {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    history.push(Record { at_unix_ms: since.as_millis() as u64, outcome });
+    let surplus = history.len().saturating_sub(HISTORY_MAX);
+    history.drain(..surplus);
+}
+
+/// Refused connections, counted by their reason.
+pub(super) fn by_reason(refused: &[(Origin, String)]) -> Vec<Refused> {
+    let mut reasons: Vec<Refused> = Vec::new();
+    for (_, reason) in refused {
+        match reasons.iter_mut().find(|known| known.reason == *reason) {
+            Some(known) => known.connections += 1,
+            None => reasons.push(Refused { reason: reason.clone(), connections: 1 }),
+        }
+    }
+    reasons
+}
+
+fn refusals(refused: &[Refused]) -> u64 {
+    refused.iter().map(|refused| refused.connections).sum()
+}
+
+/// Sees a successor off that is not needed; says what it has said of its own end.
+fn end(mut child: Child, reason: String) -> String {
+    let until = Instant::now() + ENDING;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => return reason,
+            Ok(Some(status)) => return format!("{reason} (it ended with {status})"),
+            Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(5)),
+            Ok(None) | Err(_) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return format!("{reason} (it was killed)");
+            }
+        }
+    }
+}
+
+/// One upgrade under way.
+struct Attempt<'c> {
+    center: &'c Arc<Center>,
+    channel: Arc<OwnedFd>,
+    word: SharedWord,
+    sender: Sender<Event>,
+    /// Nobody listens to the channel any more.
+    over: Arc<AtomicBool>,
+    /// Of the successor.
+    build: String,
+    frozen_at: Option<Instant>,
+    /// The same by the clock that the successor has, too.
+    frozen_ns: u64,
+    pause: Duration,
+}
+
+impl Attempt<'_> {
+    fn run(
+        &mut self,
+        plan: Plan,
+        progress: OnProgress<'_>,
+        events: &Receiver<Event>,
+    ) -> Outcome {
+        let listening = self.listen_to_channel();
+        let (mut machine, mut actions) = Predecessor::new(plan);
+        if let Err(error) = listening {
+            actions = machine.handle(Event::ChannelEnded(error.to_string()));
+        }
+        let mut deadline = Instant::now();
+        loop {
+            let mut queue = VecDeque::from(std::mem::take(&mut actions));
+            while let Some(action) = queue.pop_front() {
+                match self.carry_out(action, &mut deadline) {
+                    Ok(None) => {}
+                    Ok(Some(Next::Feed(event))) => queue.extend(machine.handle(event)),
+                    Ok(Some(Next::Done(outcome))) => return outcome,
+                    // An action that fails does what a dead successor would.
+                    Err(error) => {
+                        tracing::debug!(%error, "upgrade");
+                        queue.clear();
+                        queue.extend(machine.handle(Event::ChannelEnded(error.to_string())));
+                    }
+                }
+            }
+            let connections = self.center.accounts.connections() as u64;
+            let pause_us = self.frozen_at.map(|at| at.elapsed().as_micros() as u64);
+            if progress(Progress { step: step_of(&machine), done: 0, connections, pause_us }).is_break() {
+                actions = machine.handle(Event::AbortAsked("nobody waits for it".to_owned()));
+                continue;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let event = match events.recv_timeout(left.min(PROGRESS_EVERY)) {
+                Ok(event) => event,
+                Err(_) if left > PROGRESS_EVERY => continue,
+                Err(_) => Event::TimedOut,
+            };
+            if let Event::Message(ToPredecessor::Hello { build, .. }) = &event {
+                self.build.clone_from(build);
+            }
+            actions = machine.handle(event);
+        }
+    }
+
+    fn carry_out(&mut self, action: Action, deadline: &mut Instant) -> io::Result<Option<Next>> {
+        match action {
+            Action::Send(message @ ToSuccessor::Abort { .. }) => {
+                // If it is dead, it need not be told.
+                let _ = self.send(&message);
+            }
+            Action::Send(message) => self.send(&message)?,
+            Action::PreCopy { lanes } => {
+                let outlets = self.make_lanes(lanes)?;
+                self.center.mailboxes.order_all(&Order::PreCopy(outlets));
+            }
+            Action::Rehearse { lanes } => {
+                let outlets = self.make_lanes(lanes)?;
+                self.center.mailboxes.order_all(&Order::Rehearse(outlets));
+            }
+            Action::Freeze => {
+                self.frozen_at = Some(Instant::now());
+                self.frozen_ns = clock::monotonic_ns();
+                self.center.mailboxes.set_frozen(true);
+                self.center.mailboxes.order_all(&Order::Freeze);
+            }
+            Action::Settle => self.center.mailboxes.order_all(&Order::Settle),
+            Action::Save => {
+                let ids_upcoming = self.center.ids.upcoming();
+                self.send(&ToSuccessor::Frozen { ids_upcoming, at_ns: self.frozen_ns })?;
+                self.center.mailboxes.order_all(&Order::Save);
+            }
+            Action::Offer => {
+                let (from, to) = (Ownership::Preparing.word(), Ownership::Offered.word());
+                self.word.compare_exchange(from, to).map_err(|_| io::Error::other("the word is not ours"))?;
+                self.send(&ToSuccessor::Offer)?;
+            }
+            Action::Revoke => return Ok(Some(Next::Feed(Event::Revoked(self.revoke())))),
+            Action::Thaw => {
+                self.center.mailboxes.set_frozen(false);
+                self.center.mailboxes.order_all(&Order::Thaw);
+            }
+            Action::Release(kept) => self.release(&kept),
+            Action::Timer(time) => *deadline = Instant::now() + time,
+            Action::Done(outcome) => return Ok(Some(Next::Done(outcome))),
+        }
+        Ok(None)
+    }
+
+    fn send(&self, message: &ToSuccessor) -> io::Result<()> {
+        let word = [self.word.as_fd()];
+        let with: &[BorrowedFd<'_>] =
+            if matches!(message, ToSuccessor::Prepare { .. }) { &word } else { &[] };
+        self.send_with(message, with)?;
+        if matches!(message, ToSuccessor::Prepare { .. }) {
+            for (address, listener) in &self.center.listeners {
+                let message = ToSuccessor::Listener { address: address.to_string() };
+                self.send_with(&message, &[listener.as_fd()])?;
+            }
+            for (address, lock) in &self.center.locks {
+                let message = ToSuccessor::Lock { address: address.to_string() };
+                self.send_with(&message, &[lock.as_fd()])?;
+            }
+            if let Some(control) = &self.center.control {
+                self.send_with(&ToSuccessor::Control, &[control.as_fd()])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn send_with(&self, message: &ToSuccessor, with: &[BorrowedFd<'_>]) -> io::Result<()> {
+        // It reads all the time, or it is dead: a full channel is as good as an ended one, but a
+        // few packets may pile up while it starts.
+        let until = Instant::now() + ENDING;
+        loop {
+            match packets::send(&*self.channel, &message.encode(), with, false) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until =>
+                {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// A lane for each worker of the successor, whose ends are sent to it.
+    fn make_lanes(&self, count: u16) -> io::Result<Outlets> {
+        let mut lanes = Vec::with_capacity(count.into());
+        for _ in 0..count {
+            let (ours, theirs) = packets::pair()?;
+            self.send_with(&ToSuccessor::Lane, &[theirs.as_fd()])?;
+            lanes.push(ours);
+        }
+        let (reports, receiver) = mpsc::channel::<(WorkerIndex, Report)>();
+        let sender = self.sender.clone();
+        let forward = move || {
+            while let Ok((worker, report)) = receiver.recv() {
+                let _ = sender.send(event_of(worker, report));
+            }
+        };
+        thread::Builder::new().name("upgrade-reports".to_owned()).spawn(forward)?;
+        Ok(Outlets { lanes: lanes.into(), reports })
+    }
+
+    /// Whether the connections are ours for good.
+    fn revoke(&self) -> bool {
+        let revoked = Ownership::Revoked.word();
+        [Ownership::Preparing, Ownership::Offered]
+            .into_iter()
+            .any(|from| self.word.compare_exchange(from.word(), revoked).is_ok())
+    }
+
+    fn release(&mut self, kept: &[Origin]) {
+        self.pause = self.frozen_at.map_or(Duration::ZERO, |at| at.elapsed());
+        self.center.mailboxes.set_frozen(false);
+        for worker in 0..self.center.workers as WorkerIndex {
+            let keys = kept.iter().filter(|origin| origin.worker == worker);
+            let kept = keys.map(|origin| origin.key).collect();
+            let order = Order::Release { kept, drain: self.center.drain };
+            self.center.mailboxes.order_one(worker, order);
+        }
+    }
+
+    /// Feeds what comes on the channel to the machine, on a thread of its own.
+    fn listen_to_channel(&self) -> io::Result<()> {
+        let (channel, sender, over) =
+            (self.channel.clone(), self.sender.clone(), self.over.clone());
+        let listen = move || {
+            let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+            while !over.load(Ordering::SeqCst) {
+                let mut descriptors = Vec::new();
+                let look = Some(CHANNEL_LOOK);
+                let event = match packets::receive(&*channel, &mut buffer, &mut descriptors, look) {
+                    Ok(Received::Nothing) => continue,
+                    Ok(Received::Ended) => Event::ChannelEnded("the new process has ended".into()),
+                    Ok(Received::Packet(len)) => match ToPredecessor::decode(&buffer[..len]) {
+                        Ok(message) => Event::Message(message),
+                        Err(error) => Event::ChannelEnded(error.to_string()),
+                    },
+                    Err(error) => Event::ChannelEnded(error.to_string()),
+                };
+                let ended = matches!(event, Event::ChannelEnded(_));
+                if sender.send(event).is_err() || ended {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().name("upgrade-channel".to_owned()).spawn(listen).map(drop)
+    }
+}
+
+/// The step, as operators know it.
+fn step_of(machine: &Predecessor) -> Step {
+    match machine.step() {
+        "start" | "prepare" => Step::Prepare,
+        "copy" => Step::Copy,
+        "freeze" => Step::Freeze,
+        "state" => Step::State,
+        "offer" => Step::Offer,
+        _ => Step::Done,
+    }
+}
+
+enum Next {
+    Feed(Event),
+    Done(Outcome),
+}
+
+fn event_of(worker: WorkerIndex, report: Report) -> Event {
+    match report {
+        Report::Copied { .. } => Event::WorkerCopied,
+        Report::Frozen => Event::WorkerFrozen,
+        Report::Settled { idle } => Event::WorkerSettled { idle },
+        Report::Saved { kept, .. } => Event::WorkerSaved { worker, kept },
+        Report::Failed(error) => Event::WorkerFailed(error.to_string()),
+    }
+}

@@ -1,0 +1,208 @@
+//! What a handover needs of a session: to hold still (freeze), to become bytes, and to go on from
+//! them in another process as if nothing had happened.
+//!
+//! Points in time are written as their distance from the moment of saving: the reader has another
+//! clock.
+
+use crate::base::DeflateParams;
+use crate::base::limits::Limits;
+use crate::base::rate::RateLimit;
+use crate::base::snapshot::{Reader, SnapshotError, Writer};
+use crate::base::tick::Tick;
+use crate::ws::{CloseFrame, Decoder};
+
+use super::delivery::Delivery;
+use super::out_queue::OutQueue;
+use super::partial_head::PartialHead;
+use super::turn::Turn;
+use super::{LINGER_BYTES_MAX, Session, State};
+
+impl Session {
+    /// Stands in for the session of a connection whose descriptor has arrived and whose state has
+    /// not: it reads nothing, waits for nothing, and is done if nothing comes.
+    pub fn vacant() -> Self {
+        Self {
+            state: State::Done,
+            out: OutQueue::default(),
+            parked: None,
+            deflate: None,
+            paused: false,
+            control_rate: RateLimit::new(),
+            message_rate: RateLimit::new(),
+            last_inbound: Tick::START,
+            last_outbound: Tick::START,
+            last_message: Tick::START,
+            pinged: Tick::NEVER,
+            deadline: Tick::NEVER,
+        }
+    }
+
+    /// Copies what waits in the turn's buffer out of it, so that it can stay unwritten while the
+    /// buffer is used again.
+    pub fn spill(&mut self, turn: &Turn) {
+        self.out.spill(turn);
+    }
+
+    /// Queues a message that many receivers get, even if the queue has no room: while the sockets
+    /// are not written to, nobody is a slow consumer.
+    pub fn deliver_unbounded(&mut self, delivery: &Delivery, turn: &Turn, now: Tick) {
+        if self.is_open() {
+            self.last_message = now;
+            delivery.queue(&mut self.out, self.deflate.is_some(), turn);
+        }
+    }
+
+    /// Whether our Close waits for the peer's: the app has not been told of the end yet.
+    pub fn is_closing(&self) -> bool {
+        matches!(self.state, State::Closing(..))
+    }
+
+    /// Whether the request head is with the caller, who has not answered it.
+    pub fn is_deciding(&self) -> bool {
+        matches!(self.state, State::Deciding)
+    }
+
+    /// Writes all that it is. `limits` are those of its route.
+    ///
+    /// # Panics
+    /// If something lies in the turn's buffer: it is to be [spilled](Self::spill) first.
+    pub fn save(&self, limits: &Limits, now: Tick, writer: &mut Writer) {
+        let Self {
+            state,
+            out,
+            parked,
+            deflate,
+            paused,
+            control_rate,
+            message_rate,
+            last_inbound,
+            last_outbound,
+            last_message,
+            pinged,
+            deadline,
+        } = self;
+        state.save(*deadline, now, writer);
+        out.save(writer);
+        writer.bytes(parked.as_deref().map_or(&[], Vec::as_slice));
+        writer.option(*deflate, |writer, deflate| deflate.save(writer));
+        writer.bool(*paused);
+        // Without a rate nothing is used up.
+        control_rate.save(now, limits.control_rate_max.unwrap_or(0), writer);
+        message_rate.save(now, limits.message_rate_max.unwrap_or(0), writer);
+        for past in [last_inbound, last_outbound, last_message] {
+            save_past(*past, now, writer);
+        }
+        let pinged = Some(*pinged).filter(|&pinged| pinged != Tick::NEVER);
+        writer.option(pinged, |writer, pinged| save_past(pinged, now, writer));
+    }
+
+    /// Reads what [`Session::save`] wrote; `now` is the reader's own time. What lies further back
+    /// than the reader's clock reaches counts as its start.
+    ///
+    /// A deadline may have passed already: then it is due at once, and it is for the caller to read
+    /// first what has arrived meanwhile.
+    ///
+    /// # Errors
+    /// As [`Reader`]; what no session can be.
+    pub fn load(now: Tick, reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        let (state, deadline) = State::load(now, reader)?;
+        let out = OutQueue::load(reader)?;
+        // Nothing comes before the answer to the request, and nothing behind our FIN.
+        let silent =
+            matches!(state, State::Head(_) | State::Deciding | State::Lingering { shut: true, .. });
+        if silent && !out.is_empty() {
+            return Err(SnapshotError::Invalid("out queue: nothing may wait"));
+        }
+        let parked = reader.bytes()?;
+        Ok(Self {
+            state,
+            out,
+            parked: (!parked.is_empty()).then(|| Box::new(parked.to_vec())),
+            deflate: reader.option(DeflateParams::load)?,
+            paused: reader.bool()?,
+            control_rate: RateLimit::load(now, reader)?,
+            message_rate: RateLimit::load(now, reader)?,
+            last_inbound: load_past(now, reader)?,
+            last_outbound: load_past(now, reader)?,
+            last_message: load_past(now, reader)?,
+            pinged: reader.option(|reader| load_past(now, reader))?.unwrap_or(Tick::NEVER),
+            deadline,
+        })
+    }
+}
+
+impl State {
+    fn save(&self, deadline: Tick, now: Tick, writer: &mut Writer) {
+        match self {
+            Self::Head(partial) => {
+                writer.u8(0);
+                partial.save(writer);
+            }
+            Self::Deciding => writer.u8(1),
+            Self::Open(decoder) => {
+                writer.u8(2);
+                decoder.save(writer);
+                return;
+            }
+            Self::Closing(decoder, sent) => {
+                writer.u8(3);
+                decoder.save(writer);
+                sent.save(writer);
+            }
+            Self::Lingering { discarded, shut, peer_finished } => {
+                writer.u8(4);
+                writer.count(*discarded);
+                writer.bool(*shut);
+                writer.bool(*peer_finished);
+            }
+            Self::Done => {
+                writer.u8(5);
+                return;
+            }
+        }
+        save_future(deadline, now, writer);
+    }
+
+    /// The state, and until when it may last: always, where that does not depend on it.
+    fn load(now: Tick, reader: &mut Reader<'_>) -> Result<(Self, Tick), SnapshotError> {
+        let state = match reader.u8()? {
+            0 => Self::Head(Box::new(PartialHead::load(reader)?)),
+            1 => Self::Deciding,
+            2 => return Ok((Self::Open(Decoder::load(reader)?), Tick::NEVER)),
+            3 => Self::Closing(Decoder::load(reader)?, Box::new(CloseFrame::load(reader)?)),
+            4 => Self::Lingering {
+                discarded: load_discarded(reader)?,
+                shut: reader.bool()?,
+                peer_finished: reader.bool()?,
+            },
+            5 => return Ok((Self::Done, Tick::NEVER)),
+            _ => return Err(SnapshotError::Invalid("state of a session")),
+        };
+        Ok((state, load_future(now, reader)?))
+    }
+}
+
+fn load_discarded(reader: &mut Reader<'_>) -> Result<usize, SnapshotError> {
+    usize::try_from(reader.varint()?)
+        .ok()
+        .filter(|&discarded| discarded <= LINGER_BYTES_MAX)
+        .ok_or(SnapshotError::Invalid("number of discarded bytes"))
+}
+
+fn save_past(past: Tick, now: Tick, writer: &mut Writer) {
+    writer.u32(now.ticks().saturating_sub(past.ticks()));
+}
+
+fn load_past(now: Tick, reader: &mut Reader<'_>) -> Result<Tick, SnapshotError> {
+    Ok(Tick::new(now.ticks().saturating_sub(reader.u32()?)))
+}
+
+fn save_future(future: Tick, now: Tick, writer: &mut Writer) {
+    let never = future == Tick::NEVER;
+    writer.u32(if never { u32::MAX } else { future.ticks().saturating_sub(now.ticks()) });
+}
+
+/// What would be later than all ticks never comes.
+fn load_future(now: Tick, reader: &mut Reader<'_>) -> Result<Tick, SnapshotError> {
+    Ok(Tick::new(now.ticks().saturating_add(reader.u32()?)))
+}

@@ -1,0 +1,221 @@
+//! Upgrades of the real binary, seen from outside: the same TCP connections before and after, and
+//! nobody can tell.
+
+mod support;
+
+use std::io::ErrorKind;
+use std::thread;
+use std::time::Duration;
+
+use support::*;
+
+#[test]
+fn a_message_cut_anywhere_goes_on() {
+    let mut server = Server::start("workers = 2\n");
+    let message = frame(FIN | TEXT, "grün, and a little more".as_bytes());
+    let mut clients: Vec<(usize, Client)> = (0..message.len())
+        .map(|cut| {
+            let mut client = server.open("/echo");
+            client.assert_echo("before");
+            client.send_bytes(&message[..cut]);
+            (cut, client)
+        })
+        .collect();
+    server.upgrade();
+    for (cut, client) in &mut clients {
+        client.send_bytes(&message[*cut..]);
+        client.expect_text("grün, and a little more");
+        client.assert_echo("after");
+    }
+    for (_, client) in &mut clients {
+        client.close(1000);
+    }
+    server.assert_healthy();
+}
+
+#[test]
+fn every_state_moves() {
+    let mut server = Server::start("workers = 2\n[limits]\nclose_timeout = '20s'\n");
+    // In its handshake.
+    let mut in_head = server.connect();
+    let head = request("/echo", "");
+    in_head.send_bytes(&head.as_bytes()[..head.len() - 10]);
+    // Between the fragments of a message, in the middle of a character, with a ping between.
+    let mut fragments = server.open("/echo");
+    fragments.send(TEXT, &[b'a', 0xc3]);
+    fragments.send(FIN | PING, b"there?");
+    assert_eq!(fragments.frame().payload, b"there?");
+    // In a control frame.
+    let mut in_control = server.open("/echo");
+    let ping = frame(FIN | PING, b"hello");
+    in_control.send_bytes(&ping[..8]);
+    // In a header of a message that will be too big.
+    let mut too_big = server.open("/echo");
+    too_big.send_bytes(&header(FIN | BINARY, 1 << 40)[..5]);
+    // The server said Close, and has not heard the client's.
+    let mut failed = server.open("/echo");
+    failed.send_bytes(&[0xff, 0x80]);
+    // Accepted, with a query, in two rooms' worth of company.
+    let mut member = server.open("/rooms/a?self=1");
+    let mut other = server.open("/rooms/a");
+    member.send_text("one");
+    member.expect_text("one");
+    other.expect_text("one");
+
+    server.upgrade();
+
+    in_head.send_bytes(&head.as_bytes()[head.len() - 10..]);
+    assert_eq!(in_head.response().status, 101);
+    in_head.assert_echo("opened by the successor");
+    fragments.send(FIN | CONTINUATION, &[0xa4, b'b']);
+    fragments.expect_text("aäb");
+    in_control.send_bytes(&ping[8..]);
+    assert_eq!(in_control.frame().payload, b"hello");
+    too_big.send_bytes(&header(FIN | BINARY, 1 << 40)[5..]);
+    too_big.expect_close(1009);
+    failed.expect_close(1002);
+    other.send_text("two");
+    member.expect_text("two");
+    member.send_text("three");
+    member.expect_text("three");
+    other.expect_text("three");
+    let mut newcomer = server.open("/rooms/a");
+    newcomer.send_text("four");
+    member.expect_text("four");
+    other.expect_text("four");
+}
+
+#[test]
+fn what_was_queued_is_read_to_the_last_byte() {
+    const MESSAGES: usize = 16;
+    let mut server = Server::start("workers = 1\n");
+    let mut client = server.connect_narrow();
+    client.upgrade("/echo", "");
+    let payload = |number: usize| -> Vec<u8> {
+        (0..60_000_u32).map(|i| (i.wrapping_mul(number as u32 + 7) >> 3) as u8).collect()
+    };
+    for number in 0..MESSAGES {
+        client.send(FIN | BINARY, &payload(number));
+    }
+    // More than the socket buffers of both sides hold is in the server's own queue.
+    wait_until("a full queue", || server.memory() > 512 * KIB);
+    server.wait_idle();
+    server.upgrade();
+    for number in 0..MESSAGES {
+        assert!(client.frame().payload == payload(number), "message {number}");
+    }
+    client.assert_echo("all read");
+}
+
+#[test]
+fn any_number_of_workers_takes_over() {
+    let mut server = Server::start("workers = 1\n");
+    let mut clients: Vec<Client> = (0..40).map(|_| server.open("/rooms/a?self=1")).collect();
+    for workers in [3, 2, 5, 1, 2] {
+        server.configure(&format!("workers = {workers}\n"));
+        server.upgrade();
+        for number in [0, 17, 39] {
+            let text = format!("{number} of {workers}");
+            clients[number].send_text(&text);
+            for client in &mut clients {
+                client.expect_text(&text);
+            }
+        }
+        clients.push(server.open("/rooms/a?self=1"));
+    }
+}
+
+#[test]
+fn new_connections_are_never_refused() {
+    let mut server = Server::start("workers = 2\n");
+    let address = server.address;
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = stop.clone();
+    let churn = thread::spawn(move || {
+        let mut count = 0;
+        while !stopped.load(std::sync::atomic::Ordering::SeqCst) {
+            let stream = std::net::TcpStream::connect(address).expect("an accepted connection");
+            let mut client = Client::over(stream);
+            client.upgrade("/echo", "");
+            client.assert_echo("new");
+            client.close(1000);
+            count += 1;
+        }
+        count
+    });
+    for _ in 0..5 {
+        server.upgrade();
+    }
+    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(churn.join().expect("no connection was refused or reset") > 0);
+}
+
+#[test]
+fn a_configuration_that_does_not_check_changes_nothing() {
+    let mut server = Server::start("workers = 2\n");
+    let mut client = server.open("/echo");
+    server.configure("workers = 'many'\n");
+    let line = server.upgrade_in_vain();
+    assert!(line.contains("workers"), "{line}");
+    client.assert_echo("as before");
+    server.assert_healthy();
+    server.configure("workers = 1\n");
+    server.upgrade();
+    client.assert_echo("after all");
+}
+
+#[test]
+fn a_route_that_is_gone_keeps_its_connections_and_drains_them() {
+    let routes = "[[routes]]\npath = '/echo'\napp = 'echo'\n";
+    let old = format!("drain_duration = '0s'\n{routes}[[routes]]\npath = '/old'\napp = 'echo'\n");
+    let server = Server::start(&old);
+    let mut stays = server.open("/echo");
+    let mut goes = server.open("/old");
+    server.configure(&format!("drain_duration = '0s'\n{routes}"));
+    server.signal("USR2");
+    goes.expect_close(1012);
+    stays.assert_echo("moved");
+}
+
+#[test]
+fn a_chain_of_upgrades_leaks_nothing() {
+    let mut server = Server::start("workers = 2\n");
+    let mut clients: Vec<Client> = (0..20).map(|_| server.open("/echo")).collect();
+    server.upgrade();
+    let base = server.fds();
+    for round in 0..10 {
+        server.upgrade();
+        for client in &mut clients {
+            client.assert_echo(&format!("round {round}"));
+        }
+    }
+    wait_until("as many descriptors as before", || server.fds() == base);
+    drop(clients);
+    wait_until("all let go of", || server.fds() == base - 20);
+}
+
+#[test]
+fn a_stop_in_the_middle_is_a_stop() {
+    let server = Server::start("workers = 2\ndrain_duration = '1s'\n");
+    let mut client = server.open("/echo");
+    server.signal("USR2");
+    server.signal("TERM");
+    loop {
+        match client.try_frame() {
+            Ok(Some(frame)) if frame.opcode == CLOSE => {
+                assert_eq!(frame.close_code(), Some(1012));
+                break;
+            }
+            Ok(Some(_)) => {}
+            other => panic!("no Close: {other:?}"),
+        }
+    }
+    let refused = || {
+        let error = std::net::TcpStream::connect(server.address).err()?;
+        Some(error.kind() == ErrorKind::ConnectionRefused)
+    };
+    wait_until("nobody listens", || {
+        thread::sleep(Duration::from_millis(20));
+        refused() == Some(true)
+    });
+}
