@@ -148,8 +148,9 @@ fn progress_does_not_wait_for_a_client_that_does_not_read() {
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     let mut reply = String::new();
     stream.read_to_string(&mut reply).unwrap();
-    let lines = reply.lines().map(|line| serde_json::from_str::<Value>(line).expect("whole"));
-    assert_eq!(lines.last().unwrap()["outcome"], "upgraded");
+    let whole = |line| serde_json::from_str::<Value>(line).expect("a whole line");
+    let lines: Vec<Value> = reply.lines().map(whole).collect();
+    assert_eq!(lines[lines.len() - 1]["outcome"], "upgraded");
 }
 
 #[test]

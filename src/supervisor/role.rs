@@ -45,7 +45,7 @@ pub enum Role {
         channel: OwnedFd,
     },
     /// The supervisor again, after it has replaced its program.
-    Supervisor(Inherited),
+    Supervisor(Box<Inherited>),
     /// Only to exit: with status 0 if `can`, with 1 if not.
     Probe {
         /// Whether this program can become the supervisor that asks.
@@ -68,7 +68,7 @@ impl Role {
                 Ok(Self::Successor { link: link()?, channel: inherited::take(CHANNEL_NUMBER)? })
             }
             Some(Told::Supervisor(state)) => {
-                Ok(Self::Supervisor(Inherited::read(inherited::take(state)?)?))
+                Ok(Self::Supervisor(Box::new(Inherited::read(inherited::take(state)?)?)))
             }
             Some(Told::Probe(version)) => Ok(Self::Probe { can: version == STATE_VERSION }),
         }

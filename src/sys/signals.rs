@@ -53,19 +53,6 @@ pub enum Waited {
     TimedOut,
 }
 
-/// Sends a signal to a process.
-///
-/// # Errors
-/// There is no such process, or it is somebody else's.
-pub fn send(pid: u32, signal: Signal) -> io::Result<()> {
-    let pid = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: kill takes two numbers and no memory.
-    if unsafe { libc::kill(pid, signal.number()) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
 /// Reads this process's signals.
 #[derive(Debug)]
 pub struct Signals {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{CString, OsString};
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -195,20 +195,6 @@ impl Strings {
         let pointers = owned.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
         Ok(Self { pointers, _owned: owned })
     }
-}
-
-/// Takes a descriptor that was handed over to this process at its start, by its number; it is not
-/// kept across the next exec(). To be called once for each.
-///
-/// # Errors
-/// There is none of this number.
-pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: this request takes an integer and no memory.
-    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: it is open, and it was handed over for this: nothing else here knows its number.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 #[cfg(test)]
