@@ -39,6 +39,7 @@
 //! | 4 | [`net`] | worker, dispatch, gate, listener, stream, mailbox, client: the only code that meets mio |
 //! | 5 | [`handover`] | the messages and the two state machines of a handover |
 //! | 5 | [`control`] | control socket: status, upgrade and drain by request |
+//! | 5 | [`supervisor`] | the parent process: starts the server and its successors, restarts it after a crash |
 //! | 6 | [`config`], [`server`] | settings as written → resolved; the composition root |
 //! | 7 | [`cli`], `main.rs` | one file a verb |
 //!
@@ -59,5 +60,6 @@ pub mod manual;
 pub mod net;
 pub mod server;
 pub mod session;
+pub mod supervisor;
 pub mod sys;
 pub mod ws;

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 
-use crate::sys::packets;
 use crate::sys::spawn::{self, Program};
+use crate::sys::{inherited, packets};
 
 /// Tells a new process that it is a successor: the number of its end of the channel.
 pub(super) const VARIABLE: &str = "STEADFAST_HANDOVER_FD";
@@ -72,5 +72,5 @@ pub(super) fn channel_of_environment() -> io::Result<Option<OwnedFd>> {
     let number = number.to_str().and_then(|number| number.parse().ok());
     let number = number.filter(|number| *number >= CHANNEL);
     let number = number.ok_or_else(|| io::Error::other(format!("{VARIABLE} is no number")))?;
-    spawn::inherited(number).map(Some)
+    inherited::take(number).map(Some)
 }

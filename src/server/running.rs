@@ -19,7 +19,8 @@ use crate::config::Settings;
 use crate::control::{self, ControlListener, Record, UpgradeRequest};
 use crate::net::listener::Unlink;
 use crate::net::stop::Stop;
-use crate::sys::signals::{self, Signal, Signals, Waited};
+use crate::sys::children;
+use crate::sys::signals::{Signal, Signals, Waited};
 
 /// How often the main thread looks whether its workers are there: while they serve, and while they
 /// stop.
@@ -178,7 +179,7 @@ impl Running {
                     deferred = Some(signal);
                 } else if let Some(successor) = self.center.moved_to() {
                     tracing::info!(?signal, successor, "passed on");
-                    let _ = signals::send(successor, signal);
+                    let _ = children::send(successor, signal);
                 } else {
                     self.stop_as_told(signal == Signal::Int || self.center.is_stopping());
                 }
