@@ -27,5 +27,6 @@ mod run;
 
 pub use link::{Link, LinkEvent, Start};
 pub use message::Kept;
+pub use program::resolve as resolve_program;
 pub use role::Role;
 pub use run::{Inherited, begin};

@@ -12,7 +12,7 @@ use std::{env, fs};
 ///
 /// # Errors
 /// The working directory is gone, or the file is not known.
-pub(super) fn resolve(name: &OsStr) -> io::Result<PathBuf> {
+pub fn resolve(name: &OsStr) -> io::Result<PathBuf> {
     match find(name, env::var_os("PATH").as_deref())? {
         Some(path) => Ok(path),
         // Ends with " (deleted)" once it has been replaced, and then cannot be started.

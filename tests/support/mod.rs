@@ -111,7 +111,8 @@ impl Server {
             fs::write(&config_path, config).expect("a written configuration");
             let log = fresh_path(".log");
             let child = steadfast()
-                .args(["serve", "--listen", &address.to_string(), "--config"])
+                // The process that serves is the one to be looked at.
+                .args(["serve", "--no-supervisor", "--listen", &address.to_string(), "--config"])
                 .arg(&config_path)
                 .args(args)
                 .stderr(File::create(&log).expect("a log file"))
