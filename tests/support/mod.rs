@@ -138,7 +138,10 @@ impl Server {
             if self.child.try_wait().expect("a child's status").is_some() {
                 return false;
             }
-            if let Ok(mut probe) = TcpStream::connect(self.address) {
+            // It says so when it has opened all that it keeps open.
+            if self.log().contains("steadfast serves")
+                && let Ok(mut probe) = TcpStream::connect(self.address)
+            {
                 // Its end comes behind the server's having let go of it: the count of
                 // descriptors is the base then.
                 probe.shutdown(std::net::Shutdown::Write).expect("a connected socket");
