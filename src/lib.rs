@@ -22,6 +22,12 @@
 //! the head. A room's message goes through [`app::fanout`]. The client role is the same protocol
 //! core driven by [`net::client`].
 //!
+//! An upgrade ([`handover`]) moves all of it to another process: each worker sends its sockets over
+//! lanes ([`net::worker::moving`]) to the successor's workers, which park them
+//! ([`net::worker::adopting`]); then everything stands still, states are written
+//! ([`net::record`]) and read, and a word in shared memory changes its owner. [`supervisor`] is the
+//! small process above; [`control`] is how it is asked for.
+//!
 //! # Layers
 //!
 //! A module uses only layers above it in this table; siblings do not import each other, but a
