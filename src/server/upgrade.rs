@@ -350,6 +350,8 @@ impl Attempt<'_> {
             }
             Action::Send(message) => self.send(&message)?,
             Action::PreCopy { lanes } => {
+                #[cfg(feature = "fault-points")]
+                crate::sys::fault::point("predecessor-ready");
                 let outlets = self.make_lanes(lanes)?;
                 self.center.mailboxes.order_all(&Order::PreCopy(outlets));
             }
@@ -363,18 +365,28 @@ impl Attempt<'_> {
                 self.center.mailboxes.set_frozen(true);
                 self.center.mailboxes.order_all(&Order::Freeze);
             }
-            Action::Settle => self.center.mailboxes.order_all(&Order::Settle),
+            Action::Settle => {
+                #[cfg(feature = "fault-points")]
+                crate::sys::fault::point("predecessor-frozen");
+                self.center.mailboxes.order_all(&Order::Settle);
+            }
             Action::Save => {
                 let ids_upcoming = self.center.ids.upcoming();
                 self.send(&ToSuccessor::Frozen { ids_upcoming, at_ns: self.frozen_ns })?;
                 self.center.mailboxes.order_all(&Order::Save);
+                #[cfg(feature = "fault-points")]
+                crate::sys::fault::point("predecessor-saved");
             }
             Action::Offer => {
+                #[cfg(feature = "fault-points")]
+                crate::sys::fault::point("predecessor-adopted");
                 let (from, to) = (Ownership::Preparing.word(), Ownership::Offered.word());
                 self.word
                     .compare_exchange(from, to)
                     .map_err(|_| io::Error::other("the word is not ours"))?;
                 self.send(&ToSuccessor::Offer)?;
+                #[cfg(feature = "fault-points")]
+                crate::sys::fault::point("predecessor-offered");
             }
             Action::Revoke => return Ok(Some(Next::Feed(Event::Revoked(self.revoke())))),
             Action::Thaw => {

@@ -4,6 +4,8 @@
 pub mod clock;
 pub mod credentials;
 pub mod descriptors;
+#[cfg(feature = "fault-points")]
+pub mod fault;
 pub mod filter;
 pub mod lock;
 pub mod memory;

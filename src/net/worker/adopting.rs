@@ -217,6 +217,8 @@ impl Worker {
                         Err(error) => parked.refused.push((origin, error.to_string())),
                     }
                 }
+                #[cfg(feature = "fault-points")]
+                crate::sys::fault::point("successor-parking");
             }
             Packet::Closed { worker, keys } => {
                 for key in keys {
