@@ -72,6 +72,8 @@ pub(super) struct UpgradeState {
     events: Mutex<Option<Sender<Event>>>,
     /// The process that has taken over; 0 before.
     moved_to: AtomicU32,
+    /// It ended as soon as it had.
+    lost: AtomicBool,
     /// The last upgrades, the oldest first.
     history: Mutex<Vec<Record>>,
 }
@@ -112,6 +114,11 @@ impl Center {
     /// The process that has taken everything over.
     pub(super) fn moved_to(&self) -> Option<u32> {
         Some(self.upgrade.moved_to.load(Ordering::SeqCst)).filter(|pid| *pid != 0)
+    }
+
+    /// Whether the process that has taken everything over is dead already.
+    pub(super) fn is_lost(&self) -> bool {
+        self.upgrade.lost.load(Ordering::SeqCst)
     }
 
     /// Ends the upgrade that is under way, if that can still be; false if none is. The waker tells
@@ -169,6 +176,7 @@ impl Center {
                 );
             }
             Ok(_) => tracing::info!("an upgrade would succeed"),
+            Err(failed) if self.is_lost() => tracing::error!(error = %failed, "crashed"),
             Err(failed) => {
                 tracing::error!(error = %failed, "not upgraded; everything goes on as before");
                 let mut history =
@@ -232,6 +240,13 @@ impl Center {
                 Err(Failed::new(FailureKind::Aborted, end(launched.child, reason)))
             }
             Outcome::Moved { connections, refused } => Ok(upgraded(connections, &refused)),
+            Outcome::Lost(reason) => {
+                // Its status is not taken, so that nobody else gets its id while we wind up.
+                self.upgrade.moved_to.store(launched.child.id(), Ordering::SeqCst);
+                self.upgrade.lost.store(true, Ordering::SeqCst);
+                let reason = format!("{reason}, and all connections with it, which it had taken");
+                Err(Failed::new(FailureKind::Failed, reason))
+            }
             Outcome::Rehearsed { connections, refused } => {
                 let upgraded = upgraded(connections, &refused);
                 end(launched.child, String::new());

@@ -190,6 +190,7 @@ impl Server {
     pub fn verb(&self, verb: &str) -> Command {
         let mut command = steadfast();
         command.args([verb, "--listen", &self.address.to_string()]);
+        command.stdout(Stdio::piped());
         command
     }
 
