@@ -17,7 +17,7 @@ mod upgrade;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -164,6 +164,15 @@ fn run_verb<E: Display>(
     }
 }
 
+/// Variables of ours that are none of an operator's.
+fn is_no_setting(name: &OsStr) -> bool {
+    #[cfg(feature = "fault-points")]
+    if name == crate::sys::fault::VARIABLE {
+        return true;
+    }
+    name == HANDOVER_VARIABLE
+}
+
 /// Puts the verb `serve` where none is.
 fn with_verb(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut args: Vec<OsString> = args.into_iter().collect();
@@ -196,7 +205,7 @@ fn load(
         None => None,
     };
     let read_file = |path: &Path| fs::read_to_string(path);
-    let environment = env::vars_os().filter(|(name, _)| name != HANDOVER_VARIABLE).collect();
+    let environment = env::vars_os().filter(|(name, _)| !is_no_setting(name)).collect();
     let sources = Sources { file, environment, flags, read_file: Some(&read_file) };
     config::resolve(&sources, context).map_err(|errors| errors.to_string())
 }

@@ -139,6 +139,8 @@ pub enum Outcome {
     },
     /// Nothing has changed.
     Aborted(String),
+    /// The successor has taken all connections, and has ended before it could say so.
+    Lost(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,7 +171,7 @@ enum State {
     Offered,
     /// We want it back.
     // Call: Revoked  Next: Over
-    Revoking(String),
+    Revoking { reason: String, ended: bool },
     /// All is said.
     Over,
 }
@@ -198,7 +200,7 @@ impl Predecessor {
             State::Copying { .. } => "copy",
             State::Freezing { .. } | State::Settling { .. } => "freeze",
             State::Saving { .. } | State::Adopting => "state",
-            State::Offered | State::Revoking(_) => "offer",
+            State::Offered | State::Revoking { .. } => "offer",
             State::Over => "done",
         }
     }
@@ -207,12 +209,12 @@ impl Predecessor {
     pub fn handle(&mut self, event: Event) -> Vec<Action> {
         match (&mut self.state, event) {
             (State::Over, _) => vec![],
-            (State::Revoking(_), Event::Revoked(ours)) => self.revoked(ours),
+            (State::Revoking { .. }, Event::Revoked(ours)) => self.revoked(ours),
             // Whatever else happens, the word decides.
-            (State::Revoking(_), _) => vec![],
+            (State::Revoking { .. }, _) => vec![],
             (State::Offered, Event::Message(ToPredecessor::Active)) => self.moved(),
             (_, Event::Message(ToPredecessor::Refused { reason })) => self.revoke(reason),
-            (_, Event::ChannelEnded(reason)) => self.revoke(reason),
+            (_, Event::ChannelEnded(reason)) => self.revoke_from(reason, true),
             (_, Event::WorkerFailed(reason)) => self.revoke(reason),
             (_, Event::AbortAsked(reason)) => self.revoke(reason),
             (_, Event::TimedOut) => {
@@ -379,18 +381,29 @@ impl Predecessor {
     }
 
     fn revoke(&mut self, reason: String) -> Vec<Action> {
-        self.state = State::Revoking(reason);
+        self.revoke_from(reason, false)
+    }
+
+    fn revoke_from(&mut self, reason: String, ended: bool) -> Vec<Action> {
+        self.state = State::Revoking { reason, ended };
         vec![Action::Revoke]
     }
 
     fn revoked(&mut self, ours: bool) -> Vec<Action> {
-        if !ours {
-            // It had taken them before: a success, whatever we thought of it.
-            return self.moved();
-        }
-        let State::Revoking(reason) = std::mem::replace(&mut self.state, State::Over) else {
+        let State::Revoking { reason, ended } = std::mem::replace(&mut self.state, State::Over)
+        else {
             return vec![];
         };
+        match (ours, ended) {
+            (true, _) => {}
+            // It had taken them before: a success, whatever we thought of it.
+            (false, false) => return self.moved(),
+            // With them, for it may have read from any.
+            (false, true) => {
+                let kept = self.refused.iter().map(|(origin, _)| *origin).collect();
+                return vec![Action::Release(kept), Action::Done(Outcome::Lost(reason))];
+            }
+        }
         vec![
             Action::Send(ToSuccessor::Abort { reason: reason.clone() }),
             Action::Thaw,

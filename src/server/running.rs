@@ -199,8 +199,11 @@ impl Running {
                 }
             }
         }
-        let moved = self.center.moved_to().is_some();
+        let (moved, lost) = (self.center.moved_to().is_some(), self.center.is_lost());
         self.join()?;
+        if lost {
+            return Err(io::Error::other("the successor has died with all connections"));
+        }
         tracing::info!("{}", if moved { "handed over" } else { "stopped" });
         Ok(())
     }

@@ -197,8 +197,20 @@ impl Takeover<'_> {
     fn carry_out(&mut self, action: Action) -> io::Result<Next> {
         Ok(match action {
             Action::Send(message) => {
+                #[cfg(feature = "fault-points")]
+                match message {
+                    ToPredecessor::Ready { .. } => crate::sys::fault::point("successor-prepared"),
+                    ToPredecessor::Adopted { .. } => crate::sys::fault::point("successor-loaded"),
+                    _ => {}
+                }
                 // If it is gone, its end comes by itself; and once we serve, it need not know.
                 let _ = packets::send(&*self.channel, &message.encode(), &[], true);
+                #[cfg(feature = "fault-points")]
+                match message {
+                    ToPredecessor::Hello { .. } => crate::sys::fault::point("successor-hello"),
+                    ToPredecessor::Adopted { .. } => crate::sys::fault::point("successor-adopted"),
+                    _ => {}
+                }
                 Next::Nothing
             }
             Action::Prepare => Next::Feed(Event::Prepared(self.prepare())),
@@ -218,6 +230,8 @@ impl Takeover<'_> {
             }
             Action::Take { orphaned } => Next::Feed(Event::Taken(self.take(orphaned))),
             Action::Serve | Action::ServeAnew => {
+                #[cfg(feature = "fault-points")]
+                crate::sys::fault::point("successor-taken");
                 self.serve(action == Action::ServeAnew)?;
                 Next::Serve
             }

@@ -73,6 +73,8 @@ pub(super) struct UpgradeState {
     events: Mutex<Option<Sender<Event>>>,
     /// The process that has taken over; 0 before.
     moved_to: AtomicU32,
+    /// It ended as soon as it had.
+    lost: AtomicBool,
     /// The last upgrades, the oldest first.
     history: Mutex<Vec<Record>>,
 }
@@ -123,6 +125,11 @@ impl Center {
     /// The process that has taken everything over.
     pub(super) fn moved_to(&self) -> Option<u32> {
         Some(self.upgrade.moved_to.load(Ordering::SeqCst)).filter(|pid| *pid != 0)
+    }
+
+    /// Whether the process that has taken everything over is dead already.
+    pub(super) fn is_lost(&self) -> bool {
+        self.upgrade.lost.load(Ordering::SeqCst)
     }
 
     /// Ends the upgrade that is under way, if that can still be; false if none is. The waker tells
@@ -180,6 +187,7 @@ impl Center {
                 );
             }
             Ok(_) => tracing::info!("an upgrade would succeed"),
+            Err(failed) if self.is_lost() => tracing::error!(error = %failed, "crashed"),
             Err(failed) => {
                 tracing::error!(error = %failed, "not upgraded; everything goes on as before");
                 let mut history =
@@ -243,6 +251,13 @@ impl Center {
                 Err(Failed::new(FailureKind::Aborted, launched.process.end(reason)))
             }
             Outcome::Moved { connections, refused } => Ok(upgraded(connections, &refused)),
+            Outcome::Lost(reason) => {
+                // Its status is not taken, so that nobody else gets its id while we wind up.
+                self.upgrade.moved_to.store(launched.child.id(), Ordering::SeqCst);
+                self.upgrade.lost.store(true, Ordering::SeqCst);
+                let reason = format!("{reason}, and all connections with it, which it had taken");
+                Err(Failed::new(FailureKind::Failed, reason))
+            }
             Outcome::Rehearsed { connections, refused } => {
                 let upgraded = upgraded(connections, &refused);
                 launched.process.end(String::new());
@@ -344,6 +359,8 @@ impl Attempt<'_> {
             }
             Action::Send(message) => self.send(&message)?,
             Action::PreCopy { lanes } => {
+                #[cfg(feature = "fault-points")]
+                crate::sys::fault::point("predecessor-ready");
                 let outlets = self.make_lanes(lanes)?;
                 self.center.mailboxes.order_all(&Order::PreCopy(outlets));
             }
@@ -357,18 +374,28 @@ impl Attempt<'_> {
                 self.center.mailboxes.set_frozen(true);
                 self.center.mailboxes.order_all(&Order::Freeze);
             }
-            Action::Settle => self.center.mailboxes.order_all(&Order::Settle),
+            Action::Settle => {
+                #[cfg(feature = "fault-points")]
+                crate::sys::fault::point("predecessor-frozen");
+                self.center.mailboxes.order_all(&Order::Settle);
+            }
             Action::Save => {
                 let ids_upcoming = self.center.ids.upcoming();
                 self.send(&ToSuccessor::Frozen { ids_upcoming, at_ns: self.frozen_ns })?;
                 self.center.mailboxes.order_all(&Order::Save);
+                #[cfg(feature = "fault-points")]
+                crate::sys::fault::point("predecessor-saved");
             }
             Action::Offer => {
+                #[cfg(feature = "fault-points")]
+                crate::sys::fault::point("predecessor-adopted");
                 let (from, to) = (Ownership::Preparing.word(), Ownership::Offered.word());
                 self.word
                     .compare_exchange(from, to)
                     .map_err(|_| io::Error::other("the word is not ours"))?;
                 self.send(&ToSuccessor::Offer)?;
+                #[cfg(feature = "fault-points")]
+                crate::sys::fault::point("predecessor-offered");
             }
             Action::Revoke => return Ok(Some(Next::Feed(Event::Revoked(self.revoke())))),
             Action::Thaw => {

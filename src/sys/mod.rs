@@ -6,6 +6,8 @@ pub mod clock;
 pub mod credentials;
 pub mod descriptors;
 pub mod exec;
+#[cfg(feature = "fault-points")]
+pub mod fault;
 pub mod filter;
 pub mod inherited;
 pub mod lock;

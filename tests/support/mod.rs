@@ -104,6 +104,11 @@ impl Server {
 
     /// The same, with more arguments.
     pub fn start_with(config: &str, args: &[&str]) -> Self {
+        Self::start_in(config, args, &[])
+    }
+
+    /// The same, with more in its environment.
+    pub fn start_in(config: &str, args: &[&str], environment: &[(&str, &Path)]) -> Self {
         // Between our letting go of a port and the server's taking it somebody else may have it.
         for _ in 0..5 {
             let address = free_address();
@@ -115,6 +120,7 @@ impl Server {
                 .args(["serve", "--no-supervisor", "--listen", &address.to_string(), "--config"])
                 .arg(&config_path)
                 .args(args)
+                .envs(environment.iter().copied())
                 .stderr(File::create(&log).expect("a log file"))
                 // A group of its own, so that its successors can be found and ended.
                 .process_group(0)
@@ -182,6 +188,39 @@ impl Server {
             true => child.try_wait().expect("a child's status").is_some(),
             false => !is_alive(before),
         });
+    }
+
+    /// The verb, with which an operator reaches this server.
+    pub fn verb(&self, verb: &str) -> Command {
+        let mut command = steadfast();
+        command.args([verb, "--listen", &self.address.to_string()]);
+        command.stdout(Stdio::piped());
+        command
+    }
+
+    /// Has an operator ask for an upgrade; whether it succeeded, and what was said of it.
+    pub fn upgrade_by_verb(&self, args: &[&str]) -> (bool, String) {
+        let output = self.verb("upgrade").args(args).output().expect("the binary starts");
+        let said = [output.stdout, output.stderr].concat();
+        let code = output.status.code();
+        assert!(matches!(code, Some(0 | 1)), "{code:?}: {}", String::from_utf8_lossy(&said));
+        (code == Some(0), String::from_utf8(said).expect("UTF-8"))
+    }
+
+    /// After the death of the first process: its successor is the server now.
+    #[track_caller]
+    pub fn follow(&mut self) {
+        let first = self.child.id();
+        self.exit_status();
+        let in_group = |pid: &u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // After the name: state, parent, process group.
+            let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+            fields.split(' ').nth(2) == Some(&first.to_string()) && is_alive(*pid)
+        };
+        let processes = fs::read_dir("/proc").expect("processes").flatten();
+        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        self.pid = pids.filter(in_group).next().expect("a process that is left");
     }
 
     /// Asks for an upgrade that cannot succeed, and waits until that is known.

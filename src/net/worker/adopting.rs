@@ -217,6 +217,8 @@ impl Worker {
                         Err(error) => parked.refused.push((origin, error.to_string())),
                     }
                 }
+                #[cfg(feature = "fault-points")]
+                crate::sys::fault::point("successor-parking");
             }
             Packet::Closed { worker, keys } => {
                 for key in keys {
@@ -336,9 +338,16 @@ impl Worker {
                     if let Some(conn) = self.conns.get_mut(key) {
                         let _ = conn.stream.shutdown();
                     }
-                    self.give_up(key);
                 }
                 self.freeze(false);
+                // Those that are loaded are counted, in rooms, and known to their apps.
+                for &key in &parked.loaded {
+                    self.drop_connection(key);
+                    self.carry_out();
+                }
+                for key in self.conns.keys().collect::<Vec<_>>() {
+                    self.give_up(key);
+                }
                 self.listen_or_say(listeners);
                 let _ = begun.send(());
                 true

@@ -259,6 +259,11 @@ impl Worker {
                 self.in_phase(|worker, moving| moving.report(worker, Report::Settled { idle }));
             }
             Order::Save => {
+                // One of two: the states of the other arrive.
+                #[cfg(feature = "fault-points")]
+                if self.index == 1 {
+                    crate::sys::fault::point("predecessor-saving");
+                }
                 self.in_phase(|worker, moving| moving.phase = worker.save(moving, false));
             }
             Order::Thaw => {
@@ -285,6 +290,8 @@ impl Worker {
                 for _ in 0..COPY_BATCHES {
                     self.send_batch(moving)?;
                 }
+                #[cfg(feature = "fault-points")]
+                crate::sys::fault::point("predecessor-copying");
             }
             Phase::Levelling(told) => {
                 while let Some(lane) = moving.outlets.lanes.get(*told) {
