@@ -253,7 +253,7 @@ impl Center {
             Outcome::Moved { connections, refused } => Ok(upgraded(connections, &refused)),
             Outcome::Lost(reason) => {
                 // Its status is not taken, so that nobody else gets its id while we wind up.
-                self.upgrade.moved_to.store(launched.child.id(), Ordering::SeqCst);
+                self.upgrade.moved_to.store(launched.process.id(), Ordering::SeqCst);
                 self.upgrade.lost.store(true, Ordering::SeqCst);
                 let reason = format!("{reason}, and all connections with it, which it had taken");
                 Err(Failed::new(FailureKind::Failed, reason))
