@@ -579,11 +579,11 @@ impl World {
 
     /// Whether all workers do that can.
     fn predecessor_serves(&self) -> bool {
-        let workers = self.old.workers.iter().enumerate();
+        let mut workers = self.old.workers.iter().enumerate();
         let serves = |(at, worker): (usize, &Worker)| {
             worker.serves || self.stalled == Some(Part::Worker(at))
         };
-        self.old.alive && workers.map(serves).all(|serves| serves)
+        self.old.alive && workers.all(serves)
     }
 
     /// What has failed has cost no more than it had to.
