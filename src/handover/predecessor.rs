@@ -71,6 +71,8 @@ pub enum Event {
     WorkerSaved {
         /// Which.
         worker: WorkerIndex,
+        /// How many states.
+        connections: u64,
         /// Connections that cannot be moved, and why.
         kept: Vec<(Key, String)>,
     },
@@ -181,14 +183,26 @@ enum State {
 pub struct Predecessor {
     plan: Plan,
     state: State,
+    /// States that were sent.
+    saved: u64,
     adopted: u64,
+    /// Connections the successor could not adopt, and why.
     refused: Vec<(Origin, String)>,
+    /// Connections that could not even be saved, and why.
+    kept: Vec<(Origin, String)>,
 }
 
 impl Predecessor {
     /// Begins, once the new program has been started.
     pub fn new(plan: Plan) -> (Self, Vec<Action>) {
-        let machine = Self { plan, state: State::Greeting, adopted: 0, refused: Vec::new() };
+        let machine = Self {
+            plan,
+            state: State::Greeting,
+            saved: 0,
+            adopted: 0,
+            refused: Vec::new(),
+            kept: Vec::new(),
+        };
         (machine, vec![Action::Timer(PREPARE_TIMEOUT)])
     }
 
@@ -254,11 +268,12 @@ impl Predecessor {
                     (0, false, round) => self.settle(round + 1),
                 }
             }
-            (State::Saving { left, answer }, Event::WorkerSaved { worker, kept }) => {
+            (State::Saving { left, answer }, Event::WorkerSaved { worker, connections, kept }) => {
                 *left = left.saturating_sub(1);
                 let (done, answer) = (*left == 0, *answer);
                 let kept = kept.into_iter().map(|(key, reason)| (Origin { worker, key }, reason));
-                self.refused.extend(kept);
+                self.kept.extend(kept);
+                self.saved = self.saved.saturating_add(connections);
                 if done {
                     self.state = State::Adopting;
                 }
@@ -270,14 +285,14 @@ impl Predecessor {
             }
             // The last worker's report and the answer come on different ways.
             (
-                State::Saving { .. } | State::Adopting,
+                State::Saving { answer: None, .. } | State::Adopting,
                 Event::Message(ToPredecessor::Refusals { connections }),
             ) => {
                 self.refused.extend(connections);
                 vec![]
             }
             (
-                State::Saving { answer, .. },
+                State::Saving { answer: answer @ None, .. },
                 Event::Message(ToPredecessor::Adopted { connections }),
             ) => {
                 *answer = Some(connections);
@@ -366,10 +381,17 @@ impl Predecessor {
     }
 
     fn adopted(&mut self, connections: u64) -> Vec<Action> {
+        // What is neither adopted nor refused would be given up here and served by nobody.
+        let (saved, refused) = (self.saved, self.refused.len() as u64);
+        if connections.checked_add(refused) != Some(saved) {
+            return self.revoke(format!(
+                "the new process was sent {saved} connections, and has adopted {connections} and refused {refused}"
+            ));
+        }
         self.adopted = connections;
         if self.plan.rehearsal {
             self.state = State::Over;
-            let refused = std::mem::take(&mut self.refused);
+            let refused = self.take_refused();
             return vec![
                 Action::Send(ToSuccessor::Abort { reason: "it was a rehearsal".to_owned() }),
                 Action::Thaw,
@@ -413,11 +435,18 @@ impl Predecessor {
 
     fn moved(&mut self) -> Vec<Action> {
         self.state = State::Over;
-        let refused = std::mem::take(&mut self.refused);
+        let refused = self.take_refused();
         let kept = refused.iter().map(|(origin, _)| *origin).collect();
         vec![
             Action::Release(kept),
             Action::Done(Outcome::Moved { connections: self.adopted, refused }),
         ]
+    }
+
+    /// All that stays here, and why.
+    fn take_refused(&mut self) -> Vec<(Origin, String)> {
+        let mut refused = std::mem::take(&mut self.refused);
+        refused.append(&mut self.kept);
+        refused
     }
 }

@@ -163,6 +163,12 @@ impl Successor {
             }
             (
                 State::Waiting,
+                Event::Message(ToSuccessor::Prepare { format, .. }),
+            ) if !(FORMAT_MIN..=FORMAT).contains(&format) => self.refuse(format!(
+                "the predecessor writes states of format {format}, this program reads {FORMAT_MIN} to {FORMAT}"
+            )),
+            (
+                State::Waiting,
                 Event::Message(ToSuccessor::Prepare {
                     workers,
                     listeners,
@@ -237,7 +243,8 @@ impl Successor {
                     }
                 }
             }
-            (State::Adopted, Event::Message(ToSuccessor::Offer)) => {
+            // A rehearsal takes nothing, whatever is offered.
+            (State::Adopted, Event::Message(ToSuccessor::Offer)) if !self.rehearsal => {
                 self.state = State::Taking { orphaned: false, loaded: true };
                 vec![Action::Take { orphaned: false }]
             }

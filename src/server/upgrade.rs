@@ -534,7 +534,9 @@ fn event_of(worker: WorkerIndex, report: Report) -> Event {
         Report::Copied { .. } => Event::WorkerCopied,
         Report::Frozen => Event::WorkerFrozen,
         Report::Settled { idle } => Event::WorkerSettled { idle },
-        Report::Saved { kept, .. } => Event::WorkerSaved { worker, kept },
+        Report::Saved { connections, kept } => {
+            Event::WorkerSaved { worker, connections: connections as u64, kept }
+        }
         Report::Failed(error) => Event::WorkerFailed(error.to_string()),
     }
 }

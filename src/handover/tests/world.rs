@@ -3,107 +3,13 @@
 
 use std::collections::VecDeque;
 
-use crate::base::slab::Key;
+use super::setup::{Broken, End, Part, Setup, Transition, origin};
 use crate::handover::Ownership;
 use crate::handover::predecessor::{self, Outcome, Plan, Predecessor};
 use crate::handover::successor::{self, Successor};
 use crate::handover::wire::{ToPredecessor, ToSuccessor};
 use crate::hub::WorkerIndex;
 use crate::net::lane::Origin;
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Setup {
-    /// Of the predecessor.
-    pub(super) workers: u16,
-    /// Workers of the successor.
-    pub(super) lanes: u16,
-    pub(super) rehearsal: bool,
-    /// Whether the successor refuses one connection, and the last worker of the predecessor has
-    /// one that cannot be saved.
-    pub(super) refuses: bool,
-    pub(super) faults: Faults,
-}
-
-impl Setup {
-    /// Connections that stay with the predecessor.
-    fn refusals(self) -> usize {
-        2 * usize::from(self.refuses)
-    }
-}
-
-/// What may still go wrong.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Faults {
-    /// One of the two may be killed.
-    pub(super) deaths: bool,
-    /// Of each side, at any time.
-    pub(super) timeouts: u8,
-    /// Of the predecessor, by an operator or a failure.
-    pub(super) aborts: u8,
-    /// Of the successor.
-    pub(super) failures: u8,
-    /// Reports of a worker, of either side, that there was mail to settle. No fault.
-    pub(super) busy_rounds: u8,
-}
-
-/// What may happen next.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Transition {
-    /// The next action of one side is carried out.
-    PredecessorActs,
-    SuccessorActs,
-    /// An event is handled.
-    PredecessorHearsWorker,
-    SuccessorHearsWorker,
-    PredecessorReceives,
-    SuccessorReceives,
-    PredecessorSeesTheEnd,
-    SuccessorSeesTheEnd,
-    /// A worker carries out its next order; the last two with mail found.
-    Worker(usize),
-    Adopter(usize),
-    BusyWorker(usize),
-    BusyAdopter(usize),
-    /// The predecessor sees a successor off that it has given up.
-    PredecessorEndsSuccessor,
-    PredecessorExits,
-    PredecessorTimesOut,
-    SuccessorTimesOut,
-    Abort,
-    Failure,
-    PredecessorDies,
-    SuccessorDies,
-}
-
-impl Transition {
-    pub(super) fn is_fault(self) -> bool {
-        matches!(
-            self,
-            Self::PredecessorTimesOut
-                | Self::SuccessorTimesOut
-                | Self::Abort
-                | Self::Failure
-                | Self::PredecessorDies
-                | Self::SuccessorDies
-        )
-    }
-}
-
-/// How it may end.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum End {
-    /// The successor serves, and the predecessor knows.
-    Moved,
-    /// The predecessor goes on.
-    Aborted,
-    Rehearsed,
-    /// The predecessor is dead, and the successor serves all it had.
-    Inherited,
-    /// The predecessor is dead with all its connections; the successor serves its listeners.
-    ListenersOnly,
-    /// Nobody serves, and it is the supervisor's turn.
-    Crashed,
-}
 
 #[derive(Clone, Debug)]
 pub(super) struct World {
@@ -115,6 +21,7 @@ pub(super) struct World {
     to_old: VecDeque<ToPredecessor>,
     /// Whether a fault has happened.
     faulty: bool,
+    stalled: Option<Part>,
     ready_sent: bool,
     adopted_sent: bool,
 }
@@ -129,6 +36,8 @@ struct Old {
     reports: VecDeque<predecessor::Event>,
     end_seen: bool,
     workers: Vec<Worker>,
+    /// There is a deadline.
+    timed: bool,
     outcome: Option<Outcome>,
 }
 
@@ -171,6 +80,7 @@ struct New {
     acts: VecDeque<successor::Action>,
     reports: VecDeque<successor::Event>,
     end_seen: bool,
+    ids_skipped: bool,
     adopters: Vec<VecDeque<Adopt>>,
     serving: Option<Serving>,
 }
@@ -218,6 +128,7 @@ impl World {
                 reports: VecDeque::new(),
                 end_seen: false,
                 workers: vec![worker; setup.workers.into()],
+                timed: false,
                 outcome: None,
             },
             new: New {
@@ -228,12 +139,14 @@ impl World {
                 acts: first_of_new.into(),
                 reports: VecDeque::new(),
                 end_seen: false,
+                ids_skipped: false,
                 adopters: vec![VecDeque::new(); setup.lanes.into()],
                 serving: None,
             },
             to_new: VecDeque::new(),
             to_old: VecDeque::new(),
             faulty: false,
+            stalled: None,
             ready_sent: false,
             adopted_sent: false,
         }
@@ -249,6 +162,9 @@ impl World {
         };
         let faults = self.setup.faults;
         let (old, new) = (&self.old, &self.new);
+        // Whoever waits for what has stalled waits until its time is over.
+        let times_out = faults.timeouts > 0 || self.stalled.is_some();
+        let stalls = faults.stalls > 0;
         if old.alive {
             // The driver does one thing after another, and none after the outcome.
             let listens = old.acts.is_empty() && old.outcome.is_none();
@@ -266,16 +182,23 @@ impl World {
             let moved = matches!(old.outcome, Some(Outcome::Moved { .. }));
             let is_given_up = old.outcome.is_some() && !moved && new.alive;
             add(Transition::PredecessorEndsSuccessor, is_given_up);
-            let idle = old.workers.iter().all(|worker| worker.mail.is_empty());
+            let is_idle = |(at, worker): (usize, &Worker)| {
+                worker.mail.is_empty() || self.is_stalled(Part::Worker(at))
+            };
+            let idle = old.workers.iter().enumerate().all(is_idle);
             add(Transition::PredecessorExits, moved && idle);
-            add(Transition::PredecessorTimesOut, listens && faults.timeouts > 0);
+            add(Transition::PredecessorTimesOut, listens && old.timed && times_out);
             add(Transition::Abort, listens && faults.aborts > 0);
-            add(Transition::PredecessorDies, faults.deaths && !new.killed);
+            add(Transition::PredecessorDies, faults.deaths > 0);
+            add(Transition::Stall(Part::Predecessor), stalls);
+            add(Transition::Stall(Part::Worker(0)), stalls);
         }
         if new.alive {
             let listens = new.acts.is_empty() && new.serving.is_none();
             let silent = self.to_new.is_empty();
             add(Transition::SuccessorActs, !new.acts.is_empty());
+            let prepares = new.acts.front() == Some(&successor::Action::Prepare);
+            add(Transition::PreparationFails, prepares && faults.failures > 0);
             add(Transition::SuccessorHearsWorker, listens && !new.reports.is_empty());
             add(Transition::SuccessorReceives, listens && !silent);
             let ended = !old.alive && silent && !new.end_seen;
@@ -290,11 +213,23 @@ impl World {
                 add(Transition::Adopter(at), settles || parks || loads);
                 add(Transition::BusyAdopter(at), settles && faults.busy_rounds > 0);
             }
-            add(Transition::SuccessorTimesOut, listens && faults.timeouts > 0);
+            add(Transition::SuccessorTimesOut, listens && times_out);
             add(Transition::Failure, listens && faults.failures > 0);
-            add(Transition::SuccessorDies, faults.deaths && !old.killed);
+            add(Transition::SuccessorDies, faults.deaths > 0);
+            add(Transition::Stall(Part::Successor), stalls);
+            add(Transition::Stall(Part::Adopter(0)), stalls);
         }
+        open.retain(|transition| transition.part().is_none_or(|part| !self.is_stalled(part)));
         open
+    }
+
+    /// A process stalls with all its workers.
+    fn is_stalled(&self, part: Part) -> bool {
+        match self.stalled {
+            Some(Part::Predecessor) => matches!(part, Part::Predecessor | Part::Worker(_)),
+            Some(Part::Successor) => matches!(part, Part::Successor | Part::Adopter(_)),
+            stalled => stalled == Some(part),
+        }
     }
 
     /// Lets it happen. An error is a broken rule.
@@ -318,6 +253,10 @@ impl World {
             }
             Transition::SuccessorReceives => {
                 let message = self.to_new.pop_front().expect("listed as open");
+                let too_soon = self.setup.broken == Some(Broken::SaysActiveTooSoon);
+                if too_soon && message == ToSuccessor::Offer {
+                    self.to_old.push_back(ToPredecessor::Active);
+                }
                 new.handle(successor::Event::Message(message));
             }
             Transition::PredecessorSeesTheEnd => {
@@ -344,11 +283,12 @@ impl World {
             }
             Transition::PredecessorExits => old.stop(),
             Transition::PredecessorTimesOut => {
-                self.setup.faults.timeouts -= 1;
+                self.setup.faults.timeouts = self.setup.faults.timeouts.saturating_sub(1);
+                old.timed = false;
                 old.handle(predecessor::Event::TimedOut);
             }
             Transition::SuccessorTimesOut => {
-                self.setup.faults.timeouts -= 1;
+                self.setup.faults.timeouts = self.setup.faults.timeouts.saturating_sub(1);
                 let reason = "the predecessor is silent".to_owned();
                 let abort = ToSuccessor::Abort { reason };
                 new.gave_up |= new.handle(successor::Event::Message(abort));
@@ -362,13 +302,25 @@ impl World {
                 let broken = successor::Event::WorkerBroken("no memory".to_owned());
                 new.gave_up |= new.handle(broken);
             }
+            Transition::PreparationFails => {
+                self.setup.faults.failures -= 1;
+                new.acts.clear();
+                let reason = "the configuration cannot be read".to_owned();
+                new.gave_up |= new.handle(successor::Event::Prepared(Err(reason)));
+            }
             Transition::PredecessorDies => {
+                self.setup.faults.deaths -= 1;
                 old.killed = true;
                 old.stop();
             }
             Transition::SuccessorDies => {
+                self.setup.faults.deaths -= 1;
                 new.killed = true;
                 new.stop();
+            }
+            Transition::Stall(part) => {
+                self.setup.faults.stalls -= 1;
+                self.stalled = Some(part);
             }
         }
         self.check_owner()
@@ -399,6 +351,7 @@ impl World {
             OldAct::Do(action) => action,
         };
         let old = &mut self.old;
+        let broken = self.setup.broken;
         match action {
             Action::Send(message) => {
                 let is_prepare = matches!(message, ToSuccessor::Prepare { .. });
@@ -414,6 +367,10 @@ impl World {
             }
             Action::PreCopy { lanes } => old.act_first(make_lanes(lanes, Order::PreCopy)),
             Action::Rehearse { lanes } => old.act_first(make_lanes(lanes, Order::Rehearse)),
+            Action::Freeze if broken == Some(Broken::SavesWhileServing) => {
+                let frozen = || predecessor::Event::WorkerFrozen;
+                old.reports.extend(old.workers.iter().map(|_| frozen()));
+            }
             Action::Freeze => old.act_first([OldAct::Order(Order::Freeze)]),
             Action::Settle => old.act_first([OldAct::Order(Order::Settle)]),
             Action::Save => {
@@ -426,18 +383,23 @@ impl World {
             }
             Action::Offer => old.fail(),
             Action::Revoke => {
-                let won = matches!(self.word, Ownership::Preparing | Ownership::Offered);
-                if won {
+                let won = matches!(self.word, Ownership::Preparing | Ownership::Offered)
+                    || broken == Some(Broken::RevokesWhatIsTaken);
+                if won && broken != Some(Broken::ThawsWithoutRevoking) {
                     self.word = Ownership::Revoked;
                 }
                 old.handle(predecessor::Event::Revoked(won));
             }
             Action::Thaw => old.act_first([OldAct::Order(Order::Thaw)]),
             Action::Release(kept) => {
-                check(kept.len() <= self.setup.refusals(), "unknown refusals")?;
+                let is_taken = self.word == Ownership::Taken;
+                check(is_taken, "connections are given up that nobody has taken")?;
+                let mut kept = kept;
+                kept.sort_unstable();
+                check(kept == self.setup.refusals(), "a refused connection does not stay")?;
                 old.act_first([OldAct::Order(Order::Release)]);
             }
-            Action::Timer(_) => {}
+            Action::Timer(_) => old.timed = broken != Some(Broken::ForgetsTheTime),
             Action::Done(outcome) => {
                 let moved = matches!(outcome, Outcome::Moved { .. });
                 let is_taken = self.word == Ownership::Taken;
@@ -462,10 +424,11 @@ impl World {
         use predecessor::Event;
         let rehearsal = self.setup.rehearsal;
         let worker = &mut self.old.workers[at];
-        let kept = (Key::NOBODY, "a state of its own".to_owned());
+        let kept = (origin(0, self.setup.lanes).key, "a state of its own".to_owned());
         let keeps = self.setup.refuses && at + 1 == usize::from(self.setup.workers);
         let kept = if keeps { vec![kept] } else { Vec::new() };
-        let saved = Event::WorkerSaved { worker: at as WorkerIndex, kept };
+        let connections = self.setup.lanes.into();
+        let saved = Event::WorkerSaved { worker: at as WorkerIndex, connections, kept };
         let report = match worker.mail.pop_front().expect("listed as open") {
             Order::PreCopy => {
                 worker.level = true;
@@ -505,7 +468,10 @@ impl World {
     fn successor_acts(&mut self) -> Result<(), String> {
         use successor::{Action, Event};
         let new = &mut self.new;
+        let broken = self.setup.broken;
         match new.acts.pop_front().expect("listed as open") {
+            Action::Send(ToPredecessor::Refusals { .. })
+                if broken == Some(Broken::HidesRefusals) => {}
             Action::Send(message) => {
                 self.ready_sent |= matches!(message, ToPredecessor::Ready { .. });
                 self.adopted_sent |= matches!(message, ToPredecessor::Adopted { .. });
@@ -520,19 +486,24 @@ impl World {
                 let steps = [Adopt::Park, Adopt::Load].into_iter().skip(rehearsal.into());
                 new.adopters.iter_mut().for_each(|mail| mail.extend(steps.clone()));
             }
-            Action::SkipIds(_) => {}
+            Action::SkipIds(_) => new.ids_skipped = true,
             Action::Settle => {
                 new.adopters.iter_mut().for_each(|mail| mail.push_back(Adopt::Settle));
             }
             Action::Take { orphaned } => {
                 let won = self.word == Ownership::Offered
-                    || orphaned && self.word == Ownership::Preparing;
-                if won {
+                    || orphaned && self.word == Ownership::Preparing
+                    || broken == Some(Broken::ServesWithoutTaking)
+                    || broken == Some(Broken::TakesWhatIsRevoked);
+                if won && broken != Some(Broken::ServesWithoutTaking) {
                     self.word = Ownership::Taken;
                 }
                 new.handle(Event::Taken(won));
             }
-            Action::Serve => new.serving = Some(Serving::All),
+            Action::Serve => {
+                check(new.ids_skipped, "ids are given out twice")?;
+                new.serving = Some(Serving::All);
+            }
             Action::ServeAnew => {
                 check(!self.old.alive, "what the predecessor has is shut down")?;
                 new.serving = Some(Serving::ListenersOnly);
@@ -552,9 +523,10 @@ impl World {
             Adopt::Park => Event::WorkerLevel,
             Adopt::Load => {
                 let refuses = self.setup.refuses && at == 0;
-                let refused = (Origin { worker: 0, key: Key::NOBODY }, "no such route".to_owned());
+                let hides = self.setup.broken == Some(Broken::HidesRefusals);
+                let refused = (origin(0, 0), "no such route".to_owned());
                 Event::WorkerLoaded {
-                    connections: u64::from(self.setup.workers) - u64::from(refuses),
+                    connections: u64::from(self.setup.workers) - u64::from(refuses && !hides),
                     refused: if refuses { vec![refused] } else { Vec::new() },
                 }
             }
@@ -566,32 +538,22 @@ impl World {
     /// Whether it is over, and how: if nothing is left to happen but faults. An error is a broken
     /// rule.
     pub(super) fn end(&self, open: &[Transition]) -> Result<Option<End>, String> {
-        if !open.iter().all(|transition| transition.is_fault()) {
+        let stalled = self.stalled.is_some();
+        if open.iter().any(|transition| transition.is_bound_to_come(stalled)) {
             return Ok(None);
         }
         let (old, new) = (&self.old, &self.new);
-        let old_serves = old.alive && old.workers.iter().all(|worker| worker.serves);
+        let old_serves = self.predecessor_serves();
         let serving = new.serving.filter(|_| new.alive);
-        check(!old.alive || old.outcome.is_some(), "the predecessor waits for ever")?;
-        check(!new.alive || serving.is_some(), "the successor waits for ever")?;
-        if !old.killed && !new.killed {
-            check(old_serves != serving.is_some(), "nobody has died, and nobody serves")?;
-            check(serving != Some(Serving::ListenersOnly), "connections are lost without a death")?;
-        }
-        if new.killed && !old.killed {
-            let is_taken = self.word == Ownership::Taken;
-            check(old_serves != is_taken, "a death cost what it need not")?;
-        }
-        if old.killed && !new.killed && !new.gave_up && !self.setup.rehearsal {
-            let may_serve = self.ready_sent && self.word != Ownership::Revoked;
-            check(serving.is_some() == may_serve, "nobody serves the listeners")?;
-            let may_inherit = self.adopted_sent && self.word != Ownership::Revoked;
-            check((serving == Some(Serving::All)) == may_inherit, "what was adopted is lost")?;
-        }
+        let old_waits = old.alive && old.outcome.is_none();
+        let new_waits = new.alive && new.serving.is_none();
+        check(!old_waits || self.is_stalled(Part::Predecessor), "the predecessor waits for ever")?;
+        check(!new_waits || self.is_stalled(Part::Successor), "the successor waits for ever")?;
+        self.check_cost(old_serves, serving)?;
         let saved = u64::from(self.setup.workers) * u64::from(self.setup.lanes);
         let is_complete = |moved: u64, refused: &[(Origin, String)]| {
             let loaded = saved - u64::from(self.setup.refuses);
-            let complete = moved == loaded && refused.len() == self.setup.refusals();
+            let complete = moved == loaded && refused.len() == self.setup.refusals().len();
             check(complete, "some connections are not accounted for")
         };
         let end = match (&old.outcome, serving) {
@@ -602,7 +564,7 @@ impl World {
             (_, Some(Serving::All)) => End::Inherited,
             (_, Some(Serving::ListenersOnly)) => End::ListenersOnly,
             (Some(Outcome::Aborted(reason)), None) if old_serves => {
-                check(self.faulty && !reason.contains("sent"), reason)?;
+                check(self.faulty && !reason.contains(" sent "), reason)?;
                 End::Aborted
             }
             (Some(Outcome::Rehearsed { connections, refused }), None) if old_serves => {
@@ -613,6 +575,41 @@ impl World {
         };
         check(self.faulty || end != End::Crashed, "a crash without a fault")?;
         Ok(Some(end))
+    }
+
+    /// Whether all workers do that can.
+    fn predecessor_serves(&self) -> bool {
+        let mut workers = self.old.workers.iter().enumerate();
+        let serves = |(at, worker): (usize, &Worker)| {
+            worker.serves || self.stalled == Some(Part::Worker(at))
+        };
+        self.old.alive && workers.all(serves)
+    }
+
+    /// What has failed has cost no more than it had to.
+    fn check_cost(&self, old_serves: bool, serving: Option<Serving>) -> Result<(), String> {
+        let (old, new) = (&self.old, &self.new);
+        let is_taken = self.word == Ownership::Taken;
+        // A process that hangs with what it owns has to be killed, which is what a supervisor does.
+        let old_hangs = old.alive && self.is_stalled(Part::Predecessor);
+        let new_hangs = new.alive && self.is_stalled(Part::Successor);
+        let old_killed = old.killed || old_hangs;
+        let new_killed = new.killed || new_hangs;
+        if !old_killed && !new_killed {
+            check(old_serves != serving.is_some(), "nobody has died, and nobody serves")?;
+            check(serving != Some(Serving::ListenersOnly), "connections are lost without a death")?;
+        }
+        if new_killed && !old_killed {
+            check(old_serves != is_taken, "a death cost what it need not")?;
+        }
+        let can_adopt = !matches!(self.stalled, Some(Part::Successor));
+        if old.killed && !new.killed && !new.gave_up && can_adopt && !self.setup.rehearsal {
+            let may_serve = self.ready_sent && self.word != Ownership::Revoked;
+            check(serving.is_some() == may_serve, "nobody serves the listeners")?;
+            let may_inherit = self.adopted_sent && self.word != Ownership::Revoked;
+            check((serving == Some(Serving::All)) == may_inherit, "what was adopted is lost")?;
+        }
+        Ok(())
     }
 }
 

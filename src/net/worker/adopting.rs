@@ -6,6 +6,7 @@
 //! Serve       ─► the loop begins          or  Discard ─► everything is given up, untouched
 //! ```
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -83,6 +84,9 @@ pub struct Adoption {
 #[derive(Debug, Default)]
 struct Parked {
     places: Places,
+    /// What came and has no place, and why. It is refused when its state comes, and not before: it
+    /// may end until then, or stay for another reason.
+    unplaced: HashMap<Origin, String>,
     /// So many workers have sent all they had.
     level: usize,
     /// States have come from so many workers.
@@ -214,7 +218,7 @@ impl Worker {
                     let origin = Origin { worker, key };
                     match self.park(descriptor) {
                         Ok(ours) => parked.places.insert(origin, ours),
-                        Err(error) => parked.refused.push((origin, error.to_string())),
+                        Err(error) => drop(parked.unplaced.insert(origin, error.to_string())),
                     }
                 }
                 #[cfg(feature = "fault-points")]
@@ -222,7 +226,9 @@ impl Worker {
             }
             Packet::Closed { worker, keys } => {
                 for key in keys {
-                    if let Some(ours) = parked.places.remove(Origin { worker, key }) {
+                    let origin = Origin { worker, key };
+                    parked.unplaced.remove(&origin);
+                    if let Some(ours) = parked.places.remove(origin) {
                         self.give_up(ours);
                     }
                 }
@@ -276,7 +282,10 @@ impl Worker {
                 None if rehearsal => {
                     self.rehearse_one(record.body).inspect(|()| parked.rehearsed += 1)
                 }
-                None => Err("its descriptor is missing".to_owned()),
+                None => {
+                    let reason = parked.unplaced.remove(&origin);
+                    Err(reason.unwrap_or_else(|| "its descriptor is missing".to_owned()))
+                }
             };
             if let Err(reason) = loaded {
                 parked.refused.push((origin, reason));
