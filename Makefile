@@ -8,13 +8,17 @@ SECONDS ?= 600
 unexport SECONDS
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint autobahn test-clients fuzz bench soak handover ci clean
+.PHONY: help run upgrade-demo build test lint autobahn test-clients fuzz bench soak handover ci clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 run: ## build the server and serve on 127.0.0.1:8000 (ARGS="--workers 2 …")
 	@cargo run --release --bin steadfast -- serve $(ARGS)
+
+upgrade-demo: ## replace the server of `make run` with a new build, under its clients
+	cargo build --release --bin steadfast
+	target/release/steadfast upgrade
 
 build: ## build the release binary, target/release/steadfast
 	cargo build --release --bin steadfast

@@ -79,7 +79,7 @@ run_both() {
 }
 
 run_server() {
-    start server "$server_binary" serve --config "$here/server.toml" --listen "127.0.0.1:$port"
+    start server "$server_binary" serve --no-supervisor --config "$here/server.toml" --listen "127.0.0.1:$port"
     wait_accepting server
     write_spec "\"servers\": [{\"agent\": \"$agent\", \"url\": \"ws://127.0.0.1:$port/echo\"}]"
     start wstest "${wstest[@]}" --mode fuzzingclient --spec "$spec_path"

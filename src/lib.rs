@@ -22,6 +22,12 @@
 //! the head. A room's message goes through [`app::fanout`]. The client role is the same protocol
 //! core driven by [`net::client`].
 //!
+//! An upgrade ([`handover`]) moves all of it to another process: each worker sends its sockets over
+//! lanes ([`net::worker::moving`]) to the successor's workers, which park them
+//! ([`net::worker::adopting`]); then everything stands still, states are written
+//! ([`net::record`]) and read, and a word in shared memory changes its owner. [`supervisor`] is the
+//! small process above; [`control`] is how it is asked for.
+//!
 //! # Layers
 //!
 //! A module uses only layers above it in this table; siblings do not import each other, but a
@@ -39,6 +45,7 @@
 //! | 4 | [`net`] | worker, dispatch, gate, listener, stream, mailbox, client: the only code that meets mio |
 //! | 5 | [`handover`] | the messages and the two state machines of a handover |
 //! | 5 | [`control`] | control socket: status, upgrade and drain by request |
+//! | 5 | [`supervisor`] | the parent process: starts the server and its successors, restarts it after a crash |
 //! | 6 | [`config`], [`server`] | settings as written → resolved; the composition root |
 //! | 7 | [`cli`], `main.rs` | one file a verb |
 //!
@@ -59,5 +66,6 @@ pub mod manual;
 pub mod net;
 pub mod server;
 pub mod session;
+pub mod supervisor;
 pub mod sys;
 pub mod ws;

@@ -11,6 +11,7 @@ mod takeover;
 mod upgrade;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -19,11 +20,14 @@ use crate::app::erased::{self, AnyApp};
 use crate::app::{App, Middleware};
 use crate::config::{self, Settings};
 pub use crate::net::stop::Stop;
+use crate::supervisor::Link;
 use crate::sys::rand;
 use crate::sys::signals::Signals;
 
 use crew::{Crew, Start};
 use foundation::{Foundation, Inherited};
+use launch::Supervision;
+use running::Identity;
 pub use running::Running;
 
 /// Makes an app's instance for a worker.
@@ -109,13 +113,44 @@ impl Builder {
     /// # Errors
     /// See [`start`](Self::start); and a worker that failed.
     pub fn serve(self, settings: &Settings) -> io::Result<()> {
+        let channel = launch::channel_of_environment()?;
+        let identity = Identity { generation: 1, ..Identity::default() };
+        self.serve_as(settings, identity, Inherited::default(), channel)
+    }
+
+    /// As [`serve`](Self::serve), at the other end of a supervisor's link; as the successor of the
+    /// process at the other end of `channel`, if there is one.
+    ///
+    /// # Errors
+    /// As there, and if the supervisor is gone.
+    pub fn serve_linked(
+        self,
+        settings: &Settings,
+        link: Link,
+        channel: Option<OwnedFd>,
+    ) -> io::Result<()> {
+        let start = link.start()?;
+        let supervision = Supervision::by(link, start.supervisor);
+        let identity = Identity { supervision, generation: start.generation, history: Vec::new() };
+        self.serve_as(settings, identity, Inherited::of_kept(start.kept), channel)
+    }
+
+    fn serve_as(
+        self,
+        settings: &Settings,
+        identity: Identity,
+        inherited: Inherited,
+        channel: Option<OwnedFd>,
+    ) -> io::Result<()> {
         let signals = Signals::take_over()?;
-        let running = match launch::channel_of_environment()? {
-            None => self.start(settings)?,
-            Some(channel) => match takeover::take_over(&self, settings, channel)? {
-                Some(running) => running,
-                None => return Ok(()),
-            },
+        let running = match channel {
+            None => self.begin(settings, identity, inherited)?,
+            Some(channel) => {
+                match takeover::take_over(&self, settings, channel, identity.supervision)? {
+                    Some(running) => running,
+                    None => return Ok(()),
+                }
+            }
         };
         running.announce(settings);
         running.obey(&signals)
@@ -126,24 +161,43 @@ impl Builder {
     /// # Errors
     /// An address cannot be listened on, or descriptors are lacking.
     pub fn start(self, settings: &Settings) -> io::Result<Running> {
-        let mut foundation = Foundation::lay(settings, Inherited::default())?;
+        let identity = Identity { generation: 1, ..Identity::default() };
+        self.begin(settings, identity, Inherited::default())
+    }
+
+    fn begin(
+        self,
+        settings: &Settings,
+        identity: Identity,
+        inherited: Inherited,
+    ) -> io::Result<Running> {
+        let mut foundation = Foundation::lay(settings, inherited)?;
+        foundation.listen_beside()?;
+        foundation.claim_paths();
         foundation.keep_copies()?;
         let hands = foundation.deal_listeners(settings.workers.max(1));
         let starts = hands.into_iter().map(Start::Fresh).collect();
         let max = foundation.connections_max;
         let crew = Crew::muster(&self, settings, max, first_id()?, starts)?;
-        Running::new(settings, foundation, crew, 1, Vec::new())
+        Running::new(settings, foundation, crew, identity)
     }
 }
 
 /// The environment's variable that tells a new process that it is a successor; it is no setting.
 pub const HANDOVER_VARIABLE: &str = launch::VARIABLE;
 
-/// If this process was started as a successor: tells its predecessor why it cannot even begin.
-pub fn refuse_handover(reason: &str) {
-    if let Ok(Some(channel)) = launch::channel_of_environment() {
-        takeover::refuse(&channel, reason);
+/// Tells the predecessor, if this process was started as a successor, why it cannot even begin.
+pub fn refuse_handover(channel: Option<&OwnedFd>, reason: &str) {
+    match (channel, launch::channel_of_environment()) {
+        (Some(channel), _) => takeover::refuse(channel, reason),
+        (None, Ok(Some(channel))) => takeover::refuse(&channel, reason),
+        (None, _) => {}
     }
+}
+
+/// Whether this process was started as a successor without a supervisor.
+pub fn is_successor() -> bool {
+    std::env::var_os(HANDOVER_VARIABLE).is_some()
 }
 
 /// Ids count up from the time in microseconds, so that no two servers' lives share any.

@@ -52,7 +52,14 @@ impl Server {
             let address = free.local_addr().expect("a bound address");
             drop(free);
             let mut child = steadfast()
-                .args(["serve", "--workers", "2", "--listen", &address.to_string()])
+                .args([
+                    "serve",
+                    "--no-supervisor",
+                    "--workers",
+                    "2",
+                    "--listen",
+                    &address.to_string(),
+                ])
                 .args(["--listen", &format!("unix:{}", folder.join("socket").display())])
                 .arg("--config")
                 .arg(&config)

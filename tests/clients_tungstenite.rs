@@ -39,7 +39,14 @@ impl Server {
             let address = free.local_addr().expect("a bound address");
             drop(free);
             let mut child = Command::new(env!("CARGO_BIN_EXE_steadfast"))
-                .args(["serve", "--workers", "2", "--listen", &address.to_string()])
+                .args([
+                    "serve",
+                    "--no-supervisor",
+                    "--workers",
+                    "2",
+                    "--listen",
+                    &address.to_string(),
+                ])
                 .args(flags)
                 .stdin(Stdio::null())
                 .spawn()

@@ -26,7 +26,8 @@ use std::{env, fs};
 use clap::Parser;
 
 use crate::config::{self, Context, Key, Resolved, Settings, Sources};
-use crate::server::{Builder, HANDOVER_VARIABLE, Server};
+use crate::server::{Builder, HANDOVER_VARIABLE, Server, is_successor, refuse_handover};
+use crate::supervisor::{self, Role};
 
 /// The exit status for wrong usage or configuration.
 const EXIT_USAGE: u8 = 2;
@@ -74,16 +75,77 @@ impl Builder {
     /// As [`run_from_args`](Self::run_from_args) with other arguments; the first is the program's
     /// name.
     pub fn run_from(self, args: impl IntoIterator<Item = OsString>) -> ExitCode {
-        let context = self.context();
-        run_verb(args, &context, |settings| self.serve(&settings))
+        let args: Vec<OsString> = args.into_iter().collect();
+        match Role::take() {
+            Ok(role) => self.run_as(role, args),
+            Err(error) => {
+                eprintln!("steadfast: {error}");
+                ExitCode::FAILURE
+            }
+        }
     }
+
+    fn run_as(self, role: Role, args: Vec<OsString>) -> ExitCode {
+        let context = self.context();
+        let (link, channel) = match role {
+            Role::Probe { can } => {
+                return if can { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            }
+            Role::Supervisor(inherited) => {
+                logging::init(&log_settings(&args, &context));
+                return exit_code(inherited.resume(args).map(ExitCode::from));
+            }
+            Role::Outermost => (None, None),
+            Role::Server(link) => (Some(link), None),
+            Role::Successor { link, channel } => (Some(link), Some(channel)),
+        };
+        let verb_args = args.clone();
+        run_verb(verb_args, &context, |checked| match (checked, link) {
+            (Err(reason), _) => {
+                refuse_handover(channel.as_ref(), reason);
+                Ok(ExitCode::from(EXIT_USAGE))
+            }
+            (Ok(Checked { settings, .. }), Some(link)) => {
+                self.serve_linked(&settings, link, channel).map(|()| ExitCode::SUCCESS)
+            }
+            (Ok(Checked { settings, alone }), None) if alone || is_successor() => {
+                self.serve(&settings).map(|()| ExitCode::SUCCESS)
+            }
+            (Ok(_), None) => supervisor::begin(args).map(ExitCode::from),
+        })
+    }
+}
+
+/// What the log of a supervisor is to be like: as configured, if that can still be read.
+fn log_settings(args: &[OsString], context: &Context) -> config::Log {
+    let verb = CommandLine::try_parse_from(with_verb(args.iter().cloned()));
+    let configured = match verb {
+        Ok(CommandLine { verb: Verb::Serve(args) }) => args.load(context).ok(),
+        _ => None,
+    };
+    let fallback = || config::Log { level: "info".to_owned(), format: config::LogFormat::Auto };
+    configured.map_or_else(fallback, |resolved| resolved.settings.log)
+}
+
+fn exit_code<E: Display>(outcome: Result<ExitCode, E>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("steadfast: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+/// A configuration to serve by.
+struct Checked {
+    settings: Settings,
+    /// Without a supervisor.
+    alone: bool,
 }
 
 /// Runs a command line, with what `serve` is to do as an argument.
 fn run_verb<E: Display>(
     args: impl IntoIterator<Item = OsString>,
     context: &Context,
-    serve: impl FnOnce(Settings) -> Result<(), E>,
+    serve: impl FnOnce(Result<Checked, &str>) -> Result<ExitCode, E>,
 ) -> ExitCode {
     match CommandLine::try_parse_from(with_verb(args)) {
         Ok(CommandLine { verb: Verb::Serve(args) }) => serve::run(&args, context, serve),

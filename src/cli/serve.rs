@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::flags::KeyFlags;
-use super::{EXIT_USAGE, load, logging};
-use crate::config::{Context, Settings};
-use crate::server::refuse_handover;
+use super::{Checked, exit_code, load, logging};
+use crate::config::{Context, Resolved};
 
 /// Run the server. The default verb.
 ///
@@ -23,29 +22,37 @@ pub(super) struct Args {
     /// The configuration, a TOML file. `steadfast check-config FILE` checks one.
     #[arg(long, value_name = "FILE", env = "STEADFAST_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
+    /// Serve in this process, without one that keeps its id, starts it again if it crashes and
+    /// starts its successors.
+    #[arg(long)]
+    no_supervisor: bool,
     #[command(flatten)]
     flags: KeyFlags,
+}
+
+impl Args {
+    /// The configuration of this command line.
+    ///
+    /// # Errors
+    /// The text to show.
+    pub(super) fn load(&self, context: &Context) -> Result<Resolved, String> {
+        load(self.config.as_deref(), self.flags.0.clone(), context)
+    }
 }
 
 pub(super) fn run<E: Display>(
     args: &Args,
     context: &Context,
-    serve: impl FnOnce(Settings) -> Result<(), E>,
+    serve: impl FnOnce(Result<Checked, &str>) -> Result<ExitCode, E>,
 ) -> ExitCode {
-    let resolved = match load(args.config.as_deref(), args.flags.0.clone(), context) {
-        Ok(resolved) => resolved,
-        Err(text) => {
-            refuse_handover(&text);
-            eprintln!("{text}");
-            return ExitCode::from(EXIT_USAGE);
+    match args.load(context) {
+        Ok(Resolved { settings, .. }) => {
+            logging::init(&settings.log);
+            exit_code(serve(Ok(Checked { settings, alone: args.no_supervisor })))
         }
-    };
-    logging::init(&resolved.settings.log);
-    match serve(resolved.settings) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("steadfast: {error}");
-            ExitCode::FAILURE
+        Err(text) => {
+            eprintln!("{text}");
+            exit_code(serve(Err(&text)))
         }
     }
 }

@@ -13,8 +13,11 @@ fn args(words: &[&str]) -> Vec<OsString> {
 fn run_with(words: &[&str], served: Result<(), &str>) -> (ExitCode, Option<Settings>) {
     let mut settings = None;
     let status = run_verb(args(words), &Context::new(2), |given| {
-        settings = Some(given);
-        served
+        let Ok(checked) = given else {
+            return Ok(ExitCode::from(EXIT_USAGE));
+        };
+        settings = Some(checked.settings);
+        served.map(|()| ExitCode::SUCCESS)
     });
     (status, settings)
 }

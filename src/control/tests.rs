@@ -148,7 +148,7 @@ fn progress_does_not_wait_for_a_client_that_does_not_read() {
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     let mut reply = String::new();
     stream.read_to_string(&mut reply).unwrap();
-    let lines = reply.lines().map(|line| serde_json::from_str::<Value>(line).expect("whole"));
+    let mut lines = reply.lines().map(|line| serde_json::from_str::<Value>(line).expect("whole"));
     assert_eq!(lines.next_back().unwrap()["outcome"], "upgraded");
 }
 

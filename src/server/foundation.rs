@@ -11,6 +11,7 @@ use crate::base::network::ListenAddr;
 use crate::config::Settings;
 use crate::control::{ControlListener, path};
 use crate::net::listener::{self, Beside, Bound, Listener, Unlink};
+use crate::supervisor::Kept;
 use crate::sys::descriptors;
 
 /// Descriptors kept for what is no connection: listeners, epolls, wakers, logs, an app's files.
@@ -25,6 +26,43 @@ pub(super) struct Inherited {
     pub(super) locks: Vec<(ListenAddr, OwnedFd)>,
     /// Its control socket.
     pub(super) control: Option<OwnedFd>,
+}
+
+impl Inherited {
+    /// What the supervisor calls a listening socket.
+    pub(super) fn listener(address: &ListenAddr) -> String {
+        format!("listener {address}")
+    }
+
+    /// What it calls a lock.
+    pub(super) fn lock(address: &ListenAddr) -> String {
+        format!("lock {address}")
+    }
+
+    /// What it calls the control socket.
+    pub(super) fn control() -> String {
+        "control".to_owned()
+    }
+
+    /// What a server that crashed has left with the supervisor. Labels of another build's are
+    /// passed over: what they stand for is closed.
+    pub(super) fn of_kept(kept: Vec<Kept>) -> Self {
+        let mut inherited = Self::default();
+        for Kept { label, fd } in kept {
+            let at = |address: &str| address.parse::<ListenAddr>().ok();
+            match label.split_once(' ') {
+                Some(("listener", address)) => {
+                    inherited.listeners.extend(at(address).map(|address| (address, fd)));
+                }
+                Some(("lock", address)) => {
+                    inherited.locks.extend(at(address).map(|address| (address, fd)));
+                }
+                None if label == Self::control() => inherited.control = Some(fd),
+                _ => {}
+            }
+        }
+        inherited
+    }
 }
 
 /// Copies of listening sockets, by the address that was configured.

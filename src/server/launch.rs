@@ -1,37 +1,171 @@
 //! Starting the successor: the program this process was started by, with the same arguments,
-//! joined to us by a channel.
+//! joined to us by a channel. The supervisor starts it, or without one we do.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::process::Child;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::sys::packets;
+use crate::supervisor::{self, Link, LinkEvent};
 use crate::sys::spawn::{self, Program};
+use crate::sys::{children, inherited, packets, process};
 
-/// Tells a new process that it is a successor: the number of its end of the channel.
+/// Tells a new process that it is a successor without a supervisor: the number of its end of the
+/// channel.
 pub(super) const VARIABLE: &str = "STEADFAST_HANDOVER_FD";
 
-/// The number of the channel in a new process.
+/// The number of the channel in such a process.
 const CHANNEL: RawFd = spawn::NUMBER_MIN;
+
+/// How long the supervisor may take to start a process.
+const START_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How long a successor that was given up may take to end by itself.
+const ENDING: Duration = Duration::from_secs(2);
+
+/// Who watches over this process, if anybody does.
+#[derive(Debug, Default)]
+pub(super) struct Supervision {
+    link: Mutex<Option<Link>>,
+    supervisor: Option<u32>,
+}
 
 /// A process that was started, and our end of the channel.
 pub(super) struct Launched {
-    pub(super) child: Child,
+    pub(super) process: Process,
     pub(super) channel: OwnedFd,
 }
 
-/// Starts the program anew.
-///
-/// # Errors
-/// It is not there, is no program, or processes or descriptors are lacking.
-pub(super) fn launch(binary: Option<&Path>) -> io::Result<Launched> {
+/// A successor.
+pub(super) enum Process {
+    /// A child of ours.
+    Child(Child),
+    /// A child of the supervisor's.
+    Other(u32),
+}
+
+impl Supervision {
+    /// By the process at the other end of the link.
+    pub(super) fn by(link: Link, supervisor: u32) -> Self {
+        Self { link: Mutex::new(Some(link)), supervisor: Some(supervisor) }
+    }
+
+    fn link(&self) -> MutexGuard<'_, Option<Link>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The supervisor, as long as it is there.
+    pub(super) fn supervisor(&self) -> Option<u32> {
+        self.supervisor.filter(|_| self.link().is_some())
+    }
+
+    /// Says that this process is the server, and leaves copies of what is to survive its crash.
+    pub(super) fn serving(&self, kept: &[(String, BorrowedFd<'_>)]) {
+        let kept: Vec<_> = kept.iter().map(|(label, socket)| (label.as_str(), *socket)).collect();
+        self.tell(|link| link.keep(&kept).and_then(|()| link.serving()));
+    }
+
+    /// Says that this process stops for good.
+    pub(super) fn stopping(&self) {
+        self.tell(Link::stopping);
+    }
+
+    /// What cannot be told is no harm: the end of the link is noticed, and said, by
+    /// [`look`](Self::look).
+    fn tell(&self, what: impl FnOnce(&Link) -> io::Result<()>) {
+        if let Some(link) = &*self.link()
+            && let Err(error) = what(link)
+        {
+            tracing::debug!(%error, "the supervisor is not told");
+        }
+    }
+
+    /// Notices that the supervisor is gone.
+    pub(super) fn look(&self) {
+        // While somebody asks for a successor, he notices.
+        let Ok(mut link) = self.link.try_lock() else {
+            return;
+        };
+        let ended = |link: &Link| {
+            matches!(link.receive(Duration::ZERO), Ok(Some(LinkEvent::Ended)) | Err(_))
+        };
+        if link.as_ref().is_some_and(ended) {
+            tracing::warn!("the supervisor is gone; nobody starts this server again if it crashes");
+            *link = None;
+        }
+    }
+
+    /// Starts the program anew.
+    ///
+    /// # Errors
+    /// It is not there, is no program, or processes or descriptors are lacking.
+    pub(super) fn launch(&self, binary: Option<&Path>) -> io::Result<Launched> {
+        let mut link = self.link();
+        let Some(asked) = &*link else {
+            return launch(binary);
+        };
+        asked.start_successor(binary)?;
+        match asked.receive(START_TIME_MAX)? {
+            Some(LinkEvent::Successor { pid, channel }) => {
+                Ok(Launched { process: Process::Other(pid), channel })
+            }
+            Some(LinkEvent::Failed(reason)) => Err(io::Error::other(reason)),
+            Some(LinkEvent::Ended) => {
+                *link = None;
+                Err(io::Error::other("the supervisor is gone; try again to go on without it"))
+            }
+            None => Err(io::Error::other("the supervisor does not answer")),
+        }
+    }
+}
+
+impl Process {
+    /// Its id.
+    pub(super) fn id(&self) -> u32 {
+        match self {
+            Self::Child(child) => child.id(),
+            Self::Other(pid) => *pid,
+        }
+    }
+
+    /// Sees a successor off that is not needed; says what it has said of its own end.
+    pub(super) fn end(mut self, reason: String) -> String {
+        let until = Instant::now() + ENDING;
+        loop {
+            match &mut self {
+                Self::Child(child) => match child.try_wait() {
+                    Ok(Some(status)) if status.success() => return reason,
+                    Ok(Some(status)) => return format!("{reason} (it ended with {status})"),
+                    Ok(None) => {}
+                    Err(_) => return reason,
+                },
+                // The supervisor takes its status, and logs it.
+                Self::Other(pid) if !process::exists(*pid) => return reason,
+                Self::Other(_) => {}
+            }
+            if Instant::now() >= until {
+                let _ = match &mut self {
+                    Self::Child(child) => child.kill().and_then(|()| child.wait().map(drop)),
+                    Self::Other(pid) => children::kill(*pid),
+                };
+                return format!("{reason} (it was killed)");
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Starts the program as a child of ours.
+fn launch(binary: Option<&Path>) -> io::Result<Launched> {
     let arguments: Vec<OsString> = env::args_os().collect();
     let path = match binary {
         Some(binary) => binary.to_owned(),
-        None => resolve(arguments.first().map_or(OsStr::new(""), OsString::as_os_str))?,
+        None => supervisor::resolve_program(arguments.first().map_or(OsStr::new(""), |name| name))?,
     };
     let (channel, theirs) = packets::pair()?;
     let program = Program {
@@ -44,24 +178,10 @@ pub(super) fn launch(binary: Option<&Path>) -> io::Result<Launched> {
     let child = program
         .start()
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-    Ok(Launched { child, channel })
+    Ok(Launched { process: Process::Child(child), channel })
 }
 
-/// The path that a program's name stands for: what the shell would run now. Symbolic links are not
-/// resolved, so that one that names the current version is followed when it changes.
-fn resolve(name: &OsStr) -> io::Result<PathBuf> {
-    let path = Path::new(name);
-    if path.components().count() > 1 {
-        return Ok(path.to_owned());
-    }
-    let directories = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&directories)
-        .map(|directory| directory.join(path))
-        .find(|candidate| candidate.is_file())
-        .ok_or_else(|| io::Error::other(format!("{} is not in PATH", path.display())))
-}
-
-/// Our end of the channel, if this process was started as a successor.
+/// Our end of the channel, if this process was started as a successor without a supervisor.
 ///
 /// # Errors
 /// The variable is there and the channel is not.
@@ -72,5 +192,5 @@ pub(super) fn channel_of_environment() -> io::Result<Option<OwnedFd>> {
     let number = number.to_str().and_then(|number| number.parse().ok());
     let number = number.filter(|number| *number >= CHANNEL);
     let number = number.ok_or_else(|| io::Error::other(format!("{VARIABLE} is no number")))?;
-    spawn::inherited(number).map(Some)
+    inherited::take(number).map(Some)
 }

@@ -32,7 +32,7 @@ impl Operator for Operations {
         listen.dedup();
         Status {
             pid: process::id(),
-            supervisor_pid: None,
+            supervisor_pid: center.supervision.supervisor(),
             generation: center.generation,
             build: env!("CARGO_PKG_VERSION").to_owned(),
             activity,
@@ -72,7 +72,8 @@ impl Operator for Operations {
             }
             if heard.is_continue() {
                 let done = before.saturating_sub(connections);
-                heard = progress(Progress { step: Step::Drain, done, connections, pause_us: None });
+                let step = Step::Drain;
+                heard = progress(Progress { step, done, connections: before, pause_us: None });
             }
             thread::sleep(DRAIN_LOOK);
         }

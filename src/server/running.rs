@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::crew::{Crew, WorkerThread};
 use super::foundation::Foundation;
+use super::launch::Supervision;
 use super::operate::Operations;
 use super::routes;
 use super::upgrade::{Center, UpgradeState};
@@ -19,7 +20,8 @@ use crate::config::Settings;
 use crate::control::{self, ControlListener, Record, UpgradeRequest};
 use crate::net::listener::Unlink;
 use crate::net::stop::Stop;
-use crate::sys::signals::{self, Signal, Signals, Waited};
+use crate::sys::children;
+use crate::sys::signals::{Signal, Signals, Waited};
 
 /// How often the main thread looks whether its workers are there: while they serve, and while they
 /// stop.
@@ -28,6 +30,17 @@ const STOPPING_LOOK: Duration = Duration::from_millis(20);
 
 /// How long the end waits for operators to hear the outcome of what they have asked for.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Who a server is among those before and after it.
+#[derive(Debug, Default)]
+pub(super) struct Identity {
+    /// Who watches over it.
+    pub(super) supervision: Supervision,
+    /// 1 for the process that was started, one more for each that serves after it.
+    pub(super) generation: u64,
+    /// The last upgrades, the oldest first.
+    pub(super) history: Vec<Record>,
+}
 
 /// A server at work.
 pub struct Running {
@@ -45,8 +58,7 @@ impl Running {
         settings: &Settings,
         foundation: Foundation,
         crew: Crew,
-        generation: u64,
-        history: Vec<Record>,
+        Identity { supervision, generation, history }: Identity,
     ) -> io::Result<Self> {
         let Foundation { addresses, locks, unlink, control, copies: listeners, .. } = foundation;
         let (wake, waker) = io::pipe()?;
@@ -61,12 +73,14 @@ impl Running {
             locks,
             control: control.as_ref().map(copy).transpose()?,
             drain: settings.drain_duration,
+            supervision,
             generation,
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             waker,
             upgrade: UpgradeState::new(history),
         });
+        center.leave_copies();
         let serve = |listener: ControlListener| {
             let serving = control::serve(&listener, Arc::new(Operations(center.clone())))?;
             io::Result::Ok((listener, serving))
@@ -161,6 +175,7 @@ impl Running {
                 self.stop(Stop::Fast);
                 break;
             }
+            self.center.supervision.look();
             // Signals come at once; that a worker has ended, with the next look.
             let look_after = if expected { STOPPING_LOOK } else { SERVING_LOOK };
             match signals.wait(self.wake.as_fd(), look_after)? {
@@ -178,7 +193,7 @@ impl Running {
                     deferred = Some(signal);
                 } else if let Some(successor) = self.center.moved_to() {
                     tracing::info!(?signal, successor, "passed on");
-                    let _ = signals::send(successor, signal);
+                    let _ = children::send(successor, signal);
                 } else {
                     self.stop_as_told(signal == Signal::Int || self.center.is_stopping());
                 }

@@ -13,7 +13,8 @@ use super::Builder;
 use super::crew::{Crew, Start};
 use super::first_id;
 use super::foundation::{Foundation, Inherited};
-use super::running::Running;
+use super::launch::Supervision;
+use super::running::{Identity, Running};
 use super::upgrade::{by_reason, remember};
 use crate::base::network::ListenAddr;
 use crate::config::Settings;
@@ -47,6 +48,7 @@ pub(super) fn take_over(
     builder: &Builder,
     settings: &Settings,
     channel: OwnedFd,
+    supervision: Supervision,
 ) -> io::Result<Option<Running>> {
     let (sender, events) = mpsc::channel();
     let channel = Arc::new(channel);
@@ -55,6 +57,7 @@ pub(super) fn take_over(
         builder,
         settings,
         channel,
+        supervision,
         sender,
         inherited: Inherited::default(),
         generation: 1,
@@ -82,6 +85,7 @@ struct Takeover<'t> {
     builder: &'t Builder,
     settings: &'t Settings,
     channel: Arc<OwnedFd>,
+    supervision: Supervision,
     sender: Sender<Incoming>,
     inherited: Inherited,
     generation: u64,
@@ -339,7 +343,9 @@ impl Takeover<'_> {
         remember(&mut history, UpgradeOutcome::Upgraded(upgraded));
         let foundation = self.foundation.take().ok_or(io::ErrorKind::NotFound)?;
         let crew = self.crew.take().ok_or(io::ErrorKind::NotFound)?;
-        Running::new(self.settings, foundation, crew, self.generation, history)
+        let supervision = std::mem::take(&mut self.supervision);
+        let identity = Identity { supervision, generation: self.generation, history };
+        Running::new(self.settings, foundation, crew, identity)
     }
 
     fn discard(self) {

@@ -4,15 +4,15 @@
 use std::collections::VecDeque;
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{self, Child};
+use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::foundation::ListenerCopies;
-use super::launch;
+use super::foundation::{Inherited, ListenerCopies};
+use super::launch::Supervision;
 use super::lock::PortLock;
 use crate::base::id::ConnectionIds;
 use crate::base::network::ListenAddr;
@@ -40,8 +40,8 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(50);
 /// needed.
 const CHANNEL_LOOK: Duration = Duration::from_millis(100);
 
-/// How long a successor that was given up may take to end by itself.
-const ENDING: Duration = Duration::from_secs(2);
+/// How long a successor may leave what it is sent unread.
+const UNREAD_MAX: Duration = Duration::from_secs(2);
 
 /// What an upgrade needs of the running server; shared by the threads that may begin one.
 pub(super) struct Center {
@@ -56,6 +56,7 @@ pub(super) struct Center {
     pub(super) control: Option<OwnedFd>,
     /// Over how long connections are closed.
     pub(super) drain: Duration,
+    pub(super) supervision: Supervision,
     pub(super) generation: u64,
     pub(super) started: Instant,
     /// The workers have been told to stop.
@@ -89,6 +90,15 @@ impl UpgradeState {
 const HISTORY_MAX: usize = 10;
 
 impl Center {
+    /// Leaves what is to survive a crash of ours with the supervisor, and says that we serve.
+    pub(super) fn leave_copies(&self) {
+        let listeners =
+            self.listeners.iter().map(|(at, socket)| (Inherited::listener(at), socket.as_fd()));
+        let locks = self.locks.iter().map(|(at, lock)| (Inherited::lock(at), lock.as_fd()));
+        let control = self.control.iter().map(|socket| (Inherited::control(), socket.as_fd()));
+        self.supervision.serving(&listeners.chain(locks).chain(control).collect::<Vec<_>>());
+    }
+
     /// Whether an upgrade is under way.
     pub(super) fn is_upgrading(&self) -> bool {
         self.events().is_some()
@@ -108,6 +118,7 @@ impl Center {
     /// Tells the workers to stop.
     pub(super) fn stop(&self, stop: Stop) {
         self.stopping.store(true, Ordering::SeqCst);
+        self.supervision.stopping();
         self.mailboxes.stop(stop);
     }
 
@@ -210,7 +221,7 @@ impl Center {
             history: serde_json::to_string(&self.history()).unwrap_or_default(),
         };
         let word = SharedWord::create().map_err(refused)?;
-        let launched = launch::launch(request.binary.as_deref()).map_err(refused)?;
+        let launched = self.supervision.launch(request.binary.as_deref()).map_err(refused)?;
         let mut attempt = Attempt {
             center: self,
             channel: Arc::new(launched.channel),
@@ -228,7 +239,7 @@ impl Center {
         let upgraded = |connections, refused: &[(Origin, String)]| Upgraded {
             dry_run: request.dry_run,
             generation: self.generation + u64::from(!request.dry_run),
-            pid: if request.dry_run { process::id() } else { launched.child.id() },
+            pid: if request.dry_run { process::id() } else { launched.process.id() },
             build,
             connections,
             refused: by_reason(refused),
@@ -237,19 +248,19 @@ impl Center {
         };
         match outcome {
             Outcome::Aborted(reason) => {
-                Err(Failed::new(FailureKind::Aborted, end(launched.child, reason)))
+                Err(Failed::new(FailureKind::Aborted, launched.process.end(reason)))
             }
             Outcome::Moved { connections, refused } => Ok(upgraded(connections, &refused)),
             Outcome::Lost(reason) => {
                 // Its status is not taken, so that nobody else gets its id while we wind up.
-                self.upgrade.moved_to.store(launched.child.id(), Ordering::SeqCst);
+                self.upgrade.moved_to.store(launched.process.id(), Ordering::SeqCst);
                 self.upgrade.lost.store(true, Ordering::SeqCst);
                 let reason = format!("{reason}, and all connections with it, which it had taken");
                 Err(Failed::new(FailureKind::Failed, reason))
             }
             Outcome::Rehearsed { connections, refused } => {
                 let upgraded = upgraded(connections, &refused);
-                end(launched.child, String::new());
+                launched.process.end(String::new());
                 Ok(upgraded)
             }
         }
@@ -278,23 +289,6 @@ pub(super) fn by_reason(refused: &[(Origin, String)]) -> Vec<Refused> {
 
 fn refusals(refused: &[Refused]) -> u64 {
     refused.iter().map(|refused| refused.connections).sum()
-}
-
-/// Sees a successor off that is not needed; says what it has said of its own end.
-fn end(mut child: Child, reason: String) -> String {
-    let until = Instant::now() + ENDING;
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) if status.success() => return reason,
-            Ok(Some(status)) => return format!("{reason} (it ended with {status})"),
-            Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(5)),
-            Ok(None) | Err(_) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return format!("{reason} (it was killed)");
-            }
-        }
-    }
 }
 
 /// One upgrade under way.
@@ -439,7 +433,7 @@ impl Attempt<'_> {
     fn send_with(&self, message: &ToSuccessor, with: &[BorrowedFd<'_>]) -> io::Result<()> {
         // It reads all the time, or it is dead: a full channel is as good as an ended one, but a
         // few packets may pile up while it starts.
-        let until = Instant::now() + ENDING;
+        let until = Instant::now() + UNREAD_MAX;
         loop {
             match packets::send(&*self.channel, &message.encode(), with, false) {
                 Err(error)

@@ -1,12 +1,15 @@
 //! Layer 0: what the standard library, mio and socket2 do not offer of the system. Every `unsafe`
 //! of the crate is in here; one small file a mechanism.
 
+pub mod children;
 pub mod clock;
 pub mod credentials;
 pub mod descriptors;
+pub mod exec;
 #[cfg(feature = "fault-points")]
 pub mod fault;
 pub mod filter;
+pub mod inherited;
 pub mod lock;
 pub mod memory;
 pub mod packets;

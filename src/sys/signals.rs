@@ -30,7 +30,7 @@ pub enum Signal {
 impl Signal {
     const ALL: [Self; 6] = [Self::Term, Self::Int, Self::Hup, Self::Usr1, Self::Usr2, Self::Child];
 
-    fn number(self) -> libc::c_int {
+    pub(super) fn number(self) -> libc::c_int {
         match self {
             Self::Term => libc::SIGTERM,
             Self::Int => libc::SIGINT,
@@ -51,19 +51,6 @@ pub enum Waited {
     Woken,
     /// Neither.
     TimedOut,
-}
-
-/// Sends a signal to a process.
-///
-/// # Errors
-/// There is no such process, or it is somebody else's.
-pub fn send(pid: u32, signal: Signal) -> io::Result<()> {
-    let pid = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: kill takes two numbers and no memory.
-    if unsafe { libc::kill(pid, signal.number()) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
 }
 
 /// Reads this process's signals.

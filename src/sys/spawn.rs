@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{CString, OsString};
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -88,13 +88,6 @@ struct ChildSide {
 
 impl ChildSide {
     fn new(program: &Program<'_>, failure: OwnedFd) -> io::Result<Self> {
-        let mut environment: BTreeMap<OsString, OsString> = env::vars_os().collect();
-        environment.extend(program.environment.iter().cloned());
-        let environment = environment.into_iter().map(|(mut entry, value)| {
-            entry.push("=");
-            entry.push(value);
-            entry
-        });
         let mut numbers: Vec<RawFd> = program.descriptors.iter().map(|entry| entry.0).collect();
         numbers.sort_unstable();
         let is_twice = numbers.windows(2).any(|pair| pair[0] == pair[1]);
@@ -108,7 +101,7 @@ impl ChildSide {
         Ok(Self {
             path: CString::new(program.path.as_os_str().as_bytes())?,
             arguments: Strings::new(program.arguments.iter().cloned())?,
-            environment: Strings::new(environment)?,
+            environment: Strings::environment(program.environment)?,
             descriptors: descriptors.map(|(number, fd)| (fd.as_raw_fd(), *number)).collect(),
             free_from: numbers.last().map_or(NUMBER_MIN, |last| last.saturating_add(1)),
             signals: all_signals(),
@@ -171,9 +164,9 @@ impl ChildSide {
 }
 
 /// Strings as execve wants them.
-struct Strings {
+pub(super) struct Strings {
     /// Each points into `_owned`; the last is null.
-    pointers: Vec<*const libc::c_char>,
+    pub(super) pointers: Vec<*const libc::c_char>,
     _owned: Vec<CString>,
 }
 
@@ -183,7 +176,18 @@ unsafe impl Send for Strings {}
 unsafe impl Sync for Strings {}
 
 impl Strings {
-    fn new(strings: impl IntoIterator<Item = OsString>) -> io::Result<Self> {
+    /// The environment of this process with `additions`, which replace what is there.
+    pub(super) fn environment(additions: &[(OsString, OsString)]) -> io::Result<Self> {
+        let mut environment: BTreeMap<OsString, OsString> = env::vars_os().collect();
+        environment.extend(additions.iter().cloned());
+        Self::new(environment.into_iter().map(|(mut entry, value)| {
+            entry.push("=");
+            entry.push(value);
+            entry
+        }))
+    }
+
+    pub(super) fn new(strings: impl IntoIterator<Item = OsString>) -> io::Result<Self> {
         let owned = strings
             .into_iter()
             .map(|string| CString::new(string.as_bytes()))
@@ -191,20 +195,6 @@ impl Strings {
         let pointers = owned.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
         Ok(Self { pointers, _owned: owned })
     }
-}
-
-/// Takes a descriptor that was handed over to this process at its start, by its number; it is not
-/// kept across the next exec(). To be called once for each.
-///
-/// # Errors
-/// There is none of this number.
-pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: this request takes an integer and no memory.
-    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: it is open, and it was handed over for this: nothing else here knows its number.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 #[cfg(test)]

@@ -116,7 +116,8 @@ impl Server {
             fs::write(&config_path, config).expect("a written configuration");
             let log = fresh_path(".log");
             let child = steadfast()
-                .args(["serve", "--listen", &address.to_string(), "--config"])
+                // The process that serves is the one to be looked at.
+                .args(["serve", "--no-supervisor", "--listen", &address.to_string(), "--config"])
                 .arg(&config_path)
                 .args(args)
                 .envs(environment.iter().copied())
@@ -143,7 +144,10 @@ impl Server {
             if self.child.try_wait().expect("a child's status").is_some() {
                 return false;
             }
-            if let Ok(mut probe) = TcpStream::connect(self.address) {
+            // It says so when it has opened all that it keeps open.
+            if self.log().contains("steadfast serves")
+                && let Ok(mut probe) = TcpStream::connect(self.address)
+            {
                 // Its end comes behind the server's having let go of it: the count of
                 // descriptors is the base then.
                 probe.shutdown(std::net::Shutdown::Write).expect("a connected socket");

@@ -87,7 +87,14 @@ impl Server {
         if kind == Kind::Steadfast {
             let port = free_port()?;
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            command.args(["serve", "--workers", "1", "--listen", &address.to_string()]);
+            command.args([
+                "serve",
+                "--no-supervisor",
+                "--workers",
+                "1",
+                "--listen",
+                &address.to_string(),
+            ]);
             command.stdout(log.try_clone()?);
             let child = spawn(&mut command, &program)?;
             let mut server = Self { kind, child, log, address };

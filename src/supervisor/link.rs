@@ -1,0 +1,219 @@
+//! The server's end of the link to its supervisor.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use super::machine::Pid;
+use super::message::{Kept, Packet, ToServer, ToSupervisor, pair, receive, send, send_kept};
+
+/// How long a supervisor may take to send what it has sent before it started this process.
+const START_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// A link to the supervisor. Nothing that is sent over it waits.
+#[derive(Debug)]
+pub struct Link {
+    socket: OwnedFd,
+}
+
+/// What a process learns at its start.
+#[derive(Debug)]
+pub struct Start {
+    /// Which generation it is: 1 for the first server of a supervisor, one more for each process
+    /// that serves after it.
+    pub generation: u64,
+    /// The supervisor's process.
+    pub supervisor: Pid,
+    /// Listeners that a server which crashed has left, under the labels it gave them.
+    pub kept: Vec<Kept>,
+}
+
+/// What the supervisor says later.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// The successor that was asked for is started.
+    Successor {
+        /// Its process.
+        pid: Pid,
+        /// The predecessor's end of the channel to it.
+        channel: OwnedFd,
+    },
+    /// The successor that was asked for is not started, for this reason.
+    Failed(String),
+    /// The supervisor is gone. The server goes on; nobody starts another one if it crashes.
+    Ended,
+}
+
+impl Link {
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+
+    /// What this process is to begin with; to be called first, and once.
+    ///
+    /// # Errors
+    /// The supervisor is gone or says something else; lost descriptors.
+    pub fn start(&self) -> io::Result<Start> {
+        let unexpected =
+            || io::Error::new(io::ErrorKind::InvalidData, "the supervisor says nothing");
+        let timeout = Some(START_TIME_MAX);
+        let Packet::Message(ToServer::Start { generation, supervisor, kept: count }, _) =
+            receive(self, timeout)?
+        else {
+            return Err(unexpected());
+        };
+        let mut kept = Vec::new();
+        while kept.len() < count {
+            match receive(self, timeout)? {
+                Packet::Message(ToServer::Kept { labels }, fds) if !labels.is_empty() => {
+                    kept.extend(pair(labels, fds)?);
+                }
+                _ => return Err(unexpected()),
+            }
+        }
+        Ok(Start { generation, supervisor, kept })
+    }
+
+    /// Gives the supervisor copies of what is to survive a crash of this process, under any labels.
+    /// They count from [`serving`](Self::serving) on, and once only.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    pub fn keep(&self, listeners: &[(&str, BorrowedFd<'_>)]) -> io::Result<()> {
+        send_kept(self, listeners, |labels| ToSupervisor::Keep { labels })
+    }
+
+    /// Says that this process is the server. A successor says so once it has taken over, and before
+    /// it tells its predecessor.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    pub fn serving(&self) -> io::Result<()> {
+        send(self, &ToSupervisor::Serving, &[])
+    }
+
+    /// Asks for a successor, of another program if one is named; [`LinkEvent::Successor`] or
+    /// [`LinkEvent::Failed`] is the answer. One that was asked for before is ended.
+    ///
+    /// # Errors
+    /// The supervisor is gone; a path that is not UTF-8.
+    pub fn start_successor(&self, binary: Option<&Path>) -> io::Result<()> {
+        let binary = binary.map(Path::to_owned);
+        send(self, &ToSupervisor::StartSuccessor { binary }, &[])
+    }
+
+    /// Says that this process stops for good, so that its end is no crash, and the supervisor
+    /// closes its listeners: before their queues are emptied.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    pub fn stopping(&self) -> io::Result<()> {
+        send(self, &ToSupervisor::Stopping, &[])
+    }
+
+    /// Says that a process with another parent has taken over, so that the supervisor ends when
+    /// this process does.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    pub fn moved(&self) -> io::Result<()> {
+        send(self, &ToSupervisor::Moved, &[])
+    }
+
+    /// What the supervisor says; `None` if it says nothing within `timeout`.
+    ///
+    /// # Errors
+    /// Lost descriptors.
+    pub fn receive(&self, timeout: Duration) -> io::Result<Option<LinkEvent>> {
+        loop {
+            return Ok(Some(match receive(self, Some(timeout))? {
+                Packet::Nothing => return Ok(None),
+                Packet::Ended => LinkEvent::Ended,
+                Packet::Message(ToServer::Failed { reason }, _) => LinkEvent::Failed(reason),
+                Packet::Message(ToServer::Successor { pid }, mut fds) if fds.len() == 1 => {
+                    let channel = fds.pop().expect("there is one");
+                    LinkEvent::Successor { pid, channel }
+                }
+                // Nothing that is said in the middle.
+                Packet::Message(..) => continue,
+            }));
+        }
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::packets;
+    use std::fs::File;
+
+    fn linked() -> (OwnedFd, Link) {
+        let (theirs, ours) = packets::pair().unwrap();
+        (theirs, Link::new(ours))
+    }
+
+    #[test]
+    fn a_start_has_all_that_was_left() {
+        let (supervisor, link) = linked();
+        let null = File::open("/dev/null").unwrap();
+        let labels: Vec<String> = (0..250).map(|number| format!("listener {number}")).collect();
+        let kept: Vec<_> = labels.iter().map(|label| (label.as_str(), null.as_fd())).collect();
+        let start = ToServer::Start { generation: 7, supervisor: 11, kept: kept.len() };
+        send(&supervisor, &start, &[]).unwrap();
+        send_kept(&supervisor, &kept, |labels| ToServer::Kept { labels }).unwrap();
+        let start = link.start().unwrap();
+        assert_eq!((start.generation, start.supervisor), (7, 11));
+        assert!(start.kept.iter().map(|kept| &kept.label).eq(&labels));
+    }
+
+    #[test]
+    fn other_starts_are_errors() {
+        let null = File::open("/dev/null").unwrap();
+        let start = |kept| ToServer::Start { generation: 1, supervisor: 2, kept };
+        let labels = |count| ToServer::Kept { labels: vec!["x".to_owned(); count] };
+        for (messages, descriptors) in [
+            (vec![], 0),
+            (vec![labels(1)], 1),
+            (vec![start(1)], 0),
+            (vec![start(1), labels(0)], 0),
+            (vec![start(1), labels(2)], 1),
+        ] {
+            let (supervisor, link) = linked();
+            for message in &messages {
+                send(&supervisor, message, &vec![null.as_fd(); descriptors]).unwrap();
+            }
+            drop(supervisor);
+            assert!(link.start().is_err(), "{messages:?}");
+        }
+    }
+
+    #[test]
+    fn answers_come_with_the_channel_or_a_reason() {
+        let (supervisor, link) = linked();
+        let (channel, other) = packets::pair().unwrap();
+        assert!(link.receive(Duration::ZERO).unwrap().is_none());
+        packets::send(&supervisor, b"{\"message\":\"of a newer program\"}", &[], false).unwrap();
+        send(&supervisor, &ToServer::Successor { pid: 5 }, &[channel.as_fd()]).unwrap();
+        let reason = "no".to_owned();
+        send(&supervisor, &ToServer::Failed { reason }, &[]).unwrap();
+        drop((supervisor, channel));
+        let long = Duration::from_secs(60);
+        let Some(LinkEvent::Successor { pid: 5, channel }) = link.receive(long).unwrap() else {
+            panic!("the successor's channel comes first");
+        };
+        packets::send(&channel, b"x", &[], false).unwrap();
+        let mut buffer = [0; 8];
+        let received = packets::receive(&other, &mut buffer, &mut Vec::new(), None).unwrap();
+        assert_eq!(received, packets::Received::Packet(1));
+        assert!(matches!(link.receive(long).unwrap(), Some(LinkEvent::Failed(why)) if why == "no"));
+        assert!(matches!(link.receive(long).unwrap(), Some(LinkEvent::Ended)));
+        assert!(link.serving().is_err());
+    }
+}

@@ -1,0 +1,155 @@
+//! What this process has been started as: in its environment, with the process id of whom it is
+//! meant for, so that what a server starts itself is not taken for one.
+//!
+//! ```text
+//! _STEADFAST_ROLE=1 server <parent>          the link at descriptor 3
+//! _STEADFAST_ROLE=1 successor <parent>       the link at 3, the channel at 4
+//! _STEADFAST_ROLE=1 probe <parent> <version> can it read a supervisor's state of this version?
+//! _STEADFAST_ROLE=1 supervisor <self> <fd>   execed in place, its state at this descriptor
+//! ```
+
+use std::ffi::OsString;
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::process::parent_id;
+use std::{env, io, process};
+
+use super::link::Link;
+use super::machine::{Part, Pid};
+use super::run::{Inherited, STATE_VERSION};
+use crate::sys::inherited;
+
+/// The variable.
+const VARIABLE: &str = "_STEADFAST_ROLE";
+
+/// The version of its text, and of the numbers below.
+const VERSION: &str = "1";
+
+/// Where a child finds its end of the link.
+pub(super) const LINK_NUMBER: RawFd = 3;
+
+/// Where a successor finds its end of the channel.
+pub(super) const CHANNEL_NUMBER: RawFd = 4;
+
+/// What this process has been started as.
+#[derive(Debug)]
+pub enum Role {
+    /// Nothing in particular: by a person, a service manager, a container.
+    Outermost,
+    /// The server, by its supervisor.
+    Server(Link),
+    /// The successor, by the supervisor.
+    Successor {
+        /// To the supervisor.
+        link: Link,
+        /// To the predecessor.
+        channel: OwnedFd,
+    },
+    /// The supervisor again, after it has replaced its program.
+    Supervisor(Box<Inherited>),
+    /// Only to exit: with status 0 if `can`, with 1 if not.
+    Probe {
+        /// Whether this program can become the supervisor that asks.
+        can: bool,
+    },
+}
+
+impl Role {
+    /// Finds out, and takes the descriptors handed over. To be called first of all, and once.
+    ///
+    /// # Errors
+    /// A descriptor is not there, or the state cannot be read.
+    pub fn take() -> io::Result<Self> {
+        let text = env::var_os(VARIABLE).and_then(|text| text.into_string().ok());
+        let link = || inherited::take(LINK_NUMBER).map(Link::new);
+        match text.as_deref().and_then(|text| parse(text, process::id(), parent_id())) {
+            None => Ok(Self::Outermost),
+            Some(Told::Server) => Ok(Self::Server(link()?)),
+            Some(Told::Successor) => {
+                Ok(Self::Successor { link: link()?, channel: inherited::take(CHANNEL_NUMBER)? })
+            }
+            Some(Told::Supervisor(state)) => {
+                Ok(Self::Supervisor(Box::new(Inherited::read(inherited::take(state)?)?)))
+            }
+            Some(Told::Probe(version)) => Ok(Self::Probe { can: version == STATE_VERSION }),
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Server,
+    Successor,
+    Probe(u32),
+    Supervisor(RawFd),
+}
+
+/// What the variable says to this process.
+fn parse(text: &str, own: Pid, parent: Pid) -> Option<Told> {
+    let words: Vec<&str> = text.split(' ').collect();
+    let [VERSION, role, pid, rest @ ..] = &words[..] else { return None };
+    let pid: Pid = pid.parse().ok()?;
+    match (*role, rest) {
+        ("server", []) if pid == parent => Some(Told::Server),
+        ("successor", []) if pid == parent => Some(Told::Successor),
+        ("probe", [version]) if pid == parent => version.parse().ok().map(Told::Probe),
+        ("supervisor", [number]) if pid == own => number.parse().ok().map(Told::Supervisor),
+        _ => None,
+    }
+}
+
+/// The environment of a child that is to play this part.
+pub(super) fn of_child(part: Part) -> (OsString, OsString) {
+    let own = process::id();
+    let text = match part {
+        Part::Server => format!("{VERSION} server {own}"),
+        Part::Successor => format!("{VERSION} successor {own}"),
+        Part::Probe => format!("{VERSION} probe {own} {STATE_VERSION}"),
+    };
+    (VARIABLE.into(), text.into())
+}
+
+/// The environment of this process as another program, with its state at descriptor `number`.
+pub(super) fn of_supervisor(number: RawFd) -> (OsString, OsString) {
+    (VARIABLE.into(), format!("{VERSION} supervisor {} {number}", process::id()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_is_for_one_process_alone() {
+        for (text, expected) in [
+            ("1 server 7", Some(Told::Server)),
+            ("1 server 8", None),
+            ("1 successor 7", Some(Told::Successor)),
+            ("1 probe 7 3", Some(Told::Probe(3))),
+            ("1 probe 8 3", None),
+            ("1 supervisor 8 5", Some(Told::Supervisor(5))),
+            ("1 supervisor 7 5", None),
+            ("2 server 7", None),
+            ("1 server", None),
+            ("1 server 7 more", None),
+            ("1 server x", None),
+            ("1 king 7", None),
+            ("", None),
+        ] {
+            assert_eq!(parse(text, 8, 7), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_child_reads_what_its_parent_writes() {
+        let own = process::id();
+        for (part, expected) in [
+            (Part::Server, Told::Server),
+            (Part::Successor, Told::Successor),
+            (Part::Probe, Told::Probe(STATE_VERSION)),
+        ] {
+            let (_, text) = of_child(part);
+            assert_eq!(parse(text.to_str().unwrap(), own + 1, own), Some(expected));
+        }
+        let (_, text) = of_supervisor(9);
+        assert_eq!(parse(text.to_str().unwrap(), own, 1), Some(Told::Supervisor(9)));
+    }
+}

@@ -1,0 +1,425 @@
+//! The supervisor's process: what the machine decides, done.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+use std::{env, process};
+
+use serde::{Deserialize, Serialize};
+
+use super::machine::{Action, End, Event, Machine, Part, Pid, Told};
+use super::message::{Kept, Packet, ToServer, ToSupervisor, pair, receive, send, send_kept};
+use super::notify::Notifier;
+use super::{program, role};
+use crate::sys::poll::wait_readable;
+use crate::sys::signals::{Signal, Signals};
+use crate::sys::spawn::Program;
+use crate::sys::{children, clock, exec, inherited, memory, packets};
+
+/// The version of the state that crosses an exec.
+pub(super) const STATE_VERSION: u32 = 1;
+
+/// Is the supervisor until there is nothing left to supervise, and returns the exit status.
+/// `arguments` are this process's own, its name first: the server gets the same. To be called
+/// before other threads are started, since it takes the signals over.
+///
+/// # Errors
+/// No descriptor left, no signals to be had.
+pub fn begin(arguments: Vec<OsString>) -> io::Result<u8> {
+    let mut supervisor = Supervisor::new(arguments)?;
+    supervisor.feed(Event::Begin);
+    supervisor.run()
+}
+
+/// What a supervisor has left for the program it has become.
+#[derive(Debug)]
+pub struct Inherited {
+    machine: Machine,
+    children: BTreeMap<Pid, Child>,
+    kept: Vec<Kept>,
+}
+
+impl Inherited {
+    /// Reads the state, and takes the descriptors it names.
+    pub(super) fn read(state: OwnedFd) -> io::Result<Self> {
+        let mut file = File::from(state);
+        file.rewind()?;
+        let Written { version, machine, children, kept } = serde_json::from_reader(file)?;
+        if version != STATE_VERSION {
+            let text = format!("the supervisor's state is of version {version}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        let mut taken = BTreeMap::new();
+        for WrittenChild { pid, link, kept } in children {
+            let child = Child { link: link.map(inherited::take).transpose()?, kept: take(kept)? };
+            taken.insert(pid, child);
+        }
+        Ok(Self { machine, children: taken, kept: take(kept)? })
+    }
+
+    /// Goes on as [`begin`] does.
+    ///
+    /// # Errors
+    /// As [`begin`].
+    pub fn resume(self, arguments: Vec<OsString>) -> io::Result<u8> {
+        let Self { machine, children, kept } = self;
+        let mut supervisor = Supervisor::new(arguments)?;
+        supervisor.machine = machine;
+        supervisor.children = children;
+        supervisor.kept = kept;
+        tracing::info!("the supervisor goes on as the new program");
+        supervisor.run()
+    }
+}
+
+/// The state as it is written: descriptors by number.
+#[derive(Debug, Serialize, Deserialize)]
+struct Written {
+    version: u32,
+    machine: Machine,
+    children: Vec<WrittenChild>,
+    kept: Vec<(String, RawFd)>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct WrittenChild {
+    pid: Pid,
+    link: Option<RawFd>,
+    kept: Vec<(String, RawFd)>,
+}
+
+fn take(kept: Vec<(String, RawFd)>) -> io::Result<Vec<Kept>> {
+    let kept = kept.into_iter();
+    kept.map(|(label, number)| Ok(Kept { label, fd: inherited::take(number)? })).collect()
+}
+
+fn write_down(kept: &[Kept]) -> Vec<(String, RawFd)> {
+    kept.iter().map(|kept| (kept.label.clone(), kept.fd.as_raw_fd())).collect()
+}
+
+/// A child that has not been reaped.
+#[derive(Debug)]
+struct Child {
+    /// `None` once it has ended, and for a probe.
+    link: Option<OwnedFd>,
+    /// What it has passed on, until it counts.
+    kept: Vec<Kept>,
+}
+
+struct Supervisor {
+    arguments: Vec<OsString>,
+    machine: Machine,
+    signals: Signals,
+    notifier: Notifier,
+    children: BTreeMap<Pid, Child>,
+    kept: Vec<Kept>,
+    /// The server that has asked for a successor.
+    asked_by: Pid,
+    /// The program to become.
+    upcoming: Option<Option<PathBuf>>,
+    status: Option<u8>,
+}
+
+impl Supervisor {
+    fn new(arguments: Vec<OsString>) -> io::Result<Self> {
+        Ok(Self {
+            arguments,
+            machine: Machine::default(),
+            signals: Signals::take_over()?,
+            notifier: Notifier::new(env::var_os("NOTIFY_SOCKET")),
+            children: BTreeMap::new(),
+            kept: Vec::new(),
+            asked_by: 0,
+            upcoming: None,
+            status: None,
+        })
+    }
+
+    fn run(mut self) -> io::Result<u8> {
+        loop {
+            // Signals before children: the signal of a child that ends from here on is still there
+            // when this waits. And what has ended is looked at before the links and reported after
+            // them: what a child has said before its end counts.
+            let mut signals = Vec::new();
+            while let Some(signal) = self.signals.read()? {
+                signals.extend(told(signal));
+            }
+            let mut ended = Vec::new();
+            while let Some(child) = children::reap()? {
+                ended.push(child);
+            }
+            self.hear_children();
+            for told in signals {
+                self.feed(Event::Signal(told));
+            }
+            for (pid, status) in ended {
+                self.children.remove(&pid);
+                self.feed(Event::ChildExited(pid, end(status)));
+            }
+            self.feed(Event::Tick);
+            if let Some(status) = self.status {
+                return Ok(status);
+            }
+            // Only now, as what has been read above would be lost.
+            if let Some(program) = self.upcoming.take() {
+                let error = self.become_program(program);
+                self.feed(Event::NotExecuted(error.to_string()));
+                continue;
+            }
+            self.wait()?;
+        }
+    }
+
+    /// Until a signal (a child's end is one, too), a message, or the machine's deadline.
+    fn wait(&self) -> io::Result<()> {
+        let links = self.children.values().filter_map(|child| child.link.as_ref());
+        let all: Vec<BorrowedFd<'_>> =
+            [self.signals.as_fd()].into_iter().chain(links.map(AsFd::as_fd)).collect();
+        let timeout = self.machine.deadline().map(|deadline| deadline.saturating_sub(now()));
+        wait_readable(&all, timeout).map(drop)
+    }
+
+    /// Reads all that has come over the links.
+    fn hear_children(&mut self) {
+        let pids: Vec<Pid> = self.children.keys().copied().collect();
+        for pid in pids {
+            while let Some(event) = self.hear(pid) {
+                if let Some(event) = event {
+                    self.feed(event);
+                }
+            }
+        }
+    }
+
+    /// The next message of a child: `None` if there is none, `Some(None)` if it is no event.
+    fn hear(&mut self, pid: Pid) -> Option<Option<Event>> {
+        let child = self.children.get_mut(&pid)?;
+        let link = child.link.as_ref()?;
+        let (message, descriptors) = match receive(link, Some(Duration::ZERO)) {
+            Ok(Packet::Message(message, descriptors)) => (message, descriptors),
+            Ok(Packet::Nothing) => return None,
+            Ok(Packet::Ended) => {
+                child.link = None;
+                return None;
+            }
+            Err(error) => {
+                tracing::warn!(pid, %error, "a message of the server is lost");
+                // One packet, or the link itself?
+                if error.kind() != io::ErrorKind::InvalidData {
+                    child.link = None;
+                }
+                return Some(None);
+            }
+        };
+        Some(match message {
+            ToSupervisor::Keep { labels } => {
+                match pair(labels, descriptors) {
+                    Ok(kept) => child.kept.extend(kept),
+                    Err(error) => tracing::warn!(pid, %error, "listeners are not kept"),
+                }
+                None
+            }
+            ToSupervisor::Serving => Some(Event::Serving(pid)),
+            ToSupervisor::StartSuccessor { binary } => {
+                self.asked_by = pid;
+                Some(Event::StartSuccessor(pid, binary))
+            }
+            ToSupervisor::Stopping => Some(Event::Stopping(pid)),
+            ToSupervisor::Moved => Some(Event::Moved(pid)),
+        })
+    }
+
+    /// Tells the machine what has happened, and does what it says.
+    fn feed(&mut self, event: Event) {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            for action in self.machine.handle(now(), event) {
+                events.extend(self.act(action));
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Spawn { part, program, generation } => {
+                return Some(match self.spawn(part, program, generation) {
+                    Ok(pid) => Event::Started(part, pid),
+                    Err(error) => Event::NotStarted(part, error.to_string()),
+                });
+            }
+            Action::Tell(pid, told) => self.signal(pid, |pid| children::send(pid, signal(told))),
+            Action::Kill(pid) => self.signal(pid, children::kill),
+            Action::Refuse(pid, reason) => self.send(pid, &ToServer::Failed { reason }, &[]),
+            Action::KeepListeners(pid) => {
+                if let Some(child) = self.children.get_mut(&pid)
+                    && !child.kept.is_empty()
+                {
+                    self.kept = std::mem::take(&mut child.kept);
+                }
+            }
+            Action::DropListeners => {
+                self.kept.clear();
+                for child in self.children.values_mut() {
+                    child.kept.clear();
+                }
+            }
+            Action::Notify(notice) => self.notifier.send(notice),
+            Action::ExecSelf { program } => self.upcoming = Some(program),
+            Action::Exit(status) => self.status = Some(status),
+            Action::Log(true, text) => tracing::warn!("{text}"),
+            Action::Log(false, text) => tracing::info!("{text}"),
+        }
+        None
+    }
+
+    fn signal(&self, pid: Pid, send: impl FnOnce(Pid) -> io::Result<()>) {
+        if let Err(error) = send(pid) {
+            tracing::warn!(pid, %error, "a child gets no signal");
+        }
+    }
+
+    fn send(&self, pid: Pid, message: &ToServer, descriptors: &[BorrowedFd<'_>]) {
+        let link = self.children.get(&pid).and_then(|child| child.link.as_ref());
+        if let Some(link) = link
+            && let Err(error) = send(link, message, descriptors)
+        {
+            tracing::warn!(pid, %error, "a child hears nothing more");
+        }
+    }
+
+    /// The file and the arguments of a program; `None` is the one this process was started by.
+    fn command(&self, program: Option<PathBuf>) -> io::Result<(PathBuf, Vec<OsString>)> {
+        let mut arguments = self.arguments.clone();
+        match (program, arguments.first_mut()) {
+            (Some(program), Some(name)) => {
+                name.clone_from(&program.clone().into_os_string());
+                Ok((program, arguments))
+            }
+            (Some(program), None) => Ok((program.clone(), vec![program.into()])),
+            (None, name) => {
+                let path = program::resolve(name.map(|name| &**name).unwrap_or_default())?;
+                Ok((path, arguments))
+            }
+        }
+    }
+
+    fn spawn(&mut self, part: Part, program: Option<PathBuf>, generation: u64) -> io::Result<Pid> {
+        let (path, arguments) = self.command(program)?;
+        let environment = [role::of_child(part)];
+        let start = |descriptors: &[(RawFd, BorrowedFd<'_>)]| {
+            start(&path, &arguments, &environment, descriptors)
+        };
+        let (pid, link) = match part {
+            Part::Probe => (start(&[])?, None),
+            Part::Server => {
+                let (ours, theirs) = packets::pair()?;
+                self.send_start(&ours, generation, &self.kept)?;
+                (start(&[(role::LINK_NUMBER, theirs.as_fd())])?, Some(ours))
+            }
+            Part::Successor => {
+                let (ours, theirs) = packets::pair()?;
+                let (of_predecessor, of_successor) = packets::pair()?;
+                // It is given the listeners by its predecessor.
+                self.send_start(&ours, generation, &[])?;
+                let pid = start(&[
+                    (role::LINK_NUMBER, theirs.as_fd()),
+                    (role::CHANNEL_NUMBER, of_successor.as_fd()),
+                ])?;
+                let message = ToServer::Successor { pid };
+                self.send(self.asked_by, &message, &[of_predecessor.as_fd()]);
+                (pid, Some(ours))
+            }
+        };
+        self.children.insert(pid, Child { link, kept: Vec::new() });
+        Ok(pid)
+    }
+
+    /// Before the child is there: what it is to read first.
+    fn send_start(&self, link: &OwnedFd, generation: u64, kept: &[Kept]) -> io::Result<()> {
+        let supervisor = process::id();
+        send(link, &ToServer::Start { generation, supervisor, kept: kept.len() }, &[])?;
+        let kept: Vec<_> = kept.iter().map(|kept| (&*kept.label, kept.fd.as_fd())).collect();
+        send_kept(link, &kept, |labels| ToServer::Kept { labels })
+    }
+
+    /// Executes the new program in place of this one; returns only if that fails.
+    fn become_program(&self, program: Option<PathBuf>) -> io::Error {
+        let attempt = || -> io::Result<std::convert::Infallible> {
+            let (path, arguments) = self.command(program)?;
+            let mut file = memory::file(c"steadfast-supervisor")?;
+            let children = self.children.iter().map(|(pid, child)| WrittenChild {
+                pid: *pid,
+                link: child.link.as_ref().map(AsRawFd::as_raw_fd),
+                kept: write_down(&child.kept),
+            });
+            let written = Written {
+                version: STATE_VERSION,
+                machine: self.machine.clone(),
+                children: children.collect(),
+                kept: write_down(&self.kept),
+            };
+            file.write_all(&serde_json::to_vec(&written)?)?;
+            let of_children = self.children.values().flat_map(|child| {
+                let links = child.link.iter().map(AsFd::as_fd);
+                links.chain(child.kept.iter().map(|kept| kept.fd.as_fd()))
+            });
+            let kept = self.kept.iter().map(|kept| kept.fd.as_fd());
+            let all: Vec<_> = kept.chain(of_children).chain([file.as_fd()]).collect();
+            let environment = [role::of_supervisor(file.as_raw_fd())];
+            Err(exec::replace(&path, &arguments, &environment, &all))
+        };
+        match attempt() {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+}
+
+fn start(
+    path: &Path,
+    arguments: &[OsString],
+    environment: &[(OsString, OsString)],
+    descriptors: &[(RawFd, BorrowedFd<'_>)],
+) -> io::Result<Pid> {
+    // Ctrl-C in a terminal goes to a whole group: it is for the supervisor to pass on.
+    let program = Program { path, arguments, environment, descriptors, own_group: true };
+    Ok(program.start()?.id())
+}
+
+/// A clock that goes on through an exec.
+fn now() -> Duration {
+    Duration::from_nanos(clock::monotonic_ns())
+}
+
+fn told(signal: Signal) -> Option<Told> {
+    match signal {
+        Signal::Term => Some(Told::Term),
+        Signal::Int => Some(Told::Int),
+        Signal::Hup => Some(Told::Hup),
+        Signal::Usr2 => Some(Told::Usr2),
+        // Without a meaning; and the ends of children are looked for at each turn.
+        Signal::Usr1 | Signal::Child => None,
+    }
+}
+
+fn signal(told: Told) -> Signal {
+    match told {
+        Told::Term => Signal::Term,
+        Told::Int => Signal::Int,
+        Told::Hup => Signal::Hup,
+        Told::Usr2 => Signal::Usr2,
+    }
+}
+
+fn end(status: ExitStatus) -> End {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => End::Exited(code as u8),
+        (None, signal) => End::Killed(signal.unwrap_or_default() as u8),
+    }
+}
