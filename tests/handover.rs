@@ -3,7 +3,11 @@
 
 mod support;
 
+use std::fs::{self, Permissions};
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -218,4 +222,84 @@ fn a_stop_in_the_middle_is_a_stop() {
         thread::sleep(Duration::from_millis(20));
         refused() == Some(true)
     });
+}
+
+#[test]
+fn a_program_that_is_none_changes_nothing() {
+    let mut server = Server::start("workers = 2\n");
+    let mut client = server.open("/echo");
+    let (text, dumb) = (fresh_path(".txt"), fresh_path(""));
+    for (path, mode) in [(&text, 0o755), (&dumb, 0o644)] {
+        fs::write(path, "no program\n").expect("a written file");
+        fs::set_permissions(path, Permissions::from_mode(mode)).expect("a file of ours");
+    }
+    let missing = fresh_path(".missing");
+    for (binary, reason) in [
+        (&*missing, "No such file or directory"),
+        (&*text, "Exec format error"),
+        (&*dumb, "Permission denied"),
+        (&*std::env::temp_dir(), "Permission denied"),
+        (Path::new("/bin/false"), "exit status: 1"),
+        (Path::new("/bin/true"), "the new process has ended"),
+    ] {
+        let binary = binary.to_str().expect("UTF-8");
+        let (upgraded, said) = server.upgrade_by_verb(&["--binary", binary]);
+        assert!(!upgraded && said.contains(reason), "{binary}: {said}");
+        client.assert_echo(binary);
+    }
+    server.upgrade();
+    client.assert_echo("after all");
+}
+
+#[test]
+fn one_upgrade_at_a_time() {
+    let mut server = Server::start("workers = 2\n");
+    let mut client = server.open("/echo");
+    // A program that says nothing keeps the first one busy.
+    let mute = fresh_path(".sh");
+    fs::write(&mute, "#!/bin/sh\nexec sleep 60\n").expect("a written file");
+    fs::set_permissions(&mute, Permissions::from_mode(0o755)).expect("a file of ours");
+    let first = server.verb("upgrade").arg("--binary").arg(&mute).spawn().expect("it starts");
+    wait_until("the first one", || {
+        let status = server.verb("status").arg("--json").output().expect("the binary starts");
+        String::from_utf8_lossy(&status.stdout).contains("upgrading")
+    });
+    let (upgraded, said) = server.upgrade_by_verb(&[]);
+    assert!(!upgraded && said.contains("in progress"), "{said}");
+    client.assert_echo("meanwhile");
+    // Ctrl-C takes it back.
+    let int = Command::new("kill").args(["-s", "INT", &first.id().to_string()]).status();
+    assert!(int.expect("kill runs").success());
+    let output = first.wait_with_output().expect("a child's end");
+    assert!(!output.status.success(), "{output:?}");
+    wait_until("the server knows", || server.log().contains("not upgraded"));
+    client.assert_echo("as before");
+    server.upgrade();
+    client.assert_echo("after all");
+}
+
+#[test]
+fn whoever_is_impatient_loses_nobody() {
+    let server = Server::start("workers = 2\n");
+    let mut clients: Vec<Client> = (0..50).map(|_| server.open("/rooms/a?self=1")).collect();
+    for pause_ms in [0, 1, 2, 4, 8] {
+        let mut verb = server.verb("upgrade").spawn().expect("the binary starts");
+        // Not for a condition: wherever it is by then.
+        thread::sleep(Duration::from_millis(pause_ms));
+        let int = Command::new("kill").args(["-s", "INT", &verb.id().to_string()]).status();
+        assert!(int.expect("kill runs").success());
+        verb.wait().expect("a child's end");
+        let text = format!("after {pause_ms} ms");
+        clients[0].send_text(&text);
+        for client in &mut clients {
+            client.expect_text(&text);
+        }
+    }
+    // Who serves now is known to the one that is asked.
+    let (upgraded, said) = server.upgrade_by_verb(&[]);
+    assert!(upgraded || said.contains("in progress"), "{said}");
+    for client in &mut clients {
+        client.send(FIN | PING, b"there?");
+        assert_eq!(client.frame().payload, b"there?");
+    }
 }

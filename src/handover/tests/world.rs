@@ -179,7 +179,7 @@ impl World {
                 let settles = worker.mail.front() == Some(&Order::Settle);
                 add(Transition::BusyWorker(at), settles && faults.busy_rounds > 0);
             }
-            let moved = matches!(old.outcome, Some(Outcome::Moved { .. }));
+            let moved = matches!(old.outcome, Some(Outcome::Moved { .. } | Outcome::Lost(_)));
             let is_given_up = old.outcome.is_some() && !moved && new.alive;
             add(Transition::PredecessorEndsSuccessor, is_given_up);
             let is_idle = |(at, worker): (usize, &Worker)| {
@@ -401,7 +401,9 @@ impl World {
             }
             Action::Timer(_) => old.timed = broken != Some(Broken::ForgetsTheTime),
             Action::Done(outcome) => {
-                let moved = matches!(outcome, Outcome::Moved { .. });
+                let lost = matches!(outcome, Outcome::Lost(_));
+                check(!lost || !self.new.alive, "who lives is called dead")?;
+                let moved = lost || matches!(outcome, Outcome::Moved { .. });
                 let is_taken = self.word == Ownership::Taken;
                 check(moved == is_taken, "the outcome is not what the word says")?;
                 check(old.acts.is_empty(), "something is left to do after the outcome")?;
