@@ -422,7 +422,7 @@ impl Predecessor {
             (false, false) => return self.moved(),
             // With them, for it may have read from any.
             (false, true) => {
-                let kept = self.refused.iter().map(|(origin, _)| *origin).collect();
+                let kept = self.take_refused().iter().map(|(origin, _)| *origin).collect();
                 return vec![Action::Release(kept), Action::Done(Outcome::Lost(reason))];
             }
         }
