@@ -84,7 +84,7 @@ impl Scene {
         }
     }
 
-    /// Asserts that what serves now has no connection but new ones.
+    /// Asserts that what serves now has no connection but new ones, and says why.
     #[track_caller]
     fn assert_served_anew(&mut self) {
         self.server.assert_healthy();
@@ -97,6 +97,8 @@ impl Scene {
             status = String::from_utf8(output.expect("the binary starts").stdout).expect("UTF-8");
             status.contains("\"connections\":3,")
         });
+        assert!(status.contains("the predecessor has died"), "{status}");
+        assert!(!status.contains("pause_us"), "no such thing as an upgrade has been: {status}");
     }
 }
 
