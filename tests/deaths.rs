@@ -84,7 +84,7 @@ impl Scene {
         }
     }
 
-    /// Asserts that what serves now has no connection but new ones.
+    /// Asserts that what serves now has no connection but new ones, and says why.
     #[track_caller]
     fn assert_served_anew(&mut self) {
         self.server.assert_healthy();
@@ -97,6 +97,8 @@ impl Scene {
             status = String::from_utf8(output.expect("the binary starts").stdout).expect("UTF-8");
             status.contains("\"connections\":3,")
         });
+        assert!(status.contains("the predecessor has died"), "{status}");
+        assert!(!status.contains("pause_us"), "no such thing as an upgrade has been: {status}");
     }
 }
 
@@ -174,22 +176,38 @@ fn the_successor_dies_in_its_first_breath() {
 
 #[test]
 fn the_successor_dies_while_it_prepares() {
-    the_predecessor_goes_on("successor-prepared", "kill", "signal: 9");
+    the_predecessor_goes_on(
+        "successor-prepared",
+        "kill",
+        "the new process has ended (it ended with signal: 9",
+    );
 }
 
 #[test]
 fn the_successor_dies_among_parked_connections() {
-    the_predecessor_goes_on("successor-parking", "kill", "signal: 9");
+    the_predecessor_goes_on(
+        "successor-parking",
+        "kill",
+        "the new process has ended (it ended with signal: 9",
+    );
 }
 
 #[test]
 fn the_successor_dies_with_everything_loaded() {
-    the_predecessor_goes_on("successor-loaded", "kill", "signal: 9");
+    the_predecessor_goes_on(
+        "successor-loaded",
+        "kill",
+        "the new process has ended (it ended with signal: 9",
+    );
 }
 
 #[test]
 fn the_successor_dies_before_the_offer() {
-    the_predecessor_goes_on("successor-adopted", "kill", "signal: 9");
+    the_predecessor_goes_on(
+        "successor-adopted",
+        "kill",
+        "the new process has ended (it ended with signal: 9",
+    );
 }
 
 #[test]

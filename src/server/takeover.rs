@@ -18,7 +18,7 @@ use super::running::{Identity, Running};
 use super::upgrade::{by_reason, remember};
 use crate::base::network::ListenAddr;
 use crate::config::Settings;
-use crate::control::{Record, UpgradeOutcome, Upgraded};
+use crate::control::{Failed, FailureKind, Record, UpgradeOutcome, Upgraded};
 use crate::handover::Ownership;
 use crate::handover::successor::{Action, Event, Successor};
 use crate::handover::wire::{MESSAGE_BYTES_MAX, ToPredecessor, ToSuccessor};
@@ -108,7 +108,10 @@ struct Takeover<'t> {
 enum Next {
     Nothing,
     Feed(Event),
-    Serve,
+    /// What is ours; `anew` without the connections there were.
+    Serve {
+        anew: bool,
+    },
     Discard(String),
 }
 
@@ -123,7 +126,7 @@ impl Takeover<'_> {
                 match self.carry_out(action)? {
                     Next::Nothing => {}
                     Next::Feed(event) => actions.extend(machine.handle(event)),
-                    Next::Serve => running = Some(self.running(&machine)?),
+                    Next::Serve { anew } => running = Some(self.running(&machine, anew)?),
                     Next::Discard(reason) => {
                         tracing::info!(reason, "not taken over");
                         self.discard();
@@ -233,7 +236,7 @@ impl Takeover<'_> {
                 #[cfg(feature = "fault-points")]
                 crate::sys::fault::point("successor-taken");
                 self.serve(action == Action::ServeAnew)?;
-                Next::Serve
+                Next::Serve { anew: action == Action::ServeAnew }
             }
             Action::Discard(reason) => Next::Discard(reason),
         })
@@ -326,10 +329,27 @@ impl Takeover<'_> {
         }
     }
 
-    fn running(&mut self, machine: &Successor) -> io::Result<Running> {
+    fn running(&mut self, machine: &Successor, anew: bool) -> io::Result<Running> {
+        let outcome = if anew {
+            let reason = "the predecessor has died, and all connections with it";
+            tracing::error!("{reason}");
+            UpgradeOutcome::Failed(Failed::new(FailureKind::Failed, reason))
+        } else {
+            UpgradeOutcome::Upgraded(self.upgraded(machine))
+        };
+        let mut history = std::mem::take(&mut self.history);
+        remember(&mut history, outcome);
+        let foundation = self.foundation.take().ok_or(io::ErrorKind::NotFound)?;
+        let crew = self.crew.take().ok_or(io::ErrorKind::NotFound)?;
+        let supervision = std::mem::take(&mut self.supervision);
+        let identity = Identity { supervision, generation: self.generation, history };
+        Running::new(self.settings, foundation, crew, identity)
+    }
+
+    fn upgraded(&self, machine: &Successor) -> Upgraded {
         let now_ns = clock::monotonic_ns();
         let (connections, refused) = machine.adopted_connections();
-        let upgraded = Upgraded {
+        Upgraded {
             dry_run: false,
             generation: self.generation,
             pid: std::process::id(),
@@ -338,14 +358,7 @@ impl Takeover<'_> {
             refused: by_reason(refused),
             pause_us: now_ns.saturating_sub(self.frozen_ns) / 1_000,
             total_ms: now_ns.saturating_sub(self.begun_ns) / 1_000_000,
-        };
-        let mut history = std::mem::take(&mut self.history);
-        remember(&mut history, UpgradeOutcome::Upgraded(upgraded));
-        let foundation = self.foundation.take().ok_or(io::ErrorKind::NotFound)?;
-        let crew = self.crew.take().ok_or(io::ErrorKind::NotFound)?;
-        let supervision = std::mem::take(&mut self.supervision);
-        let identity = Identity { supervision, generation: self.generation, history };
-        Running::new(self.settings, foundation, crew, identity)
+        }
     }
 
     fn discard(self) {

@@ -43,6 +43,9 @@ const CHANNEL_LOOK: Duration = Duration::from_millis(100);
 /// How long a successor may leave what it is sent unread.
 const UNREAD_MAX: Duration = Duration::from_secs(2);
 
+/// What operators are told of a successor that is dead.
+const ENDED: &str = "the new process has ended";
+
 /// What an upgrade needs of the running server; shared by the threads that may begin one.
 pub(super) struct Center {
     pub(super) mailboxes: Arc<Mailboxes>,
@@ -326,7 +329,7 @@ impl Attempt<'_> {
                     Err(error) => {
                         tracing::debug!(%error, "upgrade");
                         queue.clear();
-                        queue.extend(machine.handle(Event::ChannelEnded(error.to_string())));
+                        queue.extend(machine.handle(Event::ChannelEnded(reason_of(&error))));
                     }
                 }
             }
@@ -495,7 +498,7 @@ impl Attempt<'_> {
                 let look = Some(CHANNEL_LOOK);
                 let event = match packets::receive(&*channel, &mut buffer, &mut descriptors, look) {
                     Ok(Received::Nothing) => continue,
-                    Ok(Received::Ended) => Event::ChannelEnded("the new process has ended".into()),
+                    Ok(Received::Ended) => Event::ChannelEnded(ENDED.to_owned()),
                     Ok(Received::Packet(len)) => match ToPredecessor::decode(&buffer[..len]) {
                         Ok(message) => Event::Message(message),
                         Err(error) => Event::ChannelEnded(error.to_string()),
@@ -529,6 +532,14 @@ enum Next {
     Done(Outcome),
 }
 
+/// Whoever writes to a dead process may learn of it before whoever reads.
+fn reason_of(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => ENDED.to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 fn event_of(worker: WorkerIndex, report: Report) -> Event {
     match report {
         Report::Copied { .. } => Event::WorkerCopied,
@@ -537,6 +548,6 @@ fn event_of(worker: WorkerIndex, report: Report) -> Event {
         Report::Saved { connections, kept } => {
             Event::WorkerSaved { worker, connections: connections as u64, kept }
         }
-        Report::Failed(error) => Event::WorkerFailed(error.to_string()),
+        Report::Failed(error) => Event::WorkerFailed(reason_of(&error)),
     }
 }

@@ -219,8 +219,9 @@ impl Server {
             fields.split(' ').nth(2) == Some(&first.to_string()) && is_alive(*pid)
         };
         let processes = fs::read_dir("/proc").expect("processes").flatten();
-        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        self.pid = pids.filter(in_group).next().expect("a process that is left");
+        let mut pids =
+            processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        self.pid = pids.find(in_group).expect("a process that is left");
     }
 
     /// Asks for an upgrade that cannot succeed, and waits until that is known.
