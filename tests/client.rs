@@ -2,8 +2,10 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,7 +35,7 @@ fn steadfast() -> Command {
     command
 }
 
-/// The server; killed when dropped, with its folder.
+/// The server; killed when dropped, its successors included, with its folder.
 struct Server {
     child: Child,
     address: SocketAddr,
@@ -44,6 +46,9 @@ impl Server {
     fn start(test: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("steadfast-{}-{test}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder");
+        // The control socket's folder has to be its owner's alone.
+        let private = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(&folder, private).expect("a folder of ours");
         let config = folder.join("server.toml");
         std::fs::write(&config, ROUTES).expect("a file");
         // Between our letting go of a port and the server's taking it somebody else may have it.
@@ -63,7 +68,11 @@ impl Server {
                 .args(["--listen", &format!("unix:{}", folder.join("socket").display())])
                 .arg("--config")
                 .arg(&config)
+                .arg("--control")
+                .arg(folder.join("control"))
                 .stdin(Stdio::null())
+                // A group of its own, so that its successors can be found and ended.
+                .process_group(0)
                 .spawn()
                 .expect("the binary starts");
             if accepts(address, &mut child) {
@@ -79,6 +88,36 @@ impl Server {
         format!("ws://{}{path}", self.address)
     }
 
+    /// What the server answers to a verb, in JSON; the verb has to succeed.
+    #[track_caller]
+    fn operate(&self, verb: &str) -> serde_json::Value {
+        let control = self.folder.join("control");
+        let output = steadfast().args([verb, "--json", "--control"]).arg(control).output();
+        let output = output.expect("the binary starts");
+        let answer = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{answer}");
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"))
+    }
+
+    /// Replaces the server while it has this many connections, and waits for the end of the one
+    /// that served.
+    #[track_caller]
+    fn upgrade(&mut self, connections: u64) {
+        let before = self.operate("status")["pid"].clone();
+        let outcome = self.operate("upgrade");
+        assert_eq!(outcome["connections"], connections, "{outcome}");
+        assert_eq!(outcome["refused"], serde_json::json!([]), "{outcome}");
+        assert_ne!(outcome["pid"], before, "{outcome}");
+        let until = Instant::now() + WAIT;
+        // Until the predecessor has ended both may answer.
+        while is_alive(&before) {
+            let _ = self.child.try_wait();
+            assert!(Instant::now() < until, "process {before} does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(self.operate("status")["pid"], outcome["pid"], "{outcome}");
+    }
+
     /// The client on a path of this server, with this input.
     fn client(&self, flags: &[&str], path: &str, input: &[u8]) -> Run {
         run(&[flags, &[&self.url(path)]].concat(), input)
@@ -87,6 +126,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        let group = format!("-{}", self.child.id());
+        let _ =
+            Command::new("kill").args(["-s", "KILL", "--", &group]).stderr(Stdio::null()).status();
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
@@ -102,6 +144,12 @@ fn accepts(address: SocketAddr, child: &mut Child) -> bool {
         thread::sleep(Duration::from_millis(10));
     }
     false
+}
+
+/// Whether a process runs; one that has ended may still have a status nobody has taken.
+fn is_alive(pid: &serde_json::Value) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, fields)| !fields.starts_with(['Z', 'X']))
 }
 
 /// What a client came to.
@@ -160,6 +208,15 @@ impl Live {
             let len = stderr.read_line(&mut self.err).expect("text");
             assert_ne!(len, 0, "{:?} lacks {part:?}", self.err);
         }
+    }
+
+    /// Sends a line and reads one, which has to be the same.
+    #[track_caller]
+    fn assert_echo(&mut self, stdout: &mut BufReader<ChildStdout>, line: &str) {
+        writeln!(self.stdin.as_mut().expect("not at its end"), "{line}").expect("a reader");
+        let mut echo = String::new();
+        stdout.read_line(&mut echo).expect("text");
+        assert_eq!(echo, format!("{line}\n"), "{}", self.err);
     }
 
     fn signal(&self, name: &str) {
@@ -299,6 +356,29 @@ fn a_server_that_is_gone() {
     server.child.wait().expect("it ends");
     client.end().assert(1, "", "connection lost");
     server.client(&[], "/echo", b"").assert(1, "", "cannot connect");
+}
+
+#[test]
+fn an_upgraded_server_keeps_its_connection() {
+    let mut server = Server::start("upgraded");
+    for flags in [&[][..], &["--no-compress"]] {
+        let mut client = Live::start(&[flags, &["--interactive", &server.url("/echo")]].concat());
+        let mut stdout = BufReader::new(client.child.stdout.take().expect("piped"));
+        client.wait_for("connected");
+        client.assert_echo(&mut stdout, "before");
+        for round in 0..3 {
+            server.upgrade(1);
+            client.assert_echo(&mut stdout, &format!("after {round}"));
+        }
+        let stdin = client.stdin.as_mut().expect("not at its end");
+        stdin.write_all(b"/ping still there\n").expect("a reader");
+        client.wait_for("pong: still there");
+        assert!(!client.err.contains("closed"), "{}", client.err);
+        drop(client.stdin.take());
+        client.wait_for("closed: 1000");
+        assert_eq!(client.err.matches("connected").count(), 1, "{}", client.err);
+        assert_eq!(client.child.wait().expect("a child's status").code(), Some(0));
+    }
 }
 
 #[test]

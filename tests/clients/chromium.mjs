@@ -1,15 +1,17 @@
 // Headless Chromium on the demo page: node chromium.mjs SERVER_BINARY PORT OUT_DIR
 //
-// Starts the server itself, because it kills it and starts it again under the pages' eyes. Prints a
-// line for each check, then `N passed, N failed`; exit status 1 if any failed.
+// Starts the server itself, because it upgrades it, kills it and starts it again under the pages' eyes.
+// Prints a line for each check, then `N passed, N failed`; exit status 1 if any failed.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { accessSync, constants, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { accessSync, constants, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import net from 'node:net';
+import os from 'node:os';
 import path from 'node:path';
 import { chromium } from 'playwright-core';
+import { operating } from './operate.mjs';
 
 const [binary, port, out] = process.argv.slice(2);
 const base = `http://127.0.0.1:${port}`;
@@ -20,9 +22,26 @@ const WAIT_MS = 15_000; // that any one thing may take
 
 // --- The server ---------------------------------------------------------------------------------
 
+// In a folder of its own: the path of a socket may have 107 bytes, and that of `out` be longer.
+const folder = mkdtempSync(path.join(os.tmpdir(), 'steadfast-chromium-'));
+const control = path.join(folder, 'control.sock');
+const operated = operating(binary, control);
+
+/** The first process, which leads the group that its successors are in too. */
 let server = null;
-process.on('exit', () => server?.kill('SIGKILL'));
+process.on('exit', () => {
+  signalGroup(server, 'SIGKILL');
+  rmSync(folder, { recursive: true, force: true });
+});
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1));
+
+function signalGroup(child, signal) {
+  try {
+    if (child) process.kill(-child.pid, signal);
+  } catch (error) {
+    if (error.code !== 'ESRCH') throw error; // nobody is left
+  }
+}
 
 async function accepts() {
   const socket = net.connect(Number(port), '127.0.0.1');
@@ -35,9 +54,12 @@ async function accepts() {
 }
 
 async function start() {
-  await stop('SIGKILL'); // one that a failed check left behind
+  await kill(); // one that a failed check left behind
   if (await accepts()) throw new Error(`port ${port} is in use`);
-  const child = spawn(binary, ['serve', '--workers', '2', '--listen', `127.0.0.1:${port}`], { stdio: ['ignore', log, log] });
+  const child = spawn(binary, ['serve', '--workers', '2', '--listen', `127.0.0.1:${port}`, '--control', control], {
+    stdio: ['ignore', log, log],
+    detached: true, // a process group of its own
+  });
   server = child;
   const until = Date.now() + WAIT_MS;
   while (!await accepts()) {
@@ -47,13 +69,20 @@ async function start() {
   }
 }
 
-async function stop(signal) {
+/** Kills the server, its successors included, and waits until nobody listens any more. */
+async function kill() {
   const child = server;
   server = null;
-  if (!child || child.exitCode !== null) return;
-  const exit = once(child, 'exit');
-  child.kill(signal);
+  if (!child) return;
+  const ended = child.exitCode !== null || child.signalCode !== null;
+  const exit = ended ? null : once(child, 'exit');
+  signalGroup(child, 'SIGKILL');
   await exit;
+  const until = Date.now() + WAIT_MS;
+  while (await accepts()) {
+    if (Date.now() > until) throw new Error(`somebody still accepts on port ${port}`);
+    await new Promise(resolve => setTimeout(resolve, 10));
+  }
 }
 
 // --- The browser --------------------------------------------------------------------------------
@@ -84,6 +113,13 @@ async function open(context, fragment, nick) {
     if (message.type() === 'error' && !message.text().includes('WebSocket connection to')) {
       complaints.push(`console: ${message.text()}`);
     }
+  });
+  page.sockets = []; // each with how it ended
+  page.on('websocket', ws => {
+    const entry = { url: ws.url(), closed: false, error: null };
+    page.sockets.push(entry);
+    ws.on('close', () => { entry.closed = true; });
+    ws.on('socketerror', error => { entry.error = error; });
   });
   page.on('request', request => {
     if (!/^(data|blob):/.test(request.url()) && new URL(request.url()).host !== new URL(base).host) {
@@ -226,8 +262,82 @@ async function run(browser) {
     await cid.close();
   });
 
+  const sockets = pages => pages.map(page => structuredClone(page.sockets));
+  const notes = page => page.$$eval('.note', items => items.map(item => item.textContent));
+
+  /** Runs it, and asserts that no page shows anything of it and each has the socket it had. */
+  async function unnoticed(pages, run) {
+    const before = { sockets: sockets(pages), notes: await Promise.all(pages.map(notes)) };
+    for (const page of pages) {
+      assert.equal(page.sockets.filter(each => !each.closed).length, 1, 'one open socket');
+      await page.evaluate(() => {
+        globalThis.states = [];
+        globalThis.watcher = new MutationObserver(() => globalThis.states.push(document.documentElement.dataset.state));
+        globalThis.watcher.observe(document.documentElement, { attributeFilter: ['data-state'] });
+      });
+    }
+    await run();
+    for (const page of pages) {
+      assert.equal(await state(page), 'open');
+      const states = await page.evaluate(() => { globalThis.watcher.disconnect(); return globalThis.states; });
+      assert.deepEqual(states.filter(each => each !== 'open'), [], 'states in between');
+      assert.doesNotMatch(await page.locator('#figures').textContent(), /connection \d/);
+    }
+    assert.deepEqual({ sockets: sockets(pages), notes: await Promise.all(pages.map(notes)) }, before);
+  }
+
+  await check('the server is upgraded: both pages keep their socket and show nothing; messages go on', async () => {
+    await unnoticed([ada, ben], async () => {
+      for (let n = 0; n < 3; n += 1) {
+        await operated.upgrade(2);
+        for (const [page, nick] of [[ada, 'Ada'], [ben, 'Ben']]) {
+          const text = `generation ${n + 2}`;
+          await say(page, text);
+          spoken.push(`${nick}: ${text}`);
+          assert.deepEqual(await messages(ada, spoken.length), spoken);
+          assert.deepEqual(await messages(ben, spoken.length), spoken);
+        }
+      }
+    });
+    await ada.screenshot({ path: path.join(out, 'upgraded.png') });
+  });
+
+  await check('who speaks while the server is upgraded is heard by both, in one order', async () => {
+    await unnoticed([ada, ben], async () => {
+      const speaking = [[ada, 'u'], [ben, 'v']].map(([page, mark]) => page.evaluate(async each => {
+        for (let n = 0; n < 100; n += 1) {
+          document.getElementById('text').value = `${each}${n}`;
+          document.getElementById('compose').requestSubmit();
+          await new Promise(resolve => setTimeout(resolve, 10));
+        }
+      }, mark));
+      for (let n = 0; n < 2; n += 1) await operated.upgrade(2);
+      await Promise.all(speaking);
+      const shown = await messages(ada, spoken.length + 200);
+      assert.deepEqual(await messages(ben, spoken.length + 200), shown);
+      assert.equal(shown.length, spoken.length + 200);
+      for (const mark of ['Ada: u', 'Ben: v']) {
+        const own = shown.slice(spoken.length).filter(each => each.startsWith(mark));
+        assert.deepEqual(own, Array.from({ length: 100 }, (_, n) => `${mark}${n}`));
+      }
+      spoken.splice(0, Infinity, ...shown);
+    });
+  });
+
+  await check('SIGUSR2 upgrades as well', async () => {
+    await unnoticed([ada, ben], async () => {
+      const { pid } = await operated.status();
+      process.kill(pid, 'SIGUSR2');
+      await operated.successorOf(pid);
+      await say(ben, 'still here');
+      spoken.push('Ben: still here');
+      assert.deepEqual(await messages(ada, spoken.length), spoken);
+      assert.deepEqual(await messages(ben, spoken.length), spoken);
+    });
+  });
+
   await check('the server is killed: both pages say that they are reconnecting, and when', async () => {
-    await stop('SIGKILL');
+    await kill();
     for (const page of [ada, ben]) {
       await reaches(page, 'reconnecting');
       await page.waitForFunction(() => /^in \d+ s$/.test(document.getElementById('figures').textContent), null, { polling: 5 });
@@ -273,7 +383,7 @@ async function run(browser) {
     const wait = () => page.evaluate(() => Number(document.documentElement.dataset.waitMs));
     const lose = async () => {
       await page.evaluate(() => { delete document.documentElement.dataset.waitMs; });
-      await stop('SIGKILL');
+      await kill();
     };
     /** Lets the wait pass; returns what the next one is after the try has failed. */
     const next = async () => {
@@ -318,7 +428,7 @@ async function run(browser) {
     const page = await open(cut, '#lobby', 'Ada');
     await reaches(page, 'open');
     await cut.setOffline(true);
-    await stop('SIGKILL');
+    await kill();
     await reaches(page, 'offline');
     await start();
     await cut.setOffline(false);
@@ -348,7 +458,7 @@ try {
   console.log(`FAIL  set-up: ${error.stack}`);
 } finally {
   await browser?.close();
-  await stop('SIGKILL');
+  await kill();
 }
 if (failed) console.log(`the server's log (${logFile}) ends:\n${readFileSync(logFile, 'utf8').slice(-4000)}`);
 console.log(`${passed} passed, ${failed} failed`);

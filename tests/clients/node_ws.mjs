@@ -1,4 +1,5 @@
-// npm's `ws` against a running server: node node_ws.mjs 127.0.0.1:PORT
+// npm's `ws` against a running server, which is upgraded under its connections:
+// node node_ws.mjs 127.0.0.1:PORT SERVER_BINARY CONTROL_SOCKET
 //
 // Prints a line for each check, then `N passed, N failed`; exit status 1 if any failed.
 
@@ -7,8 +8,10 @@ import { randomBytes } from 'node:crypto';
 import http from 'node:http';
 import { once } from 'node:events';
 import WebSocket from 'ws';
+import { operating } from './operate.mjs';
 
-const address = process.argv[2];
+const [address, binary, control] = process.argv.slice(2);
+const server = operating(binary, control);
 const WAIT_MS = 10_000; // that any one answer may take
 const MIB = 1024 * 1024;
 const checks = [];
@@ -275,6 +278,123 @@ check('room: three members, one order, kinds kept', async () => {
     assert.ok(own.every((each, n) => (typeof each === 'string') === (n % 2 === 1)), 'text stayed text, binary stayed binary');
   }
   for (const member of members) await done(member);
+});
+
+for (const perMessageDeflate of [false, { threshold: 0 }]) {
+  const kind = perMessageDeflate ? 'deflate' : 'plain';
+
+  check(`upgrade, ${kind}: messages before and after`, async () => {
+    const ws = await dial('/echo', { perMessageDeflate });
+    for (let n = 0; n < 2; n += 1) {
+      for (const message of Object.values(messages)) await echoed(ws, message);
+      await server.upgrade(1);
+    }
+    for (const message of Object.values(messages)) await echoed(ws, message);
+    await done(ws);
+  });
+
+  check(`upgrade, ${kind}: 3 of them between the fragments of one message, with pings`, async () => {
+    const ws = await dial('/echo', { perMessageDeflate });
+    const parts = ['before '.repeat(10_000), 'between ', ' '.repeat(10_000), 'after '.repeat(10_000)];
+    for (const [n, part] of parts.entries()) {
+      ws.send(part, { fin: n === parts.length - 1 });
+      if (n === parts.length - 1) break;
+      await server.upgrade(1);
+      const pong = once(ws, 'pong');
+      ws.ping(`ping ${n}`);
+      assert.equal((await within(pong, 'pong'))[0].toString(), `ping ${n}`);
+    }
+    assert.equal(await ws.next(), parts.join(''));
+    await echoed(ws, 'and another');
+    await done(ws);
+  });
+
+  check(`upgrade, ${kind}: 3 of them while messages and pings are in flight: none is lost, doubled or late`, async () => {
+    const ws = await dial('/echo', { perMessageDeflate });
+    const pongs = [];
+    ws.on('pong', payload => pongs.push(Number(payload.toString())));
+    let sent = 0;
+    let pings = 0;
+    const speaking = setInterval(() => {
+      for (let n = 0; n < 10; n += 1, sent += 1) ws.send(`message ${sent} ${'x'.repeat(sent % 300)}`);
+      if (sent % 200 === 0) { // how many control frames a second may have is limited
+        ws.ping(String(pings));
+        pings += 1;
+      }
+    }, 2);
+    let heard = 0;
+    const listen = async until => {
+      for (; heard < until; heard += 1) assert.equal(await ws.next(), `message ${heard} ${'x'.repeat(heard % 300)}`);
+    };
+    try {
+      for (let n = 0; n < 3; n += 1) {
+        await listen(heard + 50);
+        await server.upgrade(1);
+      }
+      await listen(sent + 50);
+    } finally {
+      clearInterval(speaking);
+    }
+    await listen(sent);
+    const last = once(ws, 'close');
+    await done(ws);
+    await within(last, 'close');
+    assert.deepEqual(pongs, Array.from({ length: pings }, (_, n) => n));
+  });
+}
+
+check('upgrade: a ping that is on its way is answered', async () => {
+  const ws = await dial();
+  for (let n = 0; n < 3; n += 1) {
+    const pong = once(ws, 'pong');
+    const upgraded = server.upgrade(1);
+    ws.ping(`ping ${n}`);
+    await upgraded;
+    assert.equal((await within(pong, 'pong'))[0].toString(), `ping ${n}`);
+  }
+  await done(ws);
+});
+
+check('upgrade: a room stays together, one order for all', async () => {
+  const path = `/rooms/node-${randomBytes(8).toString('hex')}?self=1`;
+  const members = [];
+  for (const perMessageDeflate of [false, true, { threshold: 0 }]) {
+    const member = await dial(path, { perMessageDeflate });
+    const name = `member ${members.length}`;
+    member.send(name);
+    members.push(member);
+    for (const each of members) assert.equal(await each.next(), name);
+  }
+  const upgraded = server.upgrade(3);
+  for (let n = 0; n < 300; n += 1) {
+    members.forEach((member, k) => member.send(`${k}:${n}`));
+    if (n % 10 === 9) await new Promise(resolve => setTimeout(resolve, 1));
+  }
+  await upgraded;
+  members[0].send('after');
+  const orders = [];
+  for (const member of members) {
+    const order = [];
+    for (let n = 0; n < 901; n += 1) order.push(await member.next());
+    orders.push(order);
+  }
+  assert.deepEqual(orders[1], orders[0]);
+  assert.deepEqual(orders[2], orders[0]);
+  for (let k = 0; k < 3; k += 1) {
+    const own = orders[0].filter(each => each.startsWith(`${k}:`));
+    assert.deepEqual(own, Array.from({ length: 300 }, (_, n) => `${k}:${n}`));
+  }
+  for (const member of members) await done(member);
+});
+
+check('SIGUSR2 upgrades as well', async () => {
+  const ws = await dial('/echo', { perMessageDeflate: { threshold: 0 } });
+  await echoed(ws, 'before');
+  const { pid } = await server.status();
+  process.kill(pid, 'SIGUSR2');
+  await server.successorOf(pid);
+  await echoed(ws, 'after');
+  await done(ws);
 });
 
 let failed = 0;

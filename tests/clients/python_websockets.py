@@ -1,12 +1,19 @@
-"""Python's `websockets` against a running server: python_websockets.py 127.0.0.1:PORT
+"""Python's `websockets` against a running server, which is upgraded under its connections:
+
+    python_websockets.py 127.0.0.1:PORT SERVER_BINARY CONTROL_SOCKET
 
 Prints a line for each check, then `N passed, N failed`; exit status 1 if any failed.
 """
 
+import contextlib
 import http.client
+import json
+import os
 import secrets
+import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -17,7 +24,7 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 from websockets.frames import Close
 from websockets.sync.client import connect
 
-ADDRESS = sys.argv[1]
+ADDRESS, BINARY, CONTROL = sys.argv[1:]
 HOST, PORT = ADDRESS.rsplit(":", 1)
 WAIT = 10  # seconds that any one answer may take
 MIB = 1024 * 1024
@@ -580,6 +587,216 @@ def _():
     stays.send("still here")
     equal(stays.recv(timeout=WAIT), "still here", "message")
     stays.close()
+
+
+# --- Upgrades: the same connections before and after ---------------------------------------------
+
+
+def operate(verb):
+    """The JSON with which the server answers `steadfast VERB`, which has to succeed."""
+    command = [BINARY, verb, "--control", CONTROL, "--json"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=3 * WAIT, check=False)
+    if run.returncode != 0:
+        raise AssertionError(f"steadfast {verb}: exit status {run.returncode}: {run.stdout}{run.stderr}")
+    return json.loads(run.stdout)
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+            # Behind the name comes the state: nobody may have taken the status of one that ended.
+            return stat.read().rsplit(") ", 1)[1][0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def successor_of(pid):
+    """Waits for the end of a process that has handed over, and returns the pid of its successor.
+
+    Until then both may answer on the control socket.
+    """
+    until = time.monotonic() + WAIT
+    while is_alive(pid):
+        if time.monotonic() > until:
+            raise AssertionError(f"process {pid} does not end")
+        time.sleep(0.005)
+    return operate("status")["pid"]
+
+
+def upgrade(held):
+    """Replaces the server while at least this many connections are open: all of them move."""
+    before = operate("status")["pid"]
+    outcome = operate("upgrade")
+    equal(outcome["outcome"], "upgraded", "outcome")
+    equal(outcome["refused"], [], "refused")
+    if outcome["connections"] < held:
+        raise AssertionError(f"{outcome['connections']} connections moved, wanted {held}")
+    equal(successor_of(before), outcome["pid"], "the process that serves")
+
+
+def closes(ws):
+    """The close handshake, with our code, and to its end."""
+    ws.close(1000)
+    equal(ws.protocol.close_rcvd, Close(1000, ""), "Close")
+    equal(ws.protocol.close_rcvd_then_sent, False, "server closed first")
+
+
+for compression in (None, "deflate"):
+    kind = "deflate" if compression else "plain"
+
+    @check(f"upgrade, {kind}: messages before and after")
+    def _(compression=compression):
+        ws = dial(compression=compression)
+        for _ in range(2):
+            for message in MESSAGES.values():
+                echoed(ws, message)
+            upgrade(held=1)
+        for message in MESSAGES.values():
+            echoed(ws, message)
+        closes(ws)
+
+    @check(f"upgrade, {kind}: 3 of them between the fragments of one message")
+    def _(compression=compression):
+        crab = "🦀".encode()
+        with dial(compression=compression) as ws:
+
+            def parts():
+                yield b"before " * 10_000 + crab[:1]
+                upgrade(held=1)
+                yield crab[1:3]
+                upgrade(held=1)
+                if not ws.ping(b"between").wait(WAIT):
+                    raise AssertionError("no pong before the message was complete")
+                upgrade(held=1)
+                yield crab[3:] + b" after" * 10_000
+
+            ws.send(parts(), text=True)
+            equal(ws.recv(timeout=WAIT), "before " * 10_000 + "🦀" + " after" * 10_000, "echo")
+            echoed(ws, "and another")
+            closes(ws)
+
+    @check(f"upgrade, {kind}: inside a frame")
+    def _(compression=compression):
+        with dial(compression=compression) as ws:
+            ws.protocol.send_text(("cut anywhere, 水 " * 300).encode(), fin=True)
+            frame = b"".join(ws.protocol.data_to_send())
+            for n in range(4):  # inside the header, behind it, and twice inside the payload
+                cut = (1, 8, 11, len(frame) - 1)[n]
+                ws.socket.sendall(frame[:cut])
+                upgrade(held=1)
+                ws.socket.sendall(frame[cut:])
+                equal(ws.recv(timeout=WAIT), "cut anywhere, 水 " * 300, "echo")
+            closes(ws)
+
+    @check(f"upgrade, {kind}: 3 of them while messages are in flight: none is lost, doubled or late")
+    def _(compression=compression):
+        ws = dial(compression=compression, max_queue=None)
+        sent = heard = 0
+        enough = threading.Event()
+        errors = []
+
+        def text(n):
+            return f"message {n} " + "x" * (n % 300)
+
+        def speak():
+            nonlocal sent
+            try:
+                while not enough.is_set() or sent < 2_000:
+                    ws.send(text(sent))
+                    sent += 1
+                    if sent % 10 == 0:
+                        time.sleep(0.001)
+                ws.send("the last")
+            except Exception as error:  # told by the main thread
+                errors.append(f"sending message {sent}: {error!r}")
+
+        def listen():
+            nonlocal heard
+            try:
+                while (message := ws.recv(timeout=WAIT)) != "the last":
+                    equal(message, text(heard), "echo")
+                    heard += 1
+            except Exception as error:
+                errors.append(f"after {heard} messages: {error!r}")
+
+        threads = [threading.Thread(target=job, daemon=True) for job in (speak, listen)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(3):
+                # That it is spoken while the server is replaced is what this is about.
+                before = heard
+                until = time.monotonic() + WAIT
+                while heard < before + 50 and not errors and time.monotonic() < until:
+                    time.sleep(0.001)
+                upgrade(held=1)
+        finally:
+            enough.set()
+        for thread in threads:
+            thread.join(3 * WAIT)
+        equal(errors, [], "errors")
+        equal(heard, sent, "messages")
+        closes(ws)
+
+
+@check("upgrade: pings are answered before and after, and a pong that is due comes")
+def _():
+    with dial() as ws:
+        for _ in range(3):
+            due = [ws.ping(bytes([n])) for n in range(20)]
+            upgrade(held=1)
+            due.append(ws.ping(b"after"))
+            if not all(pong.wait(WAIT) for pong in due):
+                raise AssertionError("a pong is missing")
+        closes(ws)
+
+
+@check("upgrade: a room stays together, one order for all, newcomers included")
+def _():
+    path = room()
+    options = [{"compression": "deflate" if n % 2 else None} for n in range(6)]
+    members = join_all(path, options)
+    speaking = threading.Thread(target=lambda: [members[n % 6].send(f"during {n}") for n in range(600)])
+    speaking.start()
+    upgrade(held=6)
+    speaking.join()
+    orders = [[member.recv(timeout=WAIT) for _ in range(600)] for member in members]
+    for order in orders:
+        equal(order, orders[0], "order")
+    equal(sorted(orders[0]), sorted(f"during {n}" for n in range(600)), "messages")
+    newcomer = dial(path + "?self=1")
+    members.append(newcomer)
+    newcomer.send("hello")
+    for member in members:
+        equal(member.recv(timeout=WAIT), "hello", "the newcomer's message")
+    members[0].send("welcome")
+    for member in members:
+        equal(member.recv(timeout=WAIT), "welcome", "an old member's message")
+    for member in members:
+        closes(member)
+
+
+@check("upgrade: 200 connections move, and each goes on")
+def _():
+    with contextlib.ExitStack() as stack:
+        guests = [dial(compression="deflate" if n % 2 else None) for n in range(200)]
+        for guest in guests:
+            stack.callback(guest.close)
+            echoed(guest, "before")
+        upgrade(held=200)
+        for n, guest in enumerate(guests):
+            echoed(guest, f"after {n}")
+
+
+@check("SIGUSR2 upgrades as well")
+def _():
+    with dial(compression="deflate") as ws:
+        echoed(ws, "before")
+        pid = operate("status")["pid"]
+        os.kill(pid, signal.SIGUSR2)
+        successor_of(pid)
+        echoed(ws, "after")
+        closes(ws)
 
 
 def main():

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Real WebSocket clients against the release server: Python `websockets`, npm `ws`, tungstenite, and
-# headless Chromium on the demo page. `make test-clients` runs this.
+# headless Chromium on the demo page. `make test-clients` runs this. The server is upgraded under the
+# connections of all but tungstenite.
 #
 # Installs what it needs and fails where it cannot; nothing is skipped. What is installed stays in
 # this folder (.venv, node_modules), but for Chromium, which comes from Debian's packages.
@@ -21,9 +22,10 @@ server=
 # The server takes STEADFAST_* as configuration; these tests mean the defaults.
 unset "${!STEADFAST_@}"
 
+# The server's whole process group: a successor is no child of ours.
 stop_server() {
   if [[ -n $server ]]; then
-    kill -KILL "$server" 2>/dev/null || true
+    kill -KILL -- "-$server" 2>/dev/null || true
     wait "$server" 2>/dev/null || true
     server=
   fi
@@ -45,10 +47,11 @@ free_port() {
 
 accepts() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# Starts the server on a free port and sets $port.
+# Starts the server on a free port, in a process group of its own, and sets $port and $control.
 start_server() {
   port=$(free_port)
-  "$SERVER_BIN" serve --workers 2 --listen "127.0.0.1:$port" >"$work/server.log" 2>&1 &
+  control=$work/$port.sock
+  setsid "$SERVER_BIN" serve --workers 2 --listen "127.0.0.1:$port" --control "$control" >"$work/server.log" 2>&1 &
   server=$!
   for _ in $(seq 200); do
     kill -0 "$server" 2>/dev/null || { cat "$work/server.log" >&2; die "the server ended at once"; }
@@ -111,8 +114,9 @@ count_against_server() {
   local name=$1
   shift
   start_server
-  count "$name" "$@" "127.0.0.1:$port"
-  if kill -0 "$server" 2>/dev/null && accepts "$port"; then
+  count "$name" "$@" "127.0.0.1:$port" "$SERVER_BIN" "$control"
+  # By now it is a successor that answers.
+  if "$SERVER_BIN" status --control "$control" >/dev/null && accepts "$port"; then
     passed=$((passed + 1))
   else
     echo "FAIL  $name: the server did not survive it"
