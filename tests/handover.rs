@@ -303,3 +303,15 @@ fn whoever_is_impatient_loses_nobody() {
         assert_eq!(client.frame().payload, b"there?");
     }
 }
+
+#[test]
+fn whoever_hears_the_outcome_can_ask_again_at_once() {
+    let mut server = Server::start("workers = 2\n");
+    let mut client = server.open("/echo");
+    for round in 0..10 {
+        let (upgraded, said) = server.upgrade_by_verb(&[]);
+        assert!(upgraded, "round {round}: {said}");
+    }
+    server.follow();
+    client.assert_echo("still here");
+}

@@ -169,6 +169,9 @@ impl Running {
         // What was asked for while an upgrade was under way: its outcome decides who is meant.
         let mut deferred = None;
         while !self.threads.iter().all(JoinHandle::is_finished) {
+            if self.center.moved_to().is_some() {
+                self.leave_control();
+            }
             let expected = self.center.is_stopping() || self.center.moved_to().is_some();
             if self.threads.iter().any(JoinHandle::is_finished) && !expected {
                 tracing::error!("a worker has ended; the others stop");
@@ -199,6 +202,7 @@ impl Running {
                 }
             }
         }
+        self.leave_control();
         let (moved, lost) = (self.center.moved_to().is_some(), self.center.is_lost());
         self.join()?;
         if lost {
@@ -206,6 +210,14 @@ impl Running {
         }
         tracing::info!("{}", if moved { "handed over" } else { "stopped" });
         Ok(())
+    }
+
+    /// Operators who call from now on are the successor's.
+    fn leave_control(&mut self) {
+        if let Some((_, serving)) = &mut self.control {
+            serving.close();
+        }
+        self.center.control_is_left();
     }
 
     fn stop_as_told(&self, fast: bool) {

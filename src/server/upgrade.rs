@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -80,6 +80,9 @@ pub(super) struct UpgradeState {
     lost: AtomicBool,
     /// The last upgrades, the oldest first.
     history: Mutex<Vec<Record>>,
+    /// No operator reaches this process any more; and how to wait for that.
+    control_left: Mutex<bool>,
+    changed: Condvar,
 }
 
 impl UpgradeState {
@@ -88,6 +91,9 @@ impl UpgradeState {
         Self { history: Mutex::new(history), ..Self::default() }
     }
 }
+
+/// How long the outcome of an upgrade waits for the main thread to let go of the control socket.
+const CONTROL_LEFT_MAX: Duration = Duration::from_secs(1);
 
 /// Upgrades that are remembered.
 const HISTORY_MAX: usize = 10;
@@ -200,7 +206,20 @@ impl Center {
         }
         *self.events() = None;
         self.wake();
+        if self.moved_to().is_some() {
+            // Whoever hears the outcome may ask again at once, and means the successor.
+            let left = self.upgrade.control_left.lock().unwrap_or_else(PoisonError::into_inner);
+            let waited =
+                self.upgrade.changed.wait_timeout_while(left, CONTROL_LEFT_MAX, |left| !*left);
+            drop(waited);
+        }
         outcome
+    }
+
+    /// No operator reaches this process any more.
+    pub(super) fn control_is_left(&self) {
+        *self.upgrade.control_left.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.upgrade.changed.notify_all();
     }
 
     fn attempt(
