@@ -132,7 +132,7 @@ fn any_number_of_workers_takes_over() {
 #[test]
 fn new_connections_are_never_refused() {
     let mut server = Server::start("workers = 2\n");
-    let address = server.address;
+    let (address, base) = (server.address, server.fds());
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let stopped = stop.clone();
     let churn = thread::spawn(move || {
@@ -152,6 +152,7 @@ fn new_connections_are_never_refused() {
     }
     stop.store(true, std::sync::atomic::Ordering::SeqCst);
     assert!(churn.join().expect("no connection was refused or reset") > 0);
+    wait_until("nothing is left of them", || server.fds() <= base);
 }
 
 #[test]
@@ -193,9 +194,10 @@ fn a_chain_of_upgrades_leaks_nothing() {
             client.assert_echo(&format!("round {round}"));
         }
     }
-    wait_until("as many descriptors as before", || server.fds() == base);
+    // The first look may have seen some that were about to be closed.
+    wait_until("no more descriptors than before", || server.fds() <= base);
     drop(clients);
-    wait_until("all let go of", || server.fds() == base - 20);
+    wait_until("all let go of", || server.fds() <= base - 20);
 }
 
 #[test]

@@ -178,8 +178,10 @@ impl Server {
         self.signal("USR2");
         let mut successor = None;
         wait_until("a successor", || {
-            assert_eq!(failures(&self.log()), failed, "not upgraded");
-            successor = self.log().lines().rev().find_map(|line| successor_in(line, before));
+            let log = self.log();
+            let failure = || log.lines().rev().find(|line| line.contains("not upgraded"));
+            assert_eq!(failures(&log), failed, "{:?}", failure());
+            successor = log.lines().rev().find_map(|line| successor_in(line, before));
             successor.is_some()
         });
         self.pid = successor.expect("found above");

@@ -103,7 +103,8 @@ struct Parked {
 struct Places(Vec<Vec<Option<(Key, Key)>>>);
 
 impl Places {
-    fn insert(&mut self, origin: Origin, ours: Key) {
+    /// Returns what was there before: a connection whose end will be reported no more.
+    fn insert(&mut self, origin: Origin, ours: Key) -> Option<Key> {
         let worker = usize::from(origin.worker);
         if worker >= self.0.len() {
             self.0.resize_with(worker + 1, Vec::new);
@@ -113,7 +114,7 @@ impl Places {
         if slot >= slots.len() {
             slots.resize(slot + 1, None);
         }
-        slots[slot] = Some((origin.key, ours));
+        slots[slot].replace((origin.key, ours)).map(|(_, before)| before)
     }
 
     fn remove(&mut self, origin: Origin) -> Option<Key> {
@@ -217,7 +218,11 @@ impl Worker {
                 for (key, descriptor) in keys.into_iter().zip(descriptors) {
                     let origin = Origin { worker, key };
                     match self.park(descriptor) {
-                        Ok(ours) => parked.places.insert(origin, ours),
+                        Ok(ours) => {
+                            if let Some(before) = parked.places.insert(origin, ours) {
+                                self.give_up(before);
+                            }
+                        }
                         Err(error) => drop(parked.unplaced.insert(origin, error.to_string())),
                     }
                 }

@@ -349,6 +349,16 @@ impl Worker {
     fn send_batch(&mut self, moving: &mut Moving) -> io::Result<()> {
         self.walk(moving);
         for (queue, lane) in moving.queues.iter_mut().zip(moving.outlets.lanes.iter()) {
+            // Ends first: a new connection may have the place of one that has ended.
+            let count = queue.closed.len().min(KEYS_MAX);
+            if count > 0 {
+                let keys = queue.closed[..count].to_vec();
+                if !offer(lane, &Packet::Closed { worker: self.index, keys }, &[])? {
+                    moving.blocked = true;
+                    continue;
+                }
+                queue.closed.drain(..count);
+            }
             queue.opened.retain(|key| self.conns.contains(*key));
             let count = queue.opened.len().min(DESCRIPTORS_MAX);
             if count > 0 {
@@ -363,15 +373,6 @@ impl Worker {
                     moving.sent.insert(key.index());
                     self.shared.insert(key.index());
                 }
-            }
-            let count = queue.closed.len().min(KEYS_MAX);
-            if count > 0 {
-                let keys = queue.closed[..count].to_vec();
-                if !offer(lane, &Packet::Closed { worker: self.index, keys }, &[])? {
-                    moving.blocked = true;
-                    continue;
-                }
-                queue.closed.drain(..count);
             }
         }
         Ok(())
