@@ -35,10 +35,10 @@ lint: ## formatting, clippy and rustdoc, without a warning
 	cargo clippy --features fault-points --lib --test deaths -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-autobahn: ## run all 517 cases of the Autobahn suite, in both roles
+autobahn: ## run all 517 cases of the Autobahn suite, in both roles (ROLE=server for one)
 	cargo build --release --bin steadfast --example autobahn_client
 	autobahn/install.sh
-	autobahn/run.sh
+	autobahn/run.sh $(ROLE)
 
 test-clients: ## run Python, Node, tungstenite and Chromium against the server
 	tests/clients/run.sh

@@ -4,14 +4,16 @@
 #
 #   autobahn/run.sh server    the suite's fuzzing client against /echo of `steadfast serve`
 #   autobahn/run.sh client    our client role against the suite's fuzzing server
-#   autobahn/run.sh           both, side by side: each is busy on one core for minutes
+#   autobahn/run.sh           both, one after the other
+#   autobahn/run.sh ROLE PART...   only these parts of the suite, from 0 on, and no comparison
 #
 #   STEADFAST         the server's binary      (default target/release/steadfast)
 #   AUTOBAHN_CLIENT   the client's binary, called with the fuzzing server's URL
 #                     (default target/release/examples/autobahn_client)
 #   AUTOBAHN_SECONDS  bound on each part       (default 900)
-# It builds nothing. The suite runs in parts, since its memory grows with every case; the reports
-# (index.html, for reading) stay in autobahn/reports/<role>/<part>.
+# It builds nothing. The suite runs in parts, since its memory grows with every case, and in two halves
+# side by side, since it is slow and uses one core alone; the reports (index.html, for reading) stay in
+# autobahn/reports/<role>/<part>.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
@@ -24,6 +26,8 @@ agent=steadfast # the client role names itself so too
 # All of the suite's groups of cases, by part; compare.py counts that none is missing.
 parts=("1.* 2.* 3.* 4.* 5.* 6.* 7.* 9.* 10.*" "12.1.* 12.2.* 12.3.*" "12.4.* 12.5.* 13.1.*"
        "13.2.* 13.3.* 13.4.*" "13.5.* 13.6.* 13.7.*")
+# Parts that take about as long together.
+halves=("0 1 2" "3 4")
 children=()     # process ids of `timeout`s, each the leader of its own process group
 
 main() {
@@ -34,22 +38,50 @@ main() {
         "")
             need_binary "$server_binary"
             need_binary "$client_binary"
-            "$here/install.sh"
-            run_both
+            "$here/run.sh" server
+            "$here/run.sh" client
             return
             ;;
         *)
-            echo "usage: $0 [server|client]" >&2
+            echo "usage: $0 [server|client [PART...]]" >&2
             exit 2
             ;;
     esac
     "$here/install.sh"
+    if [ $# -gt 1 ]; then
+        run_parts "${@:2}"
+    else
+        run_role
+    fi
+}
+
+# All parts, in halves, each in a process of its own; then the comparison.
+run_role() {
+    local half part status=0 pids=() indices=() begin=$SECONDS
+    rm -rf "$here/reports/$role"
+    for half in "${halves[@]}"; do
+        # shellcheck disable=SC2086 # a list of numbers
+        "$here/run.sh" "$role" $half &
+        pids+=($!)
+    done
+    trap 'kill -TERM "${pids[@]}" 2>/dev/null; wait; exit 143' INT TERM HUP
+    for pid in "${pids[@]}"; do
+        wait "$pid" || status=1
+    done
+    [ "$status" -eq 0 ] || return "$status"
+    for part in "${!parts[@]}"; do
+        indices+=("$here/reports/$role/$part/index.json")
+    done
+    python3 "$here/compare.py" --agent "$agent" --seconds $((SECONDS - begin)) \
+        --expected "$here/expected.json" "${indices[@]}"
+}
+
+run_parts() {
     trap stop_children EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
-    local begin=$SECONDS part indices=()
-    rm -rf "$here/reports/$role"
-    for part in "${!parts[@]}"; do
+    local begin=$SECONDS part
+    for part in "$@"; do
         reports=$here/reports/$role/$part
         mkdir -p "$reports"
         cases=$(sed 's/[^ ]*/"&"/g; s/ /, /g' <<<"${parts[$part]}")
@@ -57,25 +89,8 @@ main() {
         port=$(free_port)
         "run_$role"
         stop_children
-        indices+=("$reports/index.json")
-        echo "autobahn: $role, part $((part + 1)) of ${#parts[@]} done after $((SECONDS - begin)) s"
+        echo "autobahn: $role, part $part done after $((SECONDS - begin)) s"
     done
-    python3 "$here/compare.py" --agent "$agent" --seconds $((SECONDS - begin)) \
-        --expected "$here/expected.json" "${indices[@]}"
-}
-
-# Both roles, each in a process of its own; fails if one of them does.
-run_both() {
-    local role status=0 pids=()
-    for role in server client; do
-        "$here/run.sh" "$role" &
-        pids+=($!)
-    done
-    trap 'kill -TERM "${pids[@]}" 2>/dev/null; wait; exit 143' INT TERM HUP
-    for pid in "${pids[@]}"; do
-        wait "$pid" || status=1
-    done
-    return "$status"
 }
 
 run_server() {
@@ -103,7 +118,7 @@ need_binary() {
 choose_wstest() {
     container=
     if [ "$(autobahn_runtime)" = docker ]; then
-        container=autobahn-$role-$$
+        container=autobahn-$role-$part-$$
         outdir=/reports
         wstest=(docker run --rm --name "$container" --network host --user "$(id -u):$(id -g)"
                 --volume "$reports:$outdir" "$image" wstest)
