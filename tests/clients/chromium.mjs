@@ -56,7 +56,7 @@ async function accepts() {
 async function start() {
   await kill(); // one that a failed check left behind
   if (await accepts()) throw new Error(`port ${port} is in use`);
-  const child = spawn(binary, ['serve', '--workers', '2', '--listen', `127.0.0.1:${port}`, '--control', control], {
+  const child = spawn(binary, ['serve', '--no-supervisor', '--workers', '2', '--listen', `127.0.0.1:${port}`, '--control', control], {
     stdio: ['ignore', log, log],
     detached: true, // a process group of its own
   });

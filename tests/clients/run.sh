@@ -51,7 +51,7 @@ accepts() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 start_server() {
   port=$(free_port)
   control=$work/$port.sock
-  setsid "$SERVER_BIN" serve --workers 2 --listen "127.0.0.1:$port" --control "$control" >"$work/server.log" 2>&1 &
+  setsid "$SERVER_BIN" serve --no-supervisor --workers 2 --listen "127.0.0.1:$port" --control "$control" >"$work/server.log" 2>&1 &
   server=$!
   for _ in $(seq 200); do
     kill -0 "$server" 2>/dev/null || { cat "$work/server.log" >&2; die "the server ended at once"; }
