@@ -172,10 +172,7 @@ impl Builder {
         inherited: Inherited,
     ) -> io::Result<Running> {
         let mut foundation = Foundation::lay(settings, inherited)?;
-        foundation.listen_beside()?;
-        foundation.claim_paths();
-        foundation.keep_copies()?;
-        let hands = foundation.deal_listeners(settings.workers.max(1));
+        let hands = foundation.open(settings.workers.max(1))?;
         let starts = hands.into_iter().map(Start::Fresh).collect();
         let max = foundation.connections_max;
         let crew = Crew::muster(&self, settings, max, first_id()?, starts)?;

@@ -179,11 +179,22 @@ impl Foundation {
         Ok(())
     }
 
+    /// All of it is ours from now on: listens, and deals the listeners out to so many workers.
+    ///
+    /// # Errors
+    /// Those of listen(2); no descriptors are left.
+    pub(super) fn open(&mut self, workers: usize) -> io::Result<Vec<Vec<Listener>>> {
+        self.listen_beside()?;
+        self.claim_paths();
+        self.keep_copies()?;
+        Ok(self.deal_listeners(workers))
+    }
+
     /// Sees to it that a successor can be given the listening sockets, once they are dealt out.
     ///
     /// # Errors
     /// No descriptors are left.
-    pub(super) fn keep_copies(&mut self) -> io::Result<()> {
+    fn keep_copies(&mut self) -> io::Result<()> {
         for (address, listener) in &self.listeners {
             self.copies.push((address.clone(), listener.as_fd().try_clone_to_owned()?));
         }
@@ -191,7 +202,7 @@ impl Foundation {
     }
 
     /// What was the predecessor's is ours: its paths are removed with us.
-    pub(super) fn claim_paths(&mut self) {
+    fn claim_paths(&mut self) {
         self.unlink.extend(self.inherited_paths.drain(..).map(|path| Unlink::new(&path)));
     }
 
@@ -200,7 +211,7 @@ impl Foundation {
     ///
     /// # Errors
     /// Those of listen(2).
-    pub(super) fn listen_beside(&mut self) -> io::Result<()> {
+    fn listen_beside(&mut self) -> io::Result<()> {
         for (address, beside) in self.beside.drain(..) {
             self.listeners.push((address, beside.listen()?));
         }
@@ -208,7 +219,7 @@ impl Foundation {
     }
 
     /// Deals the listeners out: each worker gets its share, and none is left.
-    pub(super) fn deal_listeners(&mut self, workers: usize) -> Vec<Vec<Listener>> {
+    fn deal_listeners(&mut self, workers: usize) -> Vec<Vec<Listener>> {
         let mut hands: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
         // By address, so that each worker has one of each as long as there are enough.
         let mut dealt: Vec<(ListenAddr, usize)> = Vec::new();

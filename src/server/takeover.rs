@@ -302,10 +302,7 @@ impl Takeover<'_> {
 
     fn serve(&mut self, anew: bool) -> io::Result<()> {
         let foundation = self.foundation.as_mut().ok_or(io::ErrorKind::NotFound)?;
-        foundation.listen_beside()?;
-        foundation.claim_paths();
-        foundation.keep_copies()?;
-        let mut hands = VecDeque::from(foundation.deal_listeners(self.settings.workers.max(1)));
+        let mut hands = VecDeque::from(foundation.open(self.settings.workers.max(1))?);
         if self.crew.is_none() {
             let starts = hands.into_iter().map(Start::Fresh).collect();
             self.crew = Some(self.muster(starts)?);

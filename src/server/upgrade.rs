@@ -561,7 +561,7 @@ fn reason_of(error: &io::Error) -> String {
 
 fn event_of(worker: WorkerIndex, report: Report) -> Event {
     match report {
-        Report::Copied { .. } => Event::WorkerCopied,
+        Report::Copied => Event::WorkerCopied,
         Report::Frozen => Event::WorkerFrozen,
         Report::Settled { idle } => Event::WorkerSettled { idle },
         Report::Saved { connections, kept } => {

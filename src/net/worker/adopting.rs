@@ -157,8 +157,7 @@ impl Worker {
             }
             self.take_mail();
             self.post_mail();
-            let idle = !std::mem::take(&mut self.took_mail)
-                && self.outboxes.iter().all(std::collections::VecDeque::is_empty);
+            let idle = self.is_idle();
             let _ = adoption.findings.send((self.index, Finding::Settled { idle }));
         }
         self.conclude(Instruction::Discard, &parked)

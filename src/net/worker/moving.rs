@@ -68,10 +68,7 @@ pub struct Outlets {
 #[derive(Debug)]
 pub enum Report {
     /// Every descriptor has been sent once.
-    Copied {
-        /// How many.
-        connections: usize,
-    },
+    Copied,
     /// Nothing is read, written or accepted any more.
     Frozen,
     /// The mail there was has been taken.
@@ -254,8 +251,7 @@ impl Worker {
                 self.in_phase(|_, moving| moving.phase = Phase::Freezing);
             }
             Order::Settle => {
-                let idle = !std::mem::take(&mut self.took_mail)
-                    && self.outboxes.iter().all(VecDeque::is_empty);
+                let idle = self.is_idle();
                 self.in_phase(|worker, moving| moving.report(worker, Report::Settled { idle }));
             }
             Order::Save => {
@@ -274,6 +270,11 @@ impl Worker {
             }
             Order::Release { kept, drain } => self.release(&kept, drain),
         }
+    }
+
+    /// Whether no mail has come since this was last asked, and none waits to go out.
+    pub(super) fn is_idle(&mut self) -> bool {
+        !std::mem::take(&mut self.took_mail) && self.outboxes.iter().all(VecDeque::is_empty)
     }
 
     fn in_phase(&mut self, act: impl FnOnce(&mut Self, &mut Moving)) {
@@ -332,7 +333,7 @@ impl Worker {
                 return;
             }
             Phase::Levelling(told) if *told == moving.outlets.lanes.len() => {
-                (Phase::Copied, Report::Copied { connections: self.conns.len() })
+                (Phase::Copied, Report::Copied)
             }
             Phase::Freezing if level => (Phase::Frozen, Report::Frozen),
             Phase::Saving { packets, connections, kept } if packets.is_empty() => {
