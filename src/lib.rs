@@ -43,9 +43,7 @@
 //! | 2 | [`hub`] | rooms: who is in, who orders, who gets what |
 //! | 3 | [`app`] | the `App` trait, the built-in apps, middleware before the handshake is accepted |
 //! | 4 | [`net`] | worker, dispatch, gate, listener, stream, mailbox, client: the only code that meets mio |
-//! | 5 | [`handover`] | the messages and the two state machines of a handover |
-//! | 5 | [`control`] | control socket: status, upgrade and drain by request |
-//! | 5 | [`supervisor`] | the parent process: starts the server and its successors, restarts it after a crash |
+//! | 5 | [`handover`], [`control`], [`supervisor`] | the messages and the two state machines of a handover, and who owns; the control socket: status, upgrade and drain by request; the parent process: starts the server and its successors, restarts it after a crash |
 //! | 6 | [`config`], [`server`] | settings as written → resolved; the composition root |
 //! | 7 | [`cli`], `main.rs` | one file a verb |
 //!

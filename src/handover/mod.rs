@@ -15,41 +15,17 @@
 //! ```
 //!
 //! A message cannot decide who owns the connections, for the sender never knows whether it arrived.
-//! A word in shared memory does ([`Ownership`]): the successor polls only after it has changed
+//! A word in shared memory does ([`ownership`]): the successor polls only after it has changed
 //! OFFERED to TAKEN, the predecessor thaws only after it has changed the word to REVOKED, and
 //! exactly one of them can.
 //!
 //! [`predecessor`] and [`successor`] are state machines without I/O: events in, actions out. The
 //! server's composition root joins them to sockets, workers and time.
 
+pub mod ownership;
 pub mod predecessor;
 pub mod successor;
 pub mod wire;
 
 #[cfg(test)]
 mod tests;
-
-/// Who owns the connections: the values of the shared word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ownership {
-    /// The predecessor.
-    Preparing,
-    /// The predecessor, until the successor takes them.
-    Offered,
-    /// The successor.
-    Taken,
-    /// The predecessor, for good.
-    Revoked,
-}
-
-impl Ownership {
-    /// The word's value.
-    pub fn word(self) -> u32 {
-        match self {
-            Self::Preparing => 0,
-            Self::Offered => 1,
-            Self::Taken => 2,
-            Self::Revoked => 3,
-        }
-    }
-}

@@ -19,13 +19,12 @@ use super::upgrade::{by_reason, remember};
 use crate::base::network::ListenAddr;
 use crate::config::Settings;
 use crate::control::{Failed, FailureKind, Record, UpgradeOutcome, Upgraded};
-use crate::handover::Ownership;
+use crate::handover::ownership::OwnershipWord;
 use crate::handover::successor::{Action, Event, Successor};
 use crate::handover::wire::{MESSAGE_BYTES_MAX, ToPredecessor, ToSuccessor};
 use crate::hub::WorkerIndex;
 use crate::net::worker::adopting::{Adoption, Finding, Instruction};
 use crate::sys::clock;
-use crate::sys::memory::SharedWord;
 use crate::sys::packets::{self, Received};
 
 /// How long to wait for the predecessor's next word. It has time-outs of its own for every step,
@@ -96,7 +95,7 @@ struct Takeover<'t> {
     /// When this one began, and the pause, by the system's monotonic clock.
     begun_ns: u64,
     frozen_ns: u64,
-    word: Option<SharedWord>,
+    word: Option<OwnershipWord>,
     lanes: Vec<OwnedFd>,
     foundation: Option<Foundation>,
     crew: Option<Crew>,
@@ -166,7 +165,7 @@ impl Takeover<'_> {
                 self.begun_ns = *begun_ns;
                 // What an older or a newer build wrote may be of no use here; it is history.
                 self.history = serde_json::from_str(history).unwrap_or_default();
-                SharedWord::from_fd(word)
+                OwnershipWord::from_fd(word)
                     .map(|word| self.word = Some(word))
                     .map_err(|error| error.to_string())
             }
@@ -231,7 +230,10 @@ impl Takeover<'_> {
                 self.instruct(|_| Instruction::Settle);
                 Next::Nothing
             }
-            Action::Take { orphaned } => Next::Feed(Event::Taken(self.take(orphaned))),
+            Action::Take { orphaned } => {
+                let taken = self.word.as_ref().is_some_and(|word| word.take(orphaned));
+                Next::Feed(Event::Taken(taken))
+            },
             Action::Serve | Action::ServeAnew => {
                 #[cfg(feature = "fault-points")]
                 crate::sys::fault::point("successor-taken");
@@ -286,18 +288,6 @@ impl Takeover<'_> {
     fn muster(&self, starts: Vec<Start>) -> io::Result<Crew> {
         let room = self.foundation.as_ref().map_or(0, |foundation| foundation.connections_max);
         Crew::muster(self.builder, self.settings, room, first_id()?, starts)
-    }
-
-    /// Whether the connections are ours.
-    fn take(&self, orphaned: bool) -> bool {
-        let Some(word) = &self.word else {
-            return false;
-        };
-        let from: &[Ownership] = match orphaned {
-            true => &[Ownership::Preparing, Ownership::Offered],
-            false => &[Ownership::Offered],
-        };
-        from.iter().any(|from| word.compare_exchange(from.word(), Ownership::Taken.word()).is_ok())
     }
 
     fn serve(&mut self, anew: bool) -> io::Result<()> {

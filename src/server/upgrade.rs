@@ -20,7 +20,7 @@ use crate::control::{
     Failed, FailureKind, OnProgress, Progress, Record, Refused, Step, UpgradeOutcome,
     UpgradeRequest, Upgraded,
 };
-use crate::handover::Ownership;
+use crate::handover::ownership::OwnershipWord;
 use crate::handover::predecessor::{Action, Event, Outcome, Plan, Predecessor};
 use crate::handover::wire::{MESSAGE_BYTES_MAX, ToPredecessor, ToSuccessor};
 use crate::hub::WorkerIndex;
@@ -30,7 +30,6 @@ use crate::net::mailbox::Mailboxes;
 use crate::net::stop::Stop;
 use crate::net::worker::moving::{Order, Outlets, Report};
 use crate::sys::clock;
-use crate::sys::memory::SharedWord;
 use crate::sys::packets::{self, Received};
 
 /// How often whoever asked for an upgrade is told how far it is.
@@ -242,7 +241,7 @@ impl Center {
             begun_ns: clock::monotonic_ns(),
             history: serde_json::to_string(&self.history()).unwrap_or_default(),
         };
-        let word = SharedWord::create().map_err(refused)?;
+        let word = OwnershipWord::create().map_err(refused)?;
         let launched = self.supervision.launch(request.binary.as_deref()).map_err(refused)?;
         let mut attempt = Attempt {
             center: self,
@@ -317,7 +316,7 @@ fn refusals(refused: &[Refused]) -> u64 {
 struct Attempt<'c> {
     center: &'c Arc<Center>,
     channel: Arc<OwnedFd>,
-    word: SharedWord,
+    word: OwnershipWord,
     sender: Sender<Event>,
     /// Nobody listens to the channel any more.
     over: Arc<AtomicBool>,
@@ -411,15 +410,14 @@ impl Attempt<'_> {
             Action::Offer => {
                 #[cfg(feature = "fault-points")]
                 crate::sys::fault::point("predecessor-adopted");
-                let (from, to) = (Ownership::Preparing.word(), Ownership::Offered.word());
-                self.word
-                    .compare_exchange(from, to)
-                    .map_err(|_| io::Error::other("the word is not ours"))?;
+                if !self.word.offer() {
+                    return Err(io::Error::other("the connections are not ours to offer"));
+                }
                 self.send(&ToSuccessor::Offer)?;
                 #[cfg(feature = "fault-points")]
                 crate::sys::fault::point("predecessor-offered");
             }
-            Action::Revoke => return Ok(Some(Next::Feed(Event::Revoked(self.revoke())))),
+            Action::Revoke => return Ok(Some(Next::Feed(Event::Revoked(self.word.revoke())))),
             Action::Thaw => {
                 self.center.mailboxes.set_frozen(false);
                 self.center.mailboxes.order_all(&Order::Thaw);
@@ -485,14 +483,6 @@ impl Attempt<'_> {
         };
         thread::Builder::new().name("upgrade-reports".to_owned()).spawn(forward)?;
         Ok(Outlets { lanes: lanes.into(), reports })
-    }
-
-    /// Whether the connections are ours for good.
-    fn revoke(&self) -> bool {
-        let revoked = Ownership::Revoked.word();
-        [Ownership::Preparing, Ownership::Offered]
-            .into_iter()
-            .any(|from| self.word.compare_exchange(from.word(), revoked).is_ok())
     }
 
     fn release(&mut self, kept: &[Origin]) {

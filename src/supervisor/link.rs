@@ -112,6 +112,23 @@ impl Link {
         send(self, &ToSupervisor::Stopping, &[])
     }
 
+    /// Says that a process with another parent may take over; `word` says whether it has, should
+    /// this process crash meanwhile.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    pub fn contested(&self, word: BorrowedFd<'_>) -> io::Result<()> {
+        send(self, &ToSupervisor::Contested, &[word])
+    }
+
+    /// Says that this is off.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    pub fn uncontested(&self) -> io::Result<()> {
+        send(self, &ToSupervisor::Uncontested, &[])
+    }
+
     /// Says that a process with another parent has taken over, so that the supervisor ends when
     /// this process does.
     ///

@@ -9,6 +9,9 @@
 //!    └───────────────── Orphaned ── Serving ──► Up
 //!
 //!   Up, Orphaned, Down ── the server ends as it was told ──► Leaving ── no child left ──► Left
+//!
+//!   Up ── it crashes while somebody else's process takes over from it ──► Contested
+//!   Contested ── whose the connections are is decided ──► Down, Leaving
 //! ```
 
 use std::collections::BTreeSet;
@@ -30,6 +33,11 @@ pub const STABLE_AFTER: Duration = Duration::from_secs(60);
 /// How long a successor may take to take over after its predecessor has crashed: it serves the
 /// listeners at once, or has all of the state already.
 pub const ORPHAN_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How long a process that is not ours may take to take over after the server it takes over from
+/// has crashed: it has all of the state already, or serves the listeners at once. Nobody accepts
+/// meanwhile.
+pub const CONTEST_TIME: Duration = Duration::from_millis(500);
 
 /// How long a new program may take to say that it can be a supervisor.
 pub const PROBE_TIME_MAX: Duration = Duration::from_secs(10);
@@ -100,6 +108,13 @@ pub enum Event {
     StartSuccessor(Pid, Option<PathBuf>),
     /// A child stops by itself, as an operator told it.
     Stopping(Pid),
+    /// A process that is no child of ours may take over from this one: if it crashes meanwhile,
+    /// somebody has to decide.
+    Contested(Pid),
+    /// That is off.
+    Uncontested(Pid),
+    /// What came of [`Action::Decide`]: whether that process has taken over.
+    Decided(bool),
     /// A process that is no child of ours has taken over from this one.
     Moved(Pid),
     /// A signal has come.
@@ -135,6 +150,9 @@ pub enum Action {
     DropListeners,
     /// Tell the service manager.
     Notify(Notice),
+    /// See whether the process that takes over has done so; if not, see to it that it cannot any
+    /// more. Report [`Event::Decided`].
+    Decide,
     /// Become the program that serves now, or report [`Event::NotExecuted`].
     ExecSelf {
         /// The program; `None` is the one this process was started by.
@@ -170,6 +188,9 @@ enum State {
     },
     /// The server has ended; its successor takes over or ends before `until`.
     Orphaned { successor: Successor, end: End, until: Duration },
+    /// The server has crashed while a process of somebody else's took over from it, which may
+    /// still do so until this time.
+    Contested { end: End, serving_since: Option<Duration>, until: Duration },
     /// The server has ended as it was told to; other children may be there until this time.
     Leaving { status: u8, until: Duration },
     /// Nothing happens any more.
@@ -198,6 +219,9 @@ pub struct Machine {
     crashes: u32,
     /// The server was told to end, or ends by itself.
     stopping: Option<Told>,
+    /// A process of somebody else may take over.
+    #[serde(default)]
+    is_contested: bool,
     /// A process of somebody else has taken over.
     is_moved: bool,
     /// Children that are neither server nor successor: predecessors that end, successors that were
@@ -218,6 +242,7 @@ impl Default for Machine {
             has_served: false,
             crashes: 0,
             stopping: None,
+            is_contested: false,
             is_moved: false,
             others: BTreeSet::new(),
             probe: None,
@@ -231,7 +256,9 @@ impl Machine {
     pub fn deadline(&self) -> Option<Duration> {
         let of_state = match self.state {
             State::Down { restart_at } => Some(restart_at),
-            State::Orphaned { until, .. } | State::Leaving { until, .. } => Some(until),
+            State::Orphaned { until, .. }
+            | State::Contested { until, .. }
+            | State::Leaving { until, .. } => Some(until),
             State::Up { .. } | State::Left => None,
         };
         let of_probe = self.probe.map(|(_, until)| until);
@@ -253,11 +280,17 @@ impl Machine {
             Event::Serving(pid) => self.on_serving(now, pid, out),
             Event::StartSuccessor(pid, program) => self.on_start_successor(pid, program, out),
             Event::Stopping(pid) if self.is_server(pid) => self.begin_to_stop(Told::Term, out),
+            Event::Contested(pid) if self.is_server(pid) => self.is_contested = true,
+            Event::Uncontested(pid) if self.is_server(pid) => self.is_contested = false,
+            Event::Decided(moved) => self.on_decided(now, moved, out),
             Event::Moved(pid) if self.is_server(pid) => {
                 self.is_moved = true;
                 out.extend([log("another process has taken over"), Action::DropListeners]);
             }
-            Event::Stopping(_) | Event::Moved(_) => {}
+            Event::Stopping(_)
+            | Event::Contested(_)
+            | Event::Uncontested(_)
+            | Event::Moved(_) => {}
             Event::Signal(told @ (Told::Term | Told::Int)) => self.on_stop(now, told, out),
             Event::Signal(told) => self.on_upgrade_signal(told, out),
             Event::NotExecuted(why) => out.push(warning(format!(
@@ -290,6 +323,7 @@ impl Machine {
                 out.push(Action::Kill(successor.pid));
                 self.on_server_end(now, end, None, out);
             }
+            State::Contested { until, .. } if now >= until => out.push(Action::Decide),
             State::Leaving { status, until } if now >= until => {
                 out.extend(self.others.iter().map(|pid| Action::Kill(*pid)));
                 self.leave(status, out);
@@ -389,6 +423,12 @@ impl Machine {
         if self.stopping.is_some() || end == End::Exited(0) || !self.has_served {
             return self.begin_to_leave(now, end.status(), out);
         }
+        if self.is_contested {
+            let until = now + CONTEST_TIME;
+            self.state = State::Contested { end, serving_since, until };
+            let text = format!("the server {}; another process was taking over", shown(end));
+            return out.push(warning(text));
+        }
         if serving_since.is_some_and(|since| now.saturating_sub(since) >= STABLE_AFTER) {
             self.crashes = 0;
         }
@@ -396,6 +436,18 @@ impl Machine {
         self.crashes = self.crashes.saturating_add(1);
         self.state = State::Down { restart_at: now + delay };
         out.push(warning(format!("the server {}; another one starts in {delay:?}", shown(end))));
+    }
+
+    fn on_decided(&mut self, now: Duration, moved: bool, out: &mut Vec<Action>) {
+        let State::Contested { end, serving_since, .. } = self.state.clone() else {
+            return;
+        };
+        self.is_contested = false;
+        if moved {
+            out.extend([log("another process has taken over"), Action::DropListeners]);
+            return self.begin_to_leave(now, end.status(), out);
+        }
+        self.on_server_end(now, end, serving_since, out);
     }
 
     fn begin_to_leave(&mut self, now: Duration, status: u8, out: &mut Vec<Action>) {
@@ -488,7 +540,7 @@ impl Machine {
                 out.push(Action::Tell(*pid, told));
                 out.extend(self.others.iter().map(|pid| Action::Tell(*pid, told)));
             }
-            State::Down { .. } => self.begin_to_leave(now, 0, out),
+            State::Down { .. } | State::Contested { .. } => self.begin_to_leave(now, 0, out),
             State::Leaving { .. } => {
                 out.extend(self.others.iter().map(|pid| Action::Tell(*pid, told)));
             }

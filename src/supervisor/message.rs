@@ -39,6 +39,11 @@ pub(super) enum ToSupervisor {
     StartSuccessor { binary: Option<PathBuf> },
     /// This process stops, as an operator told it.
     Stopping,
+    /// A process that the supervisor has not started may take over; with the descriptor of the
+    /// shared word that says whether it has.
+    Contested,
+    /// That is off.
+    Uncontested,
     /// A process that the supervisor has not started has taken over.
     Moved,
 }

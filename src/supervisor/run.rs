@@ -17,6 +17,7 @@ use super::machine::{Action, End, Event, Machine, Part, Pid, Told};
 use super::message::{Kept, Packet, ToServer, ToSupervisor, pair, receive, send, send_kept};
 use super::notify::Notifier;
 use super::{program, role};
+use crate::handover::ownership::OwnershipWord;
 use crate::sys::poll::wait_readable;
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::spawn::Program;
@@ -43,6 +44,7 @@ pub struct Inherited {
     machine: Machine,
     children: BTreeMap<Pid, Child>,
     kept: Vec<Kept>,
+    word: Option<OwnershipWord>,
 }
 
 impl Inherited {
@@ -50,7 +52,7 @@ impl Inherited {
     pub(super) fn read(state: OwnedFd) -> io::Result<Self> {
         let mut file = File::from(state);
         file.rewind()?;
-        let Written { version, machine, children, kept } = serde_json::from_reader(file)?;
+        let Written { version, machine, children, kept, word } = serde_json::from_reader(file)?;
         if version != STATE_VERSION {
             let text = format!("the supervisor's state is of version {version}");
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
@@ -60,7 +62,8 @@ impl Inherited {
             let child = Child { link: link.map(inherited::take).transpose()?, kept: take(kept)? };
             taken.insert(pid, child);
         }
-        Ok(Self { machine, children: taken, kept: take(kept)? })
+        let word = word.map(inherited::take).transpose()?.map(OwnershipWord::from_fd).transpose()?;
+        Ok(Self { machine, children: taken, kept: take(kept)?, word })
     }
 
     /// Goes on as [`begin`] does.
@@ -68,11 +71,12 @@ impl Inherited {
     /// # Errors
     /// As [`begin`].
     pub fn resume(self, arguments: Vec<OsString>) -> io::Result<u8> {
-        let Self { machine, children, kept } = self;
+        let Self { machine, children, kept, word } = self;
         let mut supervisor = Supervisor::new(arguments)?;
         supervisor.machine = machine;
         supervisor.children = children;
         supervisor.kept = kept;
+        supervisor.word = word;
         tracing::info!("the supervisor goes on as the new program");
         supervisor.run()
     }
@@ -85,6 +89,8 @@ struct Written {
     machine: Machine,
     children: Vec<WrittenChild>,
     kept: Vec<(String, RawFd)>,
+    #[serde(default)]
+    word: Option<RawFd>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -119,6 +125,8 @@ struct Supervisor {
     notifier: Notifier,
     children: BTreeMap<Pid, Child>,
     kept: Vec<Kept>,
+    /// Says whose the connections are, while somebody else's process takes over.
+    word: Option<OwnershipWord>,
     /// The server that has asked for a successor.
     asked_by: Pid,
     /// The program to become.
@@ -135,6 +143,7 @@ impl Supervisor {
             notifier: Notifier::new(env::var_os("NOTIFY_SOCKET")),
             children: BTreeMap::new(),
             kept: Vec::new(),
+            word: None,
             asked_by: 0,
             upcoming: None,
             status: None,
@@ -231,6 +240,21 @@ impl Supervisor {
                 Some(Event::StartSuccessor(pid, binary))
             }
             ToSupervisor::Stopping => Some(Event::Stopping(pid)),
+            ToSupervisor::Contested => match descriptors.into_iter().map(OwnershipWord::from_fd).next() {
+                Some(Ok(word)) => {
+                    self.word = Some(word);
+                    Some(Event::Contested(pid))
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(pid, %error, "whoever takes over cannot be waited for");
+                    None
+                }
+                None => None,
+            },
+            ToSupervisor::Uncontested => {
+                self.word = None;
+                Some(Event::Uncontested(pid))
+            }
             ToSupervisor::Moved => Some(Event::Moved(pid)),
         })
     }
@@ -269,6 +293,7 @@ impl Supervisor {
                     child.kept.clear();
                 }
             }
+            Action::Decide => return Some(Event::Decided(self.has_moved())),
             Action::Notify(notice) => self.notifier.send(notice),
             Action::ExecSelf { program } => self.upcoming = Some(program),
             Action::Exit(status) => self.status = Some(status),
@@ -276,6 +301,12 @@ impl Supervisor {
             Action::Log(false, text) => tracing::info!("{text}"),
         }
         None
+    }
+
+    /// Whether somebody else's process has taken over; if not, it cannot any more.
+    fn has_moved(&mut self) -> bool {
+        let word = self.word.take();
+        word.is_some_and(|word| !word.revoke())
     }
 
     fn signal(&self, pid: Pid, send: impl FnOnce(Pid) -> io::Result<()>) {
@@ -363,6 +394,7 @@ impl Supervisor {
                 machine: self.machine.clone(),
                 children: children.collect(),
                 kept: write_down(&self.kept),
+                word: self.word.as_ref().map(|word| word.as_fd().as_raw_fd()),
             };
             file.write_all(&serde_json::to_vec(&written)?)?;
             let of_children = self.children.values().flat_map(|child| {
@@ -370,7 +402,9 @@ impl Supervisor {
                 links.chain(child.kept.iter().map(|kept| kept.fd.as_fd()))
             });
             let kept = self.kept.iter().map(|kept| kept.fd.as_fd());
-            let all: Vec<_> = kept.chain(of_children).chain([file.as_fd()]).collect();
+            let word = self.word.iter().map(AsFd::as_fd);
+            let all: Vec<_> =
+                kept.chain(word).chain(of_children).chain([file.as_fd()]).collect();
             let environment = [role::of_supervisor(file.as_raw_fd())];
             Err(exec::replace(&path, &arguments, &environment, &all))
         };

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use super::setup::{Broken, End, Part, Setup, Transition, origin};
-use crate::handover::Ownership;
+use crate::handover::ownership::Ownership;
 use crate::handover::predecessor::{self, Outcome, Plan, Predecessor};
 use crate::handover::successor::{self, Successor};
 use crate::handover::wire::{ToPredecessor, ToSuccessor};
