@@ -1,5 +1,6 @@
 //! The composition root: settings and apps become listeners, workers and threads.
 
+mod caller;
 mod crew;
 mod foundation;
 mod launch;
@@ -7,6 +8,7 @@ mod lock;
 mod operate;
 mod routes;
 mod running;
+mod steer;
 mod takeover;
 mod upgrade;
 
@@ -55,6 +57,18 @@ impl Server {
     pub fn builder() -> Builder {
         Builder::default()
     }
+}
+
+/// How a server comes to its addresses, if no predecessor has started it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Entry {
+    /// They have to be free.
+    #[default]
+    Alone,
+    /// Whoever serves them hands everything over; if nobody does, as [`Alone`](Self::Alone).
+    Takeover,
+    /// It shares them with whoever serves them (SO_REUSEPORT), and takes nothing.
+    Alongside,
 }
 
 /// What a server is made of beside its configuration.
@@ -107,15 +121,15 @@ impl Builder {
     }
 
     /// Serves until a signal stops it: TERM drains, INT is fast, a second TERM, too; USR2 and HUP
-    /// hand everything over to a new process. To be called before other threads are started, since
+    /// hand everything over to a new process. `entry` is how it begins. To be called before other threads are started, since
     /// it takes the signals over.
     ///
     /// # Errors
     /// See [`start`](Self::start); and a worker that failed.
-    pub fn serve(self, settings: &Settings) -> io::Result<()> {
+    pub fn serve(self, settings: &Settings, entry: Entry) -> io::Result<()> {
         let channel = launch::channel_of_environment()?;
         let identity = Identity { generation: 1, ..Identity::default() };
-        self.serve_as(settings, identity, Inherited::default(), channel)
+        self.serve_as(settings, entry, identity, Inherited::default(), channel)
     }
 
     /// As [`serve`](Self::serve), at the other end of a supervisor's link; as the successor of the
@@ -126,31 +140,42 @@ impl Builder {
     pub fn serve_linked(
         self,
         settings: &Settings,
+        entry: Entry,
         link: Link,
         channel: Option<OwnedFd>,
     ) -> io::Result<()> {
         let start = link.start()?;
         let supervision = Supervision::by(link, start.supervisor);
         let identity = Identity { supervision, generation: start.generation, history: Vec::new() };
-        self.serve_as(settings, identity, Inherited::of_kept(start.kept), channel)
+        self.serve_as(settings, entry, identity, Inherited::of_kept(start.kept), channel)
     }
 
     fn serve_as(
         self,
         settings: &Settings,
+        entry: Entry,
         identity: Identity,
         inherited: Inherited,
         channel: Option<OwnedFd>,
     ) -> io::Result<()> {
         let signals = Signals::take_over()?;
         let running = match channel {
-            None => self.begin(settings, identity, inherited)?,
             Some(channel) => {
-                match takeover::take_over(&self, settings, channel, identity.supervision)? {
-                    Some(running) => running,
-                    None => return Ok(()),
+                let supervision = identity.supervision;
+                match takeover::take_over(&self, settings, entry, channel, None, supervision)? {
+                    Ok(running) => running,
+                    // Whoever has started it knows why.
+                    Err(_) => return Ok(()),
                 }
             }
+            // What a server that crashed has left is there to be gone on with.
+            None if entry == Entry::Takeover && inherited.is_empty() => {
+                match caller::call(settings)? {
+                    Some(call) => call.take_over(&self, settings, identity.supervision)?,
+                    None => self.begin(settings, entry, identity, inherited)?,
+                }
+            }
+            None => self.begin(settings, entry, identity, inherited)?,
         };
         running.announce(settings);
         running.obey(&signals)
@@ -162,16 +187,17 @@ impl Builder {
     /// An address cannot be listened on, or descriptors are lacking.
     pub fn start(self, settings: &Settings) -> io::Result<Running> {
         let identity = Identity { generation: 1, ..Identity::default() };
-        self.begin(settings, identity, Inherited::default())
+        self.begin(settings, Entry::Alone, identity, Inherited::default())
     }
 
     fn begin(
         self,
         settings: &Settings,
+        entry: Entry,
         identity: Identity,
         inherited: Inherited,
     ) -> io::Result<Running> {
-        let mut foundation = Foundation::lay(settings, inherited)?;
+        let mut foundation = Foundation::lay(settings, entry, inherited)?;
         let hands = foundation.open(settings.workers.max(1))?;
         let starts = hands.into_iter().map(Start::Fresh).collect();
         let max = foundation.connections_max;

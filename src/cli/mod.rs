@@ -26,7 +26,7 @@ use std::{env, fs};
 use clap::Parser;
 
 use crate::config::{self, Context, Key, Resolved, Settings, Sources};
-use crate::server::{Builder, HANDOVER_VARIABLE, Server, is_successor, refuse_handover};
+use crate::server::{Builder, Entry, HANDOVER_VARIABLE, Server, is_successor, refuse_handover};
 use crate::supervisor::{self, Role};
 
 /// The exit status for wrong usage or configuration.
@@ -105,11 +105,11 @@ impl Builder {
                 refuse_handover(channel.as_ref(), reason);
                 Ok(ExitCode::from(EXIT_USAGE))
             }
-            (Ok(Checked { settings, .. }), Some(link)) => {
-                self.serve_linked(&settings, link, channel).map(|()| ExitCode::SUCCESS)
+            (Ok(Checked { settings, entry, .. }), Some(link)) => {
+                self.serve_linked(&settings, entry, link, channel).map(|()| ExitCode::SUCCESS)
             }
-            (Ok(Checked { settings, alone }), None) if alone || is_successor() => {
-                self.serve(&settings).map(|()| ExitCode::SUCCESS)
+            (Ok(Checked { settings, alone, entry }), None) if alone || is_successor() => {
+                self.serve(&settings, entry).map(|()| ExitCode::SUCCESS)
             }
             (Ok(_), None) => supervisor::begin(args).map(ExitCode::from),
         })
@@ -139,6 +139,7 @@ struct Checked {
     settings: Settings,
     /// Without a supervisor.
     alone: bool,
+    entry: Entry,
 }
 
 /// Runs a command line, with what `serve` is to do as an argument.

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use super::flags::KeyFlags;
 use super::{Checked, exit_code, load, logging};
 use crate::config::{Context, Resolved};
+use crate::server::Entry;
 
 /// Run the server. The default verb.
 ///
@@ -26,6 +27,14 @@ pub(super) struct Args {
     /// starts its successors.
     #[arg(long)]
     no_supervisor: bool,
+    /// Take everything over from the server that has the control socket, whoever has started it.
+    /// Without one there, begin as usual.
+    #[arg(long)]
+    takeover: bool,
+    /// Share the addresses with the server that listens there, and take nothing. `steadfast drain`
+    /// then empties that one, and this one gets its control socket.
+    #[arg(long, conflicts_with = "takeover")]
+    alongside: bool,
     #[command(flatten)]
     flags: KeyFlags,
 }
@@ -38,6 +47,14 @@ impl Args {
     pub(super) fn load(&self, context: &Context) -> Result<Resolved, String> {
         load(self.config.as_deref(), self.flags.0.clone(), context)
     }
+
+    fn entry(&self) -> Entry {
+        match (self.takeover, self.alongside) {
+            (true, _) => Entry::Takeover,
+            (_, true) => Entry::Alongside,
+            _ => Entry::Alone,
+        }
+    }
 }
 
 pub(super) fn run<E: Display>(
@@ -48,7 +65,8 @@ pub(super) fn run<E: Display>(
     match args.load(context) {
         Ok(Resolved { settings, .. }) => {
             logging::init(&settings.log);
-            exit_code(serve(Ok(Checked { settings, alone: args.no_supervisor })))
+            let entry = args.entry();
+            exit_code(serve(Ok(Checked { settings, alone: args.no_supervisor, entry })))
         }
         Err(text) => {
             eprintln!("{text}");

@@ -10,8 +10,9 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::line::{Lines, NoLine};
-use super::message::{Outcome, Progress, Reply, Request, Unreadable, decode, encode};
+use super::message::{Failed, Outcome, Progress, Reply, Request, Unreadable, decode, encode};
 use crate::sys::credentials::peer_credentials;
+use crate::sys::packets::{self, Received};
 use crate::sys::process;
 
 /// How long a server may take to let a client in and to take its request.
@@ -110,6 +111,40 @@ impl Client {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             result => result.map_err(|error| ClientError::Io(self.path.clone(), error))?,
         }
+        self.outcome(&mut on_progress)
+    }
+
+    /// Asks the server to hand everything over to this process.
+    ///
+    /// # Errors
+    /// The outer error as [`request`](Self::request); the inner one if the server refuses.
+    pub fn take_over(mut self) -> Result<Result<TakingOver, Failed>, ClientError> {
+        let failed = |path: &Path, error| ClientError::Io(path.to_owned(), error);
+        let sent = self.stream.write_all(&encode(&Request::HandOver));
+        sent.map_err(|error| failed(&self.path, error))?;
+        // The first reply is read by hand: a descriptor may come with it.
+        let (mut line, mut descriptors) = (Vec::new(), Vec::new());
+        while line.last() != Some(&b'\n') {
+            let mut chunk = [0; 4096];
+            match packets::receive(&self.stream, &mut chunk, &mut descriptors, Some(SILENCE_MAX)) {
+                Ok(Received::Packet(len)) => line.extend_from_slice(&chunk[..len]),
+                Ok(Received::Nothing) => return Err(ClientError::Silent),
+                Ok(Received::Ended) => return Err(ClientError::Ended),
+                Err(error) => return Err(failed(&self.path, error)),
+            }
+        }
+        match (decode(&line[..line.len() - 1]), descriptors.pop()) {
+            (Ok(Reply::Channel), Some(channel)) => Ok(Ok(TakingOver { channel, client: self })),
+            (Ok(Reply::Outcome(Outcome::Failed(failed))), None) => Ok(Err(failed)),
+            (Ok(_), _) => Err(ClientError::Unclear("it does not hand over".to_owned())),
+            (Err(why), _) => Err(ClientError::Unclear(why.to_string())),
+        }
+    }
+
+    fn outcome(
+        &mut self,
+        on_progress: &mut dyn FnMut(Progress),
+    ) -> Result<Outcome, ClientError> {
         loop {
             let line = self.lines.next(&mut self.stream, SILENCE_MAX).map_err(|why| match why {
                 NoLine::Ended => ClientError::Ended,
@@ -120,6 +155,9 @@ impl Client {
             match decode(&line) {
                 Ok(Reply::Progress(progress)) => on_progress(progress),
                 Ok(Reply::Outcome(outcome)) => return Ok(outcome),
+                Ok(Reply::Channel) => {
+                    return Err(ClientError::Unclear("nobody has asked for a channel".to_owned()));
+                }
                 Err(why @ Unreadable::Version(_)) => {
                     let text = format!("{why}: use the program that the server runs");
                     return Err(ClientError::Unclear(text));
@@ -127,6 +165,25 @@ impl Client {
                 Err(why) => return Err(ClientError::Unclear(why.to_string())),
             }
         }
+    }
+}
+
+/// A server that hands everything over to this process.
+#[derive(Debug)]
+pub struct TakingOver {
+    /// Our end of the channel over which it does.
+    pub channel: OwnedFd,
+    /// Its end calls the handover off, if that is still possible.
+    client: Client,
+}
+
+impl TakingOver {
+    /// How it has ended, as the server says.
+    ///
+    /// # Errors
+    /// As [`Client::request`].
+    pub fn outcome(mut self) -> Result<Outcome, ClientError> {
+        self.client.outcome(&mut |_| {})
     }
 }
 

@@ -79,6 +79,13 @@ impl ControlListener {
         Ok(Self { listener: fd.into(), path, file })
     }
 
+    /// The same listener by another path: where it has been called, in whatever the file system
+    /// looks like from here.
+    #[must_use]
+    pub fn called_at(self, path: &Path) -> Self {
+        Self { listener: self.listener, path: path.to_owned(), file: identity(path) }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

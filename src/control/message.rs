@@ -28,6 +28,8 @@ pub enum Request {
     Upgrade(UpgradeRequest),
     /// See [`Operator::drain`](super::Operator::drain).
     Drain(DrainRequest),
+    /// See [`Operator::hand_over`](super::Operator::hand_over).
+    HandOver,
 }
 
 /// How to upgrade.
@@ -55,6 +57,9 @@ pub struct DrainRequest {
 pub(super) enum Reply {
     /// The request is under way.
     Progress(Progress),
+    /// To [`Request::HandOver`]; with the descriptor of the caller's end of the channel over which
+    /// everything is handed over.
+    Channel,
     /// The request has ended; the last line of the answer.
     Outcome(Outcome),
 }

@@ -26,9 +26,11 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, TakingOver};
 pub use listener::ControlListener;
 pub use message::{
     Activity, DrainRequest, Drained, Failed, FailureKind, Outcome, Progress, Record, Refused,
@@ -39,6 +41,10 @@ pub use serve::{CONNECTIONS_MAX, IDLE_TIME_MAX, Serving, serve};
 /// Told how far a request is. To be called at each change and, while there is none, at least ten
 /// times a second: it never waits, and answers `Break` once nobody is there to hear the outcome.
 pub type OnProgress<'a> = &'a mut dyn FnMut(Progress) -> ControlFlow<()>;
+
+/// Gives the process at the other end of the control socket one end of a new channel of packets,
+/// and returns the other. To be called once.
+pub type Give<'a> = &'a mut dyn FnMut() -> io::Result<OwnedFd>;
 
 /// What the control socket lets somebody do with a server. Each call comes on a thread of its own,
 /// several of them at once.
@@ -56,6 +62,14 @@ pub trait Operator: Send + Sync {
         request: &UpgradeRequest,
         progress: OnProgress<'_>,
     ) -> Result<Upgraded, Failed>;
+
+    /// Hands everything over to the process that asks for it, which `give` gives one end of a
+    /// channel; the other one is returned. Returns when the outcome is known; otherwise as
+    /// [`upgrade`](Self::upgrade).
+    ///
+    /// # Errors
+    /// As there.
+    fn hand_over(&self, give: Give<'_>, progress: OnProgress<'_>) -> Result<Upgraded, Failed>;
 
     /// Closes every connection, spread over a time, and returns when none is left; then the
     /// server stops. Once begun, it goes on even if nobody waits for it.

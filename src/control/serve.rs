@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::net::Shutdown;
 use std::ops::ControlFlow;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -16,7 +16,7 @@ use super::message::{Failed, FailureKind, Outcome, Progress, Reply, Request, dec
 use super::{OnProgress, Operator};
 use crate::sys::credentials::peer_credentials;
 use crate::sys::poll::wait_readable;
-use crate::sys::process;
+use crate::sys::{packets, process};
 
 /// Connections at once. Each costs a thread; an operator needs one, and looks with a second.
 pub const CONNECTIONS_MAX: usize = 16;
@@ -298,6 +298,16 @@ fn obey(operator: &dyn Operator, request: &Request, sender: &mut Sender<'_>) -> 
             tracing::info!(?request, "an upgrade is asked for");
             operator.upgrade(request, progress).map(Outcome::Upgraded)
         }
+        Request::HandOver => {
+            tracing::info!("another process asks for everything");
+            let stream = sender.stream;
+            let mut give = || give_channel(stream);
+            let progress: OnProgress<'_> = &mut |progress| sender.progress(progress);
+            return match operator.hand_over(&mut give, progress) {
+                Ok(upgraded) => Outcome::Upgraded(upgraded),
+                Err(failed) => Outcome::Failed(failed),
+            };
+        }
         Request::Drain(request) => {
             tracing::info!(?request, "a drain is asked for");
             operator.drain(request, progress).map(Outcome::Drained)
@@ -346,6 +356,13 @@ impl Sender<'_> {
         self.unsent.clear();
         send(self.stream, &Reply::Outcome(outcome))
     }
+}
+
+/// Sends the other process one end of a channel.
+fn give_channel(stream: &UnixStream) -> io::Result<OwnedFd> {
+    let (ours, theirs) = packets::pair()?;
+    packets::send(stream, &encode(&Reply::Channel), &[theirs.as_fd()], false)?;
+    Ok(ours)
 }
 
 fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use std::{env, fs, process};
 
 use super::{
-    Activity, ControlListener, DrainRequest, Drained, Failed, FailureKind, OnProgress, Operator,
+    Activity, ControlListener, DrainRequest, Drained, Failed, FailureKind, Give, OnProgress, Operator,
     Progress, Record, Refused, Request, Serving, Status, Step, UpgradeOutcome, UpgradeRequest,
     Upgraded, serve,
 };
+
+use crate::sys::packets;
 
 /// A directory of one test's own, removed with the value.
 pub(crate) struct Directory(PathBuf);
@@ -125,6 +127,18 @@ impl Operator for Fake {
             ControlFlow::Continue(()) => self.result.lock().unwrap().clone(),
         };
         self.is_upgrading.store(false, Ordering::SeqCst);
+        result
+    }
+
+    fn hand_over(&self, give: Give<'_>, progress: OnProgress<'_>) -> Result<Upgraded, Failed> {
+        self.requests.lock().unwrap().push(Request::HandOver);
+        let result = self.result.lock().unwrap().clone();
+        if result.is_ok() {
+            let channel = give().unwrap();
+            packets::send(&channel, b"over the channel", &[], false).unwrap();
+            let step = Step::Prepare;
+            let _ = progress(Progress { step, done: 0, connections: 1, pause_us: None });
+        }
         result
     }
 

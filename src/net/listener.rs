@@ -151,22 +151,25 @@ impl Beside {
     }
 }
 
-/// Listens on an address for `workers` workers.
+/// Listens on an address for `workers` workers; `beside` another server of the same user's that
+/// does so with SO_REUSEPORT, too, if there is one.
 ///
 /// # Errors
-/// `AddrInUse` if anybody else listens there, another Steadfast with SO_REUSEPORT included.
-pub fn bind(address: &ListenAddr, workers: usize) -> io::Result<Bound> {
+/// `AddrInUse` if anybody else listens there, another Steadfast with SO_REUSEPORT included unless
+/// this is to be `beside` it.
+pub fn bind(address: &ListenAddr, workers: usize, beside: bool) -> io::Result<Bound> {
     match address {
-        ListenAddr::Tcp(address) => bind_tcp(*address, workers),
+        ListenAddr::Tcp(address) => bind_tcp(*address, workers, beside),
         ListenAddr::Unix(path) => bind_unix(path, workers),
     }
 }
 
-fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<Bound> {
-    // SO_REUSEPORT alone would let a second server of the same user share the port in silence.
-    let probe = tcp_socket(address)?;
-    probe.bind(&address.into())?;
-    drop(probe);
+fn bind_tcp(address: SocketAddr, workers: usize, beside: bool) -> io::Result<Bound> {
+    if !beside {
+        // SO_REUSEPORT alone would let a second server of the same user share the port in silence.
+        let probe = tcp_socket(address)?;
+        probe.bind(&address.into())?;
+    }
     let mut address = address;
     let mut listeners = Vec::with_capacity(workers);
     for _ in 0..workers {

@@ -4,14 +4,16 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
+use super::Entry;
 use super::lock::PortLock;
 use crate::base::network::ListenAddr;
 use crate::config::Settings;
 use crate::control::{ControlListener, path};
 use crate::net::listener::{self, Beside, Bound, Listener, Unlink};
 use crate::supervisor::Kept;
+use crate::sys::credentials::network_namespace;
 use crate::sys::descriptors;
 
 /// Descriptors kept for what is no connection: listeners, epolls, wakers, logs, an app's files.
@@ -26,9 +28,16 @@ pub(super) struct Inherited {
     pub(super) locks: Vec<(ListenAddr, OwnedFd)>,
     /// Its control socket.
     pub(super) control: Option<OwnedFd>,
+    /// The path at which it has been called, which need not be where its owner has bound it.
+    pub(super) called_at: Option<PathBuf>,
 }
 
 impl Inherited {
+    /// Whether there is none of it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.listeners.is_empty() && self.locks.is_empty() && self.control.is_none()
+    }
+
     /// What the supervisor calls a listening socket.
     pub(super) fn listener(address: &ListenAddr) -> String {
         format!("listener {address}")
@@ -65,6 +74,13 @@ impl Inherited {
     }
 }
 
+impl Awaited {
+    /// Whether there is nothing to wait for.
+    pub(super) fn is_empty(&self) -> bool {
+        self.locks.is_empty() && self.control.is_none()
+    }
+}
+
 /// Copies of listening sockets, by the address that was configured.
 pub(super) type ListenerCopies = Vec<(ListenAddr, OwnedFd)>;
 
@@ -90,6 +106,17 @@ pub(super) struct Foundation {
     pub(super) unlink: Vec<Unlink>,
     /// Unix sockets that are the predecessor's yet.
     inherited_paths: Vec<PathBuf>,
+    /// What a server that this one is alongside still has.
+    pub(super) awaited: Awaited,
+}
+
+/// What becomes ours once the server that this one is alongside has ended.
+#[derive(Debug, Default)]
+pub(super) struct Awaited {
+    /// Addresses whose lock it holds.
+    pub(super) locks: Vec<ListenAddr>,
+    /// The path of its control socket.
+    pub(super) control: Option<PathBuf>,
 }
 
 impl Foundation {
@@ -97,7 +124,11 @@ impl Foundation {
     ///
     /// # Errors
     /// An address cannot be listened on, or descriptors are lacking.
-    pub(super) fn lay(settings: &Settings, inherited: Inherited) -> io::Result<Self> {
+    pub(super) fn lay(
+        settings: &Settings,
+        entry: Entry,
+        inherited: Inherited,
+    ) -> io::Result<Self> {
         let workers = settings.workers.max(1);
         let files = usize::try_from(descriptors::raise_open_files()?.soft).unwrap_or(usize::MAX);
         let room =
@@ -113,19 +144,33 @@ impl Foundation {
             copies: Vec::new(),
             unlink: Vec::new(),
             inherited_paths: Vec::new(),
+            awaited: Awaited::default(),
         };
-        let Inherited { mut listeners, mut locks, control } = inherited;
+        let Inherited { mut listeners, mut locks, control, called_at } = inherited;
         for address in &settings.listen {
             let ours: Vec<_> = listeners.extract_if(.., |(theirs, _)| theirs == address).collect();
             let lock = locks.extract_if(.., |(theirs, _)| theirs == address).next();
             if ours.is_empty() {
-                foundation.bind(address, settings, workers)?;
+                foundation.bind(address, settings, entry, workers)?;
                 continue;
+            }
+            if lock.is_none() && entry == Entry::Alongside {
+                foundation.awaited.locks.push(address.clone());
             }
             foundation.locks.extend(lock.map(|(address, lock)| (address, PortLock::adopt(lock))));
             foundation.adopt(address, ours, workers)?;
         }
-        foundation.control = control_listener(settings, control)?;
+        let inherited = control.map(|control| (control, called_at));
+        match control_listener(settings, inherited) {
+            Ok(control) => foundation.control = control,
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && entry == Entry::Alongside =>
+            {
+                foundation.awaited.control =
+                    path::socket_path(settings.control.as_deref(), &settings.listen);
+            }
+            Err(error) => return Err(error),
+        }
         Ok(foundation)
     }
 
@@ -133,11 +178,19 @@ impl Foundation {
         &mut self,
         address: &ListenAddr,
         settings: &Settings,
+        entry: Entry,
         workers: usize,
     ) -> io::Result<()> {
-        let lock = PortLock::acquire(address, settings.control.as_deref())?;
+        let beside = entry == Entry::Alongside;
+        let lock = match PortLock::acquire(address, settings.control.as_deref()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && beside => {
+                self.awaited.locks.push(address.clone());
+                None
+            }
+            lock => lock?,
+        };
         let Bound { address: bound, listeners, unlink } =
-            listener::bind(address, workers).map_err(|error| explain(address, &error))?;
+            listener::bind(address, workers, beside).map_err(|error| explain(address, &error))?;
         self.locks.extend(lock.map(|lock| (address.clone(), lock)));
         self.listeners.extend(listeners.into_iter().map(|listener| (address.clone(), listener)));
         self.unlink.extend(unlink);
@@ -154,6 +207,7 @@ impl Foundation {
         let (_, first) = &inherited[0];
         match address {
             ListenAddr::Tcp(_) => {
+                check_namespace(address, first)?;
                 let bound = SockRef::from(first).local_addr()?.as_socket();
                 let bound = bound.ok_or(io::ErrorKind::InvalidInput)?;
                 for _ in inherited.len()..workers {
@@ -240,18 +294,34 @@ impl Foundation {
     }
 }
 
+/// New sockets, and those of whoever starts this server anew one day, would be elsewhere.
+fn check_namespace(address: &ListenAddr, inherited: &OwnedFd) -> io::Result<()> {
+    let ours = network_namespace(Socket::new(Domain::IPV4, Type::STREAM, None)?);
+    match (ours, network_namespace(inherited)) {
+        (Ok(ours), Ok(theirs)) if ours != theirs => Err(io::Error::other(format!(
+            "{address} is in another network namespace than this process; start it in the same \
+             one (in containers: share the host's, or the other container's)"
+        ))),
+        // An old kernel does not say.
+        _ => Ok(()),
+    }
+}
+
 /// The control socket: the one inherited, if it is where it should be, or a new one. A server that
 /// can have none at the default place serves without.
 fn control_listener(
     settings: &Settings,
-    inherited: Option<OwnedFd>,
+    inherited: Option<(OwnedFd, Option<PathBuf>)>,
 ) -> io::Result<Option<ControlListener>> {
     let Some(path) = path::socket_path(settings.control.as_deref(), &settings.listen) else {
         return Ok(None);
     };
     let path = std::path::absolute(path)?;
-    if let Some(inherited) = inherited {
-        let listener = ControlListener::from_fd(inherited)?;
+    if let Some((inherited, called_at)) = inherited {
+        let mut listener = ControlListener::from_fd(inherited)?;
+        if let Some(called_at) = called_at {
+            listener = listener.called_at(&called_at);
+        }
         if listener.path() == path {
             return Ok(Some(listener));
         }
@@ -262,6 +332,7 @@ fn control_listener(
             error.kind(),
             format!("the control socket {}: {error}", path.display()),
         )),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "there is no control socket");
             Ok(None)

@@ -47,6 +47,8 @@ pub(super) enum Process {
     Child(Child),
     /// A child of the supervisor's.
     Other(u32),
+    /// It has come by itself. What its id is here is not known: it may live in another container.
+    Caller,
 }
 
 impl Supervision {
@@ -73,6 +75,21 @@ impl Supervision {
     /// Says that this process stops for good.
     pub(super) fn stopping(&self) {
         self.tell(Link::stopping);
+    }
+
+    /// Says that a process which is nobody's child here may take over, as `word` tells.
+    pub(super) fn contested(&self, word: BorrowedFd<'_>) {
+        self.tell(|link| link.contested(word));
+    }
+
+    /// Says that it has not.
+    pub(super) fn uncontested(&self) {
+        self.tell(Link::uncontested);
+    }
+
+    /// Says that it has.
+    pub(super) fn moved(&self) {
+        self.tell(Link::moved);
     }
 
     /// What cannot be told is no harm: the end of the link is noticed, and said, by
@@ -125,11 +142,12 @@ impl Supervision {
 }
 
 impl Process {
-    /// Its id.
-    pub(super) fn id(&self) -> u32 {
+    /// Its id, if it is known here.
+    pub(super) fn id(&self) -> Option<u32> {
         match self {
-            Self::Child(child) => child.id(),
-            Self::Other(pid) => *pid,
+            Self::Child(child) => Some(child.id()),
+            Self::Other(pid) => Some(*pid),
+            Self::Caller => None,
         }
     }
 
@@ -147,11 +165,14 @@ impl Process {
                 // The supervisor takes its status, and logs it.
                 Self::Other(pid) if !process::exists(*pid) => return reason,
                 Self::Other(_) => {}
+                // It has heard of it, and is nobody's to kill.
+                Self::Caller => return reason,
             }
             if Instant::now() >= until {
                 let _ = match &mut self {
                     Self::Child(child) => child.kill().and_then(|()| child.wait().map(drop)),
                     Self::Other(pid) => children::kill(*pid),
+                    Self::Caller => Ok(()),
                 };
                 return format!("{reason} (it was killed)");
             }

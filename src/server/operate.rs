@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::upgrade::Center;
+use super::upgrade::{Center, Source};
 use crate::control::{
-    Activity, DrainRequest, Drained, Failed, FailureKind, OnProgress, Operator, Progress, Status,
+    Activity, DrainRequest, Drained, Failed, FailureKind, Give, OnProgress, Operator, Progress, Status,
     Step, UpgradeRequest, Upgraded,
 };
 use crate::net::stop::Stop;
@@ -50,7 +50,11 @@ impl Operator for Operations {
         request: &UpgradeRequest,
         progress: OnProgress<'_>,
     ) -> Result<Upgraded, Failed> {
-        self.0.upgrade(request, progress)
+        self.0.hand_over(Source::Launch(request), progress)
+    }
+
+    fn hand_over(&self, give: Give<'_>, progress: OnProgress<'_>) -> Result<Upgraded, Failed> {
+        self.0.hand_over(Source::Caller(give), progress)
     }
 
     fn drain(&self, request: &DrainRequest, progress: OnProgress<'_>) -> Result<Drained, Failed> {

@@ -2,18 +2,20 @@
 
 use std::io::{self, PipeReader, Read};
 use std::ops::ControlFlow;
-use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::crew::{Crew, WorkerThread};
-use super::foundation::Foundation;
+use super::foundation::{Awaited, Foundation};
 use super::launch::Supervision;
+use super::lock::PortLock;
 use super::operate::Operations;
 use super::routes;
-use super::upgrade::{Center, UpgradeState};
+use super::upgrade::{Center, Source, UpgradeState};
 use crate::app::{Outgoing, Post, Undeliverable};
 use crate::base::network::ListenAddr;
 use crate::config::Settings;
@@ -51,6 +53,10 @@ pub struct Running {
     control: Option<(ControlListener, control::Serving)>,
     /// Readable once there is something to look at.
     wake: PipeReader,
+    /// What the server that this one is alongside still has.
+    awaited: Awaited,
+    /// The control socket's path as it is configured.
+    control_path: Option<PathBuf>,
 }
 
 impl Running {
@@ -60,7 +66,8 @@ impl Running {
         crew: Crew,
         Identity { supervision, generation, history }: Identity,
     ) -> io::Result<Self> {
-        let Foundation { addresses, locks, unlink, control, copies: listeners, .. } = foundation;
+        let Foundation { addresses, locks, unlink, control, copies: listeners, awaited, .. } =
+            foundation;
         let (wake, waker) = io::pipe()?;
         let Crew { mailboxes, accounts, ids, threads } = crew;
         let copy = |control: &ControlListener| control.as_fd().try_clone_to_owned();
@@ -70,13 +77,14 @@ impl Running {
             ids,
             workers: threads.len(),
             listeners,
-            locks,
-            control: control.as_ref().map(copy).transpose()?,
+            locks: Mutex::new(locks),
+            control: Mutex::new(control.as_ref().map(copy).transpose()?),
             drain: settings.drain_duration,
             supervision,
             generation,
             started: Instant::now(),
             stopping: AtomicBool::new(false),
+            steered: Mutex::new(None),
             waker,
             upgrade: UpgradeState::new(history),
         });
@@ -86,7 +94,8 @@ impl Running {
             io::Result::Ok((listener, serving))
         };
         let control = control.map(serve).transpose()?;
-        Ok(Self { addresses, center, threads, unlink, control, wake })
+        let control_path = settings.control.clone();
+        Ok(Self { addresses, center, threads, unlink, control, wake, awaited, control_path })
     }
 
     /// Where it listens, with the ports that were given where 0 was asked for.
@@ -123,6 +132,7 @@ impl Running {
     pub fn join(self) -> io::Result<()> {
         let outcomes: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
         let moved = self.center.moved_to().is_some();
+        self.center.steer_no_more();
         if let Some((listener, serving)) = self.control {
             if !serving.finish(LAST_WORDS) {
                 tracing::warn!("somebody did not hear the outcome of what he asked for");
@@ -179,6 +189,9 @@ impl Running {
                 break;
             }
             self.center.supervision.look();
+            if !expected {
+                self.gain_awaited();
+            }
             // Signals come at once; that a worker has ended, with the next look.
             let look_after = if expected { STOPPING_LOOK } else { SERVING_LOOK };
             match signals.wait(self.wake.as_fd(), look_after)? {
@@ -194,7 +207,7 @@ impl Running {
             if let Some(signal) = deferred.take() {
                 if self.center.abort_upgrade("the server was told to stop") {
                     deferred = Some(signal);
-                } else if let Some(successor) = self.center.moved_to() {
+                } else if let Some(successor) = self.center.moved_to_child() {
                     tracing::info!(?signal, successor, "passed on");
                     let _ = children::send(successor, signal);
                 } else {
@@ -210,6 +223,56 @@ impl Running {
         }
         tracing::info!("{}", if moved { "handed over" } else { "stopped" });
         Ok(())
+    }
+
+    /// Looks whether the server that this one is alongside has ended, and takes its place.
+    fn gain_awaited(&mut self) {
+        if self.awaited.is_empty() {
+            return;
+        }
+        let center = self.center.clone();
+        center.gain(|gained| {
+            let locks_before = gained.locks.len();
+            let configured = self.control_path.as_deref();
+            self.awaited.locks.retain(|address| match PortLock::acquire(address, configured) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => true,
+                acquired => {
+                    let lock = acquired.ok().flatten();
+                    gained.locks.extend(lock.map(|lock| (address.clone(), lock)));
+                    false
+                }
+            });
+            let control = self.gain_control();
+            let gains = control.is_some() || gained.locks.len() > locks_before;
+            if control.is_some() {
+                *gained.control = control;
+            }
+            gains
+        });
+    }
+
+    /// A copy of the control socket, if it is ours now.
+    fn gain_control(&mut self) -> Option<OwnedFd> {
+        let path = self.awaited.control.clone()?;
+        let gained = ControlListener::bind(&path).and_then(|listener| {
+            let copy = listener.as_fd().try_clone_to_owned()?;
+            let serving = control::serve(&listener, Arc::new(Operations(self.center.clone())))?;
+            Ok((listener, serving, copy))
+        });
+        match gained {
+            Ok((listener, serving, copy)) => {
+                tracing::info!(path = %path.display(), "the control socket is this server's now");
+                self.control = Some((listener, serving));
+                self.awaited.control = None;
+                Some(copy)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "there is no control socket");
+                self.awaited.control = None;
+                None
+            }
+        }
     }
 
     /// Operators who call from now on are the successor's.
@@ -240,7 +303,8 @@ impl Running {
         let spawned = thread.spawn(move || {
             // Nobody waits for the outcome, which is in the log.
             let request = UpgradeRequest::default();
-            let _ = center.upgrade(&request, &mut |_| ControlFlow::Continue(()));
+            let source = Source::Launch(&request);
+            let _ = center.hand_over(source, &mut |_| ControlFlow::Continue(()));
         });
         if let Err(error) = spawned {
             tracing::error!(%error, "not upgraded: no thread can be started");

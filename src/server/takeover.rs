@@ -4,12 +4,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::Builder;
+use super::{Builder, Entry};
 use super::crew::{Crew, Start};
 use super::first_id;
 use super::foundation::{Foundation, Inherited};
@@ -38,27 +39,31 @@ enum Incoming {
     Finding(Finding),
 }
 
-/// Takes everything over from the predecessor at the other end of the channel; `None` if that was
-/// called off, and there is nothing to serve.
+/// Takes everything over from the predecessor at the other end of the channel; the inner error says
+/// why that was called off, and there is nothing to serve. `called_at` is where the predecessor was
+/// found, if it has not started us.
 ///
 /// # Errors
 /// Threads or descriptors are lacking, after the connections have become ours.
 pub(super) fn take_over(
     builder: &Builder,
     settings: &Settings,
+    entry: Entry,
     channel: OwnedFd,
+    called_at: Option<PathBuf>,
     supervision: Supervision,
-) -> io::Result<Option<Running>> {
+) -> io::Result<Result<Running, String>> {
     let (sender, events) = mpsc::channel();
     let channel = Arc::new(channel);
     listen(channel.clone(), sender.clone())?;
     let takeover = Takeover {
         builder,
         settings,
+        entry,
         channel,
         supervision,
         sender,
-        inherited: Inherited::default(),
+        inherited: Inherited { called_at, ..Inherited::default() },
         generation: 1,
         connections: 0,
         history: Vec::new(),
@@ -83,6 +88,7 @@ pub(super) fn refuse(channel: &OwnedFd, reason: &str) {
 struct Takeover<'t> {
     builder: &'t Builder,
     settings: &'t Settings,
+    entry: Entry,
     channel: Arc<OwnedFd>,
     supervision: Supervision,
     sender: Sender<Incoming>,
@@ -115,7 +121,7 @@ enum Next {
 }
 
 impl Takeover<'_> {
-    fn run(mut self, events: &Receiver<Incoming>) -> io::Result<Option<Running>> {
+    fn run(mut self, events: &Receiver<Incoming>) -> io::Result<Result<Running, String>> {
         let build = env!("CARGO_PKG_VERSION");
         let (mut machine, actions) = Successor::new(build, std::process::id());
         let mut actions = VecDeque::from(actions);
@@ -129,12 +135,12 @@ impl Takeover<'_> {
                     Next::Discard(reason) => {
                         tracing::info!(reason, "not taken over");
                         self.discard();
-                        return Ok(None);
+                        return Ok(Err(reason));
                     }
                 }
             }
-            if running.is_some() {
-                return Ok(running);
+            if let Some(running) = running {
+                return Ok(Ok(running));
             }
             let event = match events.recv_timeout(PREDECESSOR_TIMEOUT) {
                 Ok(incoming) => self.take_in(incoming),
@@ -247,7 +253,7 @@ impl Takeover<'_> {
     fn prepare(&mut self) -> Result<u16, String> {
         let inherited = std::mem::take(&mut self.inherited);
         let foundation =
-            Foundation::lay(self.settings, inherited).map_err(|error| error.to_string())?;
+            Foundation::lay(self.settings, self.entry, inherited).map_err(|error| error.to_string())?;
         let (room, connections) = (foundation.room, self.connections);
         self.foundation = Some(foundation);
         if connections > room as u64 {

@@ -4,20 +4,20 @@
 use std::collections::VecDeque;
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::foundation::{Inherited, ListenerCopies};
-use super::launch::Supervision;
+use super::launch::{Launched, Process, Supervision};
 use super::lock::PortLock;
+use super::steer::Steered;
 use crate::base::id::ConnectionIds;
 use crate::base::network::ListenAddr;
 use crate::control::{
-    Failed, FailureKind, OnProgress, Progress, Record, Refused, Step, UpgradeOutcome,
+    Failed, FailureKind, Give, OnProgress, Progress, Record, Refused, Step, UpgradeOutcome,
     UpgradeRequest, Upgraded,
 };
 use crate::handover::ownership::OwnershipWord;
@@ -31,6 +31,21 @@ use crate::net::stop::Stop;
 use crate::net::worker::moving::{Order, Outlets, Report};
 use crate::sys::clock;
 use crate::sys::packets::{self, Received};
+
+/// Where a successor comes from.
+pub(super) enum Source<'s> {
+    /// It is started.
+    Launch(&'s UpgradeRequest),
+    /// It has called us, and is to be given its end of the channel.
+    Caller(Give<'s>),
+}
+
+impl Source<'_> {
+    /// Nothing is to move.
+    fn is_rehearsal(&self) -> bool {
+        matches!(self, Self::Launch(request) if request.dry_run)
+    }
+}
 
 /// How often whoever asked for an upgrade is told how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(50);
@@ -53,9 +68,9 @@ pub(super) struct Center {
     pub(super) workers: usize,
     /// By the address that was configured.
     pub(super) listeners: ListenerCopies,
-    pub(super) locks: Vec<(ListenAddr, PortLock)>,
+    pub(super) locks: Mutex<Vec<(ListenAddr, PortLock)>>,
     /// Where operators call.
-    pub(super) control: Option<OwnedFd>,
+    pub(super) control: Mutex<Option<OwnedFd>>,
     /// Over how long connections are closed.
     pub(super) drain: Duration,
     pub(super) supervision: Supervision,
@@ -63,9 +78,17 @@ pub(super) struct Center {
     pub(super) started: Instant,
     /// The workers have been told to stop.
     pub(super) stopping: AtomicBool,
+    /// New connections go to another server while this one drains.
+    pub(super) steered: Mutex<Option<Steered>>,
     /// Ends when the center does, which wakes the main thread; written to when it has to look.
     pub(super) waker: PipeWriter,
     pub(super) upgrade: UpgradeState,
+}
+
+/// What a server that was alongside another one may gain when that ends.
+pub(super) struct Gained<'g> {
+    pub(super) locks: &'g mut Vec<(ListenAddr, PortLock)>,
+    pub(super) control: &'g mut Option<OwnedFd>,
 }
 
 /// Whether an upgrade is under way, and what has become of it.
@@ -73,8 +96,10 @@ pub(super) struct Center {
 pub(super) struct UpgradeState {
     /// The way to the one that is under way.
     events: Mutex<Option<Sender<Event>>>,
-    /// The process that has taken over; 0 before.
+    /// The process that has taken over, by its own account; 0 before.
     moved_to: AtomicU32,
+    /// It is no child of ours or of our supervisor's.
+    to_caller: AtomicBool,
     /// It ended as soon as it had.
     lost: AtomicBool,
     /// The last upgrades, the oldest first.
@@ -100,11 +125,36 @@ const HISTORY_MAX: usize = 10;
 impl Center {
     /// Leaves what is to survive a crash of ours with the supervisor, and says that we serve.
     pub(super) fn leave_copies(&self) {
+        let (held, control) = (self.locks(), self.control());
         let listeners =
             self.listeners.iter().map(|(at, socket)| (Inherited::listener(at), socket.as_fd()));
-        let locks = self.locks.iter().map(|(at, lock)| (Inherited::lock(at), lock.as_fd()));
-        let control = self.control.iter().map(|socket| (Inherited::control(), socket.as_fd()));
+        let locks = held.iter().map(|(at, lock)| (Inherited::lock(at), lock.as_fd()));
+        let control = control.iter().map(|socket| (Inherited::control(), socket.as_fd()));
         self.supervision.serving(&listeners.chain(locks).chain(control).collect::<Vec<_>>());
+    }
+
+    /// The locks of our addresses.
+    fn locks(&self) -> MutexGuard<'_, Vec<(ListenAddr, PortLock)>> {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where operators call.
+    fn control(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets `gain` see what it can gain, and say whether it has; that is handed over, and survives a
+    /// crash, as the rest. Does nothing during an upgrade, of which it is too late to be a part.
+    pub(super) fn gain(&self, gain: impl FnOnce(&mut Gained<'_>) -> bool) {
+        // None can begin meanwhile.
+        let events = self.events();
+        if events.is_some() || self.moved_to().is_some() {
+            return;
+        }
+        let gains = gain(&mut Gained { locks: &mut self.locks(), control: &mut self.control() });
+        if gains {
+            self.leave_copies();
+        }
     }
 
     /// Whether an upgrade is under way.
@@ -125,14 +175,30 @@ impl Center {
 
     /// Tells the workers to stop.
     pub(super) fn stop(&self, stop: Stop) {
-        self.stopping.store(true, Ordering::SeqCst);
+        if !self.stopping.swap(true, Ordering::SeqCst) && matches!(stop, Stop::Drain(_)) {
+            *self.steered() = Some(Steered::away_from(&self.listeners));
+        }
         self.supervision.stopping();
         self.mailboxes.stop(stop);
+    }
+
+    /// Everything is over: whoever listens beside us goes on without us.
+    pub(super) fn steer_no_more(&self) {
+        *self.steered() = None;
+    }
+
+    fn steered(&self) -> MutexGuard<'_, Option<Steered>> {
+        self.steered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The process that has taken everything over.
     pub(super) fn moved_to(&self) -> Option<u32> {
         Some(self.upgrade.moved_to.load(Ordering::SeqCst)).filter(|pid| *pid != 0)
+    }
+
+    /// The same, if it is ours to pass signals on to.
+    pub(super) fn moved_to_child(&self) -> Option<u32> {
+        self.moved_to().filter(|_| !self.upgrade.to_caller.load(Ordering::SeqCst))
     }
 
     /// Whether the process that has taken everything over is dead already.
@@ -150,7 +216,7 @@ impl Center {
         events.is_some()
     }
 
-    fn events(&self) -> std::sync::MutexGuard<'_, Option<Sender<Event>>> {
+    fn events(&self) -> MutexGuard<'_, Option<Sender<Event>>> {
         self.upgrade.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -159,13 +225,13 @@ impl Center {
         self.upgrade.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Hands everything over to a new process. Returns when the outcome is known.
+    /// Hands everything over to another process. Returns when the outcome is known.
     ///
     /// # Errors
     /// Why everything goes on as before.
-    pub(super) fn upgrade(
+    pub(super) fn hand_over(
         self: &Arc<Self>,
-        request: &UpgradeRequest,
+        source: Source<'_>,
         progress: OnProgress<'_>,
     ) -> Result<Upgraded, Failed> {
         let (sender, events) = mpsc::channel();
@@ -180,16 +246,18 @@ impl Center {
             }
             *current = Some(sender.clone());
         }
-        let outcome = self.attempt(request, progress, sender, &events);
+        let is_caller = matches!(source, Source::Caller(_));
+        self.upgrade.to_caller.store(is_caller, Ordering::SeqCst);
+        let outcome = self.attempt(source, progress, sender, &events);
         match &outcome {
-            Ok(upgraded) if !request.dry_run => {
+            Ok(upgraded) if !upgraded.dry_run => {
                 self.upgrade.moved_to.store(upgraded.pid, Ordering::SeqCst);
                 tracing::info!(
                     connections = upgraded.connections,
                     refused = refusals(&upgraded.refused),
                     pause_us = upgraded.pause_us,
                     total_ms = upgraded.total_ms,
-                    predecessor = process::id(),
+                    predecessor = std::process::id(),
                     successor = upgraded.pid,
                     "upgraded"
                 );
@@ -223,7 +291,7 @@ impl Center {
 
     fn attempt(
         self: &Arc<Self>,
-        request: &UpgradeRequest,
+        source: Source<'_>,
         progress: OnProgress<'_>,
         sender: Sender<Event>,
         events: &Receiver<Event>,
@@ -235,32 +303,43 @@ impl Center {
             workers: self.workers as u16,
             connections: self.accounts.connections() as u64,
             listeners: self.listeners.len() as u32,
-            locks: self.locks.len() as u32,
-            control: self.control.is_some(),
-            rehearsal: request.dry_run,
+            locks: self.locks().len() as u32,
+            control: self.control().is_some(),
+            rehearsal: source.is_rehearsal(),
             begun_ns: clock::monotonic_ns(),
             history: serde_json::to_string(&self.history()).unwrap_or_default(),
         };
         let word = OwnershipWord::create().map_err(refused)?;
-        let launched = self.supervision.launch(request.binary.as_deref()).map_err(refused)?;
+        let launched = match source {
+            Source::Launch(request) => self.supervision.launch(request.binary.as_deref()),
+            Source::Caller(give) => {
+                // Should we die from here on, the supervisor has to know whose everything is.
+                self.supervision.contested(word.as_fd());
+                give().map(|channel| Launched { process: Process::Caller, channel })
+            }
+        };
+        let Launched { process, channel } = launched.map_err(refused)?;
+        let dry_run = plan.rehearsal;
         let mut attempt = Attempt {
             center: self,
-            channel: Arc::new(launched.channel),
+            channel: Arc::new(channel),
             word,
             sender,
             over: Arc::new(AtomicBool::new(false)),
             build: String::new(),
+            pid: 0,
             frozen_at: None,
             frozen_ns: 0,
             pause: Duration::ZERO,
         };
         let outcome = attempt.run(plan, progress, events);
         attempt.over.store(true, Ordering::SeqCst);
-        let Attempt { build, pause, .. } = attempt;
+        let Attempt { build, pid, pause, .. } = attempt;
+        let pid = process.id().unwrap_or(pid);
         let upgraded = |connections, refused: &[(Origin, String)]| Upgraded {
-            dry_run: request.dry_run,
-            generation: self.generation + u64::from(!request.dry_run),
-            pid: if request.dry_run { process::id() } else { launched.process.id() },
+            dry_run,
+            generation: self.generation + u64::from(!dry_run),
+            pid: if dry_run { std::process::id() } else { pid },
             build,
             connections,
             refused: by_reason(refused),
@@ -269,19 +348,27 @@ impl Center {
         };
         match outcome {
             Outcome::Aborted(reason) => {
-                Err(Failed::new(FailureKind::Aborted, launched.process.end(reason)))
+                if matches!(process, Process::Caller) {
+                    self.supervision.uncontested();
+                }
+                Err(Failed::new(FailureKind::Aborted, process.end(reason)))
             }
-            Outcome::Moved { connections, refused } => Ok(upgraded(connections, &refused)),
+            Outcome::Moved { connections, refused } => {
+                if matches!(process, Process::Caller) {
+                    self.supervision.moved();
+                }
+                Ok(upgraded(connections, &refused))
+            }
             Outcome::Lost(reason) => {
                 // Its status is not taken, so that nobody else gets its id while we wind up.
-                self.upgrade.moved_to.store(launched.process.id(), Ordering::SeqCst);
+                self.upgrade.moved_to.store(pid, Ordering::SeqCst);
                 self.upgrade.lost.store(true, Ordering::SeqCst);
                 let reason = format!("{reason}, and all connections with it, which it had taken");
                 Err(Failed::new(FailureKind::Failed, reason))
             }
             Outcome::Rehearsed { connections, refused } => {
                 let upgraded = upgraded(connections, &refused);
-                launched.process.end(String::new());
+                process.end(String::new());
                 Ok(upgraded)
             }
         }
@@ -320,8 +407,9 @@ struct Attempt<'c> {
     sender: Sender<Event>,
     /// Nobody listens to the channel any more.
     over: Arc<AtomicBool>,
-    /// Of the successor.
+    /// Of the successor, by its own account.
     build: String,
+    pid: u32,
     frozen_at: Option<Instant>,
     /// The same by the clock that the successor has, too.
     frozen_ns: u64,
@@ -365,8 +453,9 @@ impl Attempt<'_> {
                 Err(_) if left > PROGRESS_EVERY => continue,
                 Err(_) => Event::TimedOut,
             };
-            if let Event::Message(ToPredecessor::Hello { build, .. }) = &event {
+            if let Event::Message(ToPredecessor::Hello { build, pid, .. }) = &event {
                 self.build.clone_from(build);
+                self.pid = *pid;
             }
             actions = machine.handle(event);
         }
@@ -439,11 +528,11 @@ impl Attempt<'_> {
                 let message = ToSuccessor::Listener { address: address.to_string() };
                 self.send_with(&message, &[listener.as_fd()])?;
             }
-            for (address, lock) in &self.center.locks {
+            for (address, lock) in &*self.center.locks() {
                 let message = ToSuccessor::Lock { address: address.to_string() };
                 self.send_with(&message, &[lock.as_fd()])?;
             }
-            if let Some(control) = &self.center.control {
+            if let Some(control) = &*self.center.control() {
                 self.send_with(&ToSuccessor::Control, &[control.as_fd()])?;
             }
         }

@@ -16,6 +16,7 @@ pub mod packets;
 pub mod poll;
 pub mod process;
 pub mod rand;
+pub mod reuseport;
 pub mod signals;
 pub mod spawn;
 pub mod tcp;

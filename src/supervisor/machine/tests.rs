@@ -301,6 +301,44 @@ fn a_server_that_has_moved_elsewhere_is_not_restarted() {
 }
 
 #[test]
+fn whose_a_contested_servers_connections_are_is_decided_when_it_crashes() {
+    let contested = || {
+        let mut machine = serving();
+        assert_eq!(handle(&mut machine, ZERO, Event::Contested(10)), []);
+        machine
+    };
+    let crashed = || {
+        let mut machine = contested();
+        assert_eq!(handle(&mut machine, ZERO, Event::ChildExited(10, KILLED)), []);
+        assert_eq!(machine.deadline(), Some(CONTEST_TIME));
+        assert_eq!(handle(&mut machine, CONTEST_TIME, Event::Tick), [Action::Decide]);
+        machine
+    };
+    // Nobody has it: another server starts.
+    let mut machine = crashed();
+    handle(&mut machine, CONTEST_TIME, Event::Decided(false));
+    let later = machine.deadline().unwrap();
+    assert_eq!(handle(&mut machine, later, Event::Tick), [spawn(Part::Server, 2)]);
+    // The other process has: a second server would be a rival.
+    let actions = handle(&mut crashed(), CONTEST_TIME, Event::Decided(true));
+    assert_eq!(actions, [Action::DropListeners, Action::Exit(137)]);
+    // A stop does not wait for it.
+    let mut machine = contested();
+    handle(&mut machine, ZERO, Event::ChildExited(10, KILLED));
+    let actions = handle(&mut machine, ZERO, Event::Signal(Told::Term));
+    assert_eq!(actions.last(), Some(&Action::Exit(0)));
+    // It is off, or it has come to its end: all is as ever.
+    let mut machine = contested();
+    handle(&mut machine, ZERO, Event::Uncontested(10));
+    handle(&mut machine, ZERO, Event::ChildExited(10, KILLED));
+    assert_eq!(machine.deadline(), Some(RESTART_DELAY_MIN));
+    let mut machine = contested();
+    handle(&mut machine, ZERO, Event::Moved(10));
+    let actions = handle(&mut machine, ZERO, Event::ChildExited(10, End::Exited(0)));
+    assert_eq!(actions, [Action::Exit(0)]);
+}
+
+#[test]
 fn processes_of_others_are_nothing_to_it() {
     for mut machine in [serving(), with_successor(None)] {
         let before = machine.clone();
@@ -308,6 +346,7 @@ fn processes_of_others_are_nothing_to_it() {
             Event::ChildExited(99, KILLED),
             Event::Serving(99),
             Event::Stopping(99),
+            Event::Contested(99),
             Event::Moved(99),
         ] {
             assert_eq!(handle(&mut machine, ZERO, event), []);
@@ -406,6 +445,8 @@ impl World {
                 let written = serde_json::to_vec(&self.machine).unwrap();
                 self.machine = serde_json::from_slice(&written).unwrap();
             }
+            // The other process has done so where nothing else can be done either.
+            Action::Decide => self.feed(Event::Decided(!self.can_start)),
             Action::KeepListeners(_) | Action::DropListeners => {}
             Action::Notify(_) | Action::Log(..) => {}
         }
@@ -422,7 +463,13 @@ impl World {
                 events.push(Event::ChildExited(*pid, end));
             }
             if *part != Part::Probe {
-                let of_server = [Event::Serving, Event::Stopping, Event::Moved];
+                let of_server = [
+                    Event::Serving,
+                    Event::Stopping,
+                    Event::Contested,
+                    Event::Uncontested,
+                    Event::Moved,
+                ];
                 events.extend(of_server.map(|event| event(*pid)));
                 events.push(Event::StartSuccessor(*pid, None));
             }

@@ -1,0 +1,181 @@
+//! The group of sockets that listen on one address together (SO_REUSEPORT, socket(7)): who is in it,
+//! and to whom the kernel gives new connections.
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+
+use libc::{c_int, sock_filter, sock_fprog};
+
+// Classic BPF (linux/bpf_common.h, linux/filter.h).
+const LOAD_WORD_AT: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const MODULO: u16 = 0x94; // BPF_ALU | BPF_MOD | BPF_K
+const ADD: u16 = 0x04; // BPF_ALU | BPF_ADD | BPF_K
+const RETURN_RESULT: u16 = 0x16; // BPF_RET | BPF_A
+
+/// Where a random number is "loaded" from (SKF_AD_OFF + SKF_AD_RANDOM).
+const RANDOM: u32 = 0xffff_f000 + 56;
+
+/// The state of a listening socket in /proc/net/tcp.
+const LISTENING: &str = "0A";
+
+/// The inodes of all sockets of this network namespace that listen on exactly this address, ours
+/// among them, whoever has them.
+///
+/// # Errors
+/// /proc is not there, or is not what it was.
+pub fn listeners(address: SocketAddr) -> io::Result<Vec<u64>> {
+    let table = match address {
+        SocketAddr::V4(_) => "/proc/self/net/tcp",
+        SocketAddr::V6(_) => "/proc/self/net/tcp6",
+    };
+    let address = as_in_proc(address);
+    let text = fs::read_to_string(table)?;
+    let of_line = |line: &str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let is_one = fields.get(1) == Some(&&*address) && fields.get(3) == Some(&LISTENING);
+        is_one.then(|| fields.get(9).and_then(|inode| inode.parse().ok())).flatten()
+    };
+    Ok(text.lines().skip(1).filter_map(of_line).collect())
+}
+
+/// An address as /proc/net/tcp has it: words of the address in the byte order of the machine.
+fn as_in_proc(address: SocketAddr) -> String {
+    let octets = match address {
+        SocketAddr::V4(address) => address.ip().octets().to_vec(),
+        SocketAddr::V6(address) => address.ip().octets().to_vec(),
+    };
+    let words = octets.chunks_exact(4).map(|word| {
+        let word = u32::from_ne_bytes(word.try_into().expect("four bytes"));
+        format!("{word:08X}")
+    });
+    format!("{}:{:04X}", words.collect::<String>(), address.port())
+}
+
+/// From now on the kernel gives new connections to the members of `listener`'s group but the first
+/// `spared`, each as often as any other. Members are in the order in which they began to listen.
+/// It holds until [`steer_nowhere`], even without us.
+///
+/// # Errors
+/// Those of setsockopt(2) with SO_ATTACH_REUSEPORT_CBPF; `InvalidInput` if nobody would be left.
+pub fn steer_past(listener: impl AsFd, spared: u32, members: u32) -> io::Result<()> {
+    let others = members.checked_sub(spared).filter(|others| *others > 0);
+    let others = others.ok_or(io::ErrorKind::InvalidInput)?;
+    let instruction = |code, k| sock_filter { code, jt: 0, jf: 0, k };
+    let mut program = [
+        instruction(LOAD_WORD_AT, RANDOM),
+        instruction(MODULO, others),
+        instruction(ADD, spared),
+        instruction(RETURN_RESULT, 0),
+    ];
+    let program = sock_fprog { len: program.len() as _, filter: program.as_mut_ptr() };
+    set(listener, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
+}
+
+/// The kernel spreads new connections over the whole group again.
+///
+/// # Errors
+/// Those of setsockopt(2) with SO_DETACH_REUSEPORT_BPF: ENOENT if nothing is steered.
+pub fn steer_nowhere(listener: impl AsFd) -> io::Result<()> {
+    set(listener, libc::SO_DETACH_REUSEPORT_BPF, &(0 as c_int))
+}
+
+fn set<T>(socket: impl AsFd, option: c_int, value: &T) -> io::Result<()> {
+    // SAFETY: the call reads as many bytes as the value has; where that is a program, its
+    // instructions are there while the call lasts.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const *value).cast(),
+            size_of::<T>() as _,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::{Domain, SockRef, Socket, Type};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::fs::MetadataExt;
+
+    /// Enough that chance leaves no member of four out.
+    const CONNECTIONS: usize = 64;
+
+    fn join(address: SocketAddr) -> TcpListener {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket.bind(&address.into()).unwrap();
+        socket.listen(128).unwrap();
+        socket.into()
+    }
+
+    fn group(members: usize) -> (Vec<TcpListener>, SocketAddr) {
+        let first = join("127.0.0.1:0".parse().unwrap());
+        let address = first.local_addr().unwrap();
+        let others = (1..members).map(|_| join(address));
+        ([first].into_iter().chain(others).collect(), address)
+    }
+
+    /// How many of new connections each member gets.
+    fn spread(group: &[TcpListener], address: SocketAddr) -> Vec<usize> {
+        let _clients: Vec<_> =
+            (0..CONNECTIONS).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let accepted = |listener: &TcpListener| listener.incoming().map_while(Result::ok).count();
+        group.iter().map(accepted).collect()
+    }
+
+    #[test]
+    fn the_first_members_are_spared_until_that_ends() {
+        let (group, address) = group(4);
+        assert!(spread(&group, address).iter().all(|count| *count > 0));
+        steer_past(&group[1], 2, 4).unwrap();
+        let spared = spread(&group, address);
+        assert_eq!(spared[..2], [0, 0]);
+        assert!(spared[2] > 0 && spared[3] > 0, "{spared:?}");
+        assert_eq!(spared.iter().sum::<usize>(), CONNECTIONS);
+        steer_nowhere(&group[0]).unwrap();
+        assert!(spread(&group, address).iter().all(|count| *count > 0));
+        assert!(steer_nowhere(&group[0]).is_err(), "nothing is steered");
+    }
+
+    #[test]
+    fn nobody_would_be_left() {
+        let (group, _) = group(2);
+        for (spared, members) in [(2, 2), (3, 2), (0, 0)] {
+            let error = steer_past(&group[0], spared, members).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        }
+    }
+
+    #[test]
+    fn all_that_listen_are_found_and_no_others() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let first = join(address.parse().unwrap());
+            let address = first.local_addr().unwrap();
+            let second = join(address);
+            let bound = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+            bound.set_reuse_port(true).unwrap();
+            bound.bind(&address.into()).unwrap();
+            let _client = TcpStream::connect(address).unwrap();
+            let mut found = listeners(address).unwrap();
+            let mut found = listeners(address).unwrap();
+            let mut expected: Vec<u64> = [first, second].map(inode).into();
+            found.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(found, expected);
+            assert!(SockRef::from(&bound).local_addr().is_ok());
+        }
+    }
+
+    fn inode(listener: TcpListener) -> u64 {
+        fs::File::from(OwnedFd::from(listener).try_clone().unwrap()).metadata().unwrap().ino()
+    }
+}
