@@ -202,7 +202,9 @@ impl Builder {
         let starts = hands.into_iter().map(Start::Fresh).collect();
         let max = foundation.connections_max;
         let crew = Crew::muster(&self, settings, max, first_id()?, starts)?;
-        Running::new(settings, foundation, crew, identity)
+        let running = Running::new(settings, foundation, crew, identity)?;
+        running.leave_copies();
+        Ok(running)
     }
 }
 

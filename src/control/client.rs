@@ -141,10 +141,7 @@ impl Client {
         }
     }
 
-    fn outcome(
-        &mut self,
-        on_progress: &mut dyn FnMut(Progress),
-    ) -> Result<Outcome, ClientError> {
+    fn outcome(&mut self, on_progress: &mut dyn FnMut(Progress)) -> Result<Outcome, ClientError> {
         loop {
             let line = self.lines.next(&mut self.stream, SILENCE_MAX).map_err(|why| match why {
                 NoLine::Ended => ClientError::Ended,

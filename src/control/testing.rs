@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use std::{env, fs, process};
 
 use super::{
-    Activity, ControlListener, DrainRequest, Drained, Failed, FailureKind, Give, OnProgress, Operator,
-    Progress, Record, Refused, Request, Serving, Status, Step, UpgradeOutcome, UpgradeRequest,
-    Upgraded, serve,
+    Activity, ControlListener, DrainRequest, Drained, Failed, FailureKind, Give, OnProgress,
+    Operator, Progress, Record, Refused, Request, Serving, Status, Step, UpgradeOutcome,
+    UpgradeRequest, Upgraded, serve,
 };
 
 use crate::sys::packets;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::serve::serve_with;
 use super::testing::{Fake, Served, status, upgraded, wait_until};
 use super::*;
+use crate::sys::packets::{self, Received};
 
 /// Asks once, without a look at the progress.
 fn ask(path: &Path, request: &Request) -> Outcome {
@@ -72,6 +73,29 @@ fn requests_have_their_outcomes() {
 
     let requests = served.operator.requests.lock().unwrap();
     assert_eq!(*requests, [Request::Upgrade(wanted), Request::Drain(drain)]);
+}
+
+#[test]
+fn whoever_asks_for_everything_is_given_a_channel_or_a_reason() {
+    let served = Fake::default().serve();
+    let taking = Client::connect(&served.path).unwrap().take_over().unwrap().unwrap();
+    let (mut buffer, mut none) = ([0; 64], Vec::new());
+    let received = packets::receive(&taking.channel, &mut buffer, &mut none, None).unwrap();
+    assert_eq!(received, Received::Packet(16));
+    assert_eq!(&buffer[..16], b"over the channel");
+    assert_eq!(taking.outcome().unwrap(), Outcome::Upgraded(upgraded()));
+
+    let failed = Failed::new(FailureKind::InProgress, "an upgrade is in progress");
+    *served.operator.result.lock().unwrap() = Err(failed.clone());
+    let refused = Client::connect(&served.path).unwrap().take_over().unwrap();
+    assert_eq!(refused.unwrap_err(), failed);
+    assert_eq!(*served.operator.requests.lock().unwrap(), [Request::HandOver, Request::HandOver]);
+
+    // Who does not expect a channel, such as an older program's client, is not given one in silence.
+    let mut client = Client::connect(&served.path).unwrap();
+    *served.operator.result.lock().unwrap() = Ok(upgraded());
+    let outcome = client.request(&Request::HandOver, |_| ());
+    assert!(matches!(outcome, Err(ClientError::Unclear(_))), "{outcome:?}");
 }
 
 #[test]

@@ -49,10 +49,14 @@ impl Call {
         supervision: Supervision,
     ) -> io::Result<Running> {
         let Self { path, taking } = self;
+        let called = path.clone();
         let channel = taking.channel.try_clone()?;
         let (entry, called_at) = (Entry::Takeover, Some(path));
         match takeover::take_over(builder, settings, entry, channel, called_at, supervision)? {
-            Ok(running) => Ok(running),
+            Ok(running) => {
+                tracing::info!(control = %called.display(), "everything was taken over");
+                Ok(running)
+            }
             Err(reason) => Err(match taking.outcome() {
                 Ok(Outcome::Failed(failed)) => not_taken(&failed.reason),
                 _ => not_taken(&reason),

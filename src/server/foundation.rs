@@ -124,11 +124,7 @@ impl Foundation {
     ///
     /// # Errors
     /// An address cannot be listened on, or descriptors are lacking.
-    pub(super) fn lay(
-        settings: &Settings,
-        entry: Entry,
-        inherited: Inherited,
-    ) -> io::Result<Self> {
+    pub(super) fn lay(settings: &Settings, entry: Entry, inherited: Inherited) -> io::Result<Self> {
         let workers = settings.workers.max(1);
         let files = usize::try_from(descriptors::raise_open_files()?.soft).unwrap_or(usize::MAX);
         let room =
@@ -163,9 +159,7 @@ impl Foundation {
         let inherited = control.map(|control| (control, called_at));
         match control_listener(settings, inherited) {
             Ok(control) => foundation.control = control,
-            Err(error)
-                if error.kind() == io::ErrorKind::AddrInUse && entry == Entry::Alongside =>
-            {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && entry == Entry::Alongside => {
                 foundation.awaited.control =
                     path::socket_path(settings.control.as_deref(), &settings.listen);
             }

@@ -82,7 +82,7 @@ impl Supervision {
         self.tell(|link| link.contested(word));
     }
 
-    /// Says that it has not.
+    /// Says that none does.
     pub(super) fn uncontested(&self) {
         self.tell(Link::uncontested);
     }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::upgrade::{Center, Source};
 use crate::control::{
-    Activity, DrainRequest, Drained, Failed, FailureKind, Give, OnProgress, Operator, Progress, Status,
-    Step, UpgradeRequest, Upgraded,
+    Activity, DrainRequest, Drained, Failed, FailureKind, Give, OnProgress, Operator, Progress,
+    Status, Step, UpgradeRequest, Upgraded,
 };
 use crate::net::stop::Stop;
 

@@ -4,8 +4,8 @@ use std::io::{self, PipeReader, Read};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -88,7 +88,6 @@ impl Running {
             waker,
             upgrade: UpgradeState::new(history),
         });
-        center.leave_copies();
         let serve = |listener: ControlListener| {
             let serving = control::serve(&listener, Arc::new(Operations(center.clone())))?;
             io::Result::Ok((listener, serving))
@@ -96,6 +95,11 @@ impl Running {
         let control = control.map(serve).transpose()?;
         let control_path = settings.control.clone();
         Ok(Self { addresses, center, threads, unlink, control, wake, awaited, control_path })
+    }
+
+    /// Leaves what is to survive a crash of ours with the supervisor, and says that we serve.
+    pub(super) fn leave_copies(&self) {
+        self.center.leave_copies();
     }
 
     /// Where it listens, with the ports that were given where 0 was asked for.

@@ -10,13 +10,13 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::{Builder, Entry};
 use super::crew::{Crew, Start};
 use super::first_id;
 use super::foundation::{Foundation, Inherited};
 use super::launch::Supervision;
 use super::running::{Identity, Running};
 use super::upgrade::{by_reason, remember};
+use super::{Builder, Entry};
 use crate::base::network::ListenAddr;
 use crate::config::Settings;
 use crate::control::{Failed, FailureKind, Record, UpgradeOutcome, Upgraded};
@@ -63,6 +63,7 @@ pub(super) fn take_over(
         channel,
         supervision,
         sender,
+        has_called: called_at.is_some(),
         inherited: Inherited { called_at, ..Inherited::default() },
         generation: 1,
         connections: 0,
@@ -92,6 +93,8 @@ struct Takeover<'t> {
     channel: Arc<OwnedFd>,
     supervision: Supervision,
     sender: Sender<Incoming>,
+    /// The predecessor has not started us.
+    has_called: bool,
     inherited: Inherited,
     generation: u64,
     /// Of the predecessor, when it began.
@@ -131,7 +134,16 @@ impl Takeover<'_> {
                 match self.carry_out(action)? {
                     Next::Nothing => {}
                     Next::Feed(event) => actions.extend(machine.handle(event)),
-                    Next::Serve { anew } => running = Some(self.running(&machine, anew)?),
+                    Next::Serve { anew } => {
+                        let serving = self.running(&machine, anew)?;
+                        // If it is the same supervisor's, it has to know before the predecessor
+                        // ends. If not, it is only when the predecessor has let go that this
+                        // supervisor may start a server again; before, the other one does.
+                        if !self.has_called {
+                            serving.leave_copies();
+                        }
+                        running = Some(serving);
+                    }
                     Next::Discard(reason) => {
                         tracing::info!(reason, "not taken over");
                         self.discard();
@@ -140,6 +152,9 @@ impl Takeover<'_> {
                 }
             }
             if let Some(running) = running {
+                if self.has_called {
+                    running.leave_copies();
+                }
                 return Ok(Ok(running));
             }
             let event = match events.recv_timeout(PREDECESSOR_TIMEOUT) {
@@ -239,7 +254,7 @@ impl Takeover<'_> {
             Action::Take { orphaned } => {
                 let taken = self.word.as_ref().is_some_and(|word| word.take(orphaned));
                 Next::Feed(Event::Taken(taken))
-            },
+            }
             Action::Serve | Action::ServeAnew => {
                 #[cfg(feature = "fault-points")]
                 crate::sys::fault::point("successor-taken");
@@ -252,8 +267,8 @@ impl Takeover<'_> {
 
     fn prepare(&mut self) -> Result<u16, String> {
         let inherited = std::mem::take(&mut self.inherited);
-        let foundation =
-            Foundation::lay(self.settings, self.entry, inherited).map_err(|error| error.to_string())?;
+        let foundation = Foundation::lay(self.settings, self.entry, inherited)
+            .map_err(|error| error.to_string())?;
         let (room, connections) = (foundation.room, self.connections);
         self.foundation = Some(foundation);
         if connections > room as u64 {

@@ -348,9 +348,7 @@ impl Center {
         };
         match outcome {
             Outcome::Aborted(reason) => {
-                if matches!(process, Process::Caller) {
-                    self.supervision.uncontested();
-                }
+                self.supervision.uncontested();
                 Err(Failed::new(FailureKind::Aborted, process.end(reason)))
             }
             Outcome::Moved { connections, refused } => {
@@ -363,6 +361,8 @@ impl Center {
                 // Its status is not taken, so that nobody else gets its id while we wind up.
                 self.upgrade.moved_to.store(pid, Ordering::SeqCst);
                 self.upgrade.lost.store(true, Ordering::SeqCst);
+                // It has died before its own supervisor was to start it again.
+                self.supervision.uncontested();
                 let reason = format!("{reason}, and all connections with it, which it had taken");
                 Err(Failed::new(FailureKind::Failed, reason))
             }

@@ -287,10 +287,7 @@ impl Machine {
                 self.is_moved = true;
                 out.extend([log("another process has taken over"), Action::DropListeners]);
             }
-            Event::Stopping(_)
-            | Event::Contested(_)
-            | Event::Uncontested(_)
-            | Event::Moved(_) => {}
+            Event::Stopping(_) | Event::Contested(_) | Event::Uncontested(_) | Event::Moved(_) => {}
             Event::Signal(told @ (Told::Term | Told::Int)) => self.on_stop(now, told, out),
             Event::Signal(told) => self.on_upgrade_signal(told, out),
             Event::NotExecuted(why) => out.push(warning(format!(

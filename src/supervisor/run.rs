@@ -62,7 +62,8 @@ impl Inherited {
             let child = Child { link: link.map(inherited::take).transpose()?, kept: take(kept)? };
             taken.insert(pid, child);
         }
-        let word = word.map(inherited::take).transpose()?.map(OwnershipWord::from_fd).transpose()?;
+        let word =
+            word.map(inherited::take).transpose()?.map(OwnershipWord::from_fd).transpose()?;
         Ok(Self { machine, children: taken, kept: take(kept)?, word })
     }
 
@@ -240,17 +241,19 @@ impl Supervisor {
                 Some(Event::StartSuccessor(pid, binary))
             }
             ToSupervisor::Stopping => Some(Event::Stopping(pid)),
-            ToSupervisor::Contested => match descriptors.into_iter().map(OwnershipWord::from_fd).next() {
-                Some(Ok(word)) => {
-                    self.word = Some(word);
-                    Some(Event::Contested(pid))
+            ToSupervisor::Contested => {
+                match descriptors.into_iter().map(OwnershipWord::from_fd).next() {
+                    Some(Ok(word)) => {
+                        self.word = Some(word);
+                        Some(Event::Contested(pid))
+                    }
+                    Some(Err(error)) => {
+                        tracing::warn!(pid, %error, "whoever takes over cannot be waited for");
+                        None
+                    }
+                    None => None,
                 }
-                Some(Err(error)) => {
-                    tracing::warn!(pid, %error, "whoever takes over cannot be waited for");
-                    None
-                }
-                None => None,
-            },
+            }
             ToSupervisor::Uncontested => {
                 self.word = None;
                 Some(Event::Uncontested(pid))
@@ -403,8 +406,7 @@ impl Supervisor {
             });
             let kept = self.kept.iter().map(|kept| kept.fd.as_fd());
             let word = self.word.iter().map(AsFd::as_fd);
-            let all: Vec<_> =
-                kept.chain(word).chain(of_children).chain([file.as_fd()]).collect();
+            let all: Vec<_> = kept.chain(word).chain(of_children).chain([file.as_fd()]).collect();
             let environment = [role::of_supervisor(file.as_raw_fd())];
             Err(exec::replace(&path, &arguments, &environment, &all))
         };
