@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// What is held to it.
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "README.md",
     "CHANGELOG.md",
     "autobahn/README.md",
@@ -19,6 +19,7 @@ const PAGES: [&str; 11] = [
     "src/manual/configuration.md",
     "src/manual/limits.md",
     "src/manual/operating.md",
+    "src/manual/upgrading.md",
     "src/manual/protocol.md",
 ];
 

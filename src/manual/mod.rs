@@ -3,6 +3,7 @@
 //! | page | for |
 //! |---|---|
 //! | [`operating`] | who runs a server: start, stop, logs, proxies, systemd |
+//! | [`upgrading`] | who replaces its program or its configuration: what is promised, rolling out and back, containers |
 //! | [`configuration`] | every key, its default and its reason |
 //! | [`limits`] | what a peer can make the server hold or do, and what follows beyond it |
 //! | [`apps`] | who writes an app of his own |
@@ -25,9 +26,13 @@ pub mod configuration {}
 pub mod limits {}
 
 #[doc = "[configuration]: self::configuration"]
+#[doc = "[upgrading]: self::upgrading"]
 #[doc = ""]
 #[doc = include_str!("operating.md")]
 pub mod operating {}
+
+#[doc = include_str!("upgrading.md")]
+pub mod upgrading {}
 
 #[doc = "[limits]: self::limits"]
 #[doc = ""]
