@@ -457,6 +457,7 @@ fn a_unix_socket_cannot_be_shared() {
     let mut second = Service::spawn(address, &["--alongside", "--listen", &path]);
     assert_eq!(second.wait_for_its_end().code(), Some(1));
     assert!(second.log().contains("cannot listen on unix:"), "{}", second.log());
+    assert!(second.log().contains("it is not shared"), "{}", second.log());
 }
 
 /// A process that is told both does not guess.

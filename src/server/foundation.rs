@@ -183,8 +183,8 @@ impl Foundation {
             }
             lock => lock?,
         };
-        let Bound { address: bound, listeners, unlink } =
-            listener::bind(address, workers, beside).map_err(|error| explain(address, &error))?;
+        let Bound { address: bound, listeners, unlink } = listener::bind(address, workers, beside)
+            .map_err(|error| explain(address, entry, &error))?;
         self.locks.extend(lock.map(|lock| (address.clone(), lock)));
         self.listeners.extend(listeners.into_iter().map(|listener| (address.clone(), listener)));
         self.unlink.extend(unlink);
@@ -205,7 +205,8 @@ impl Foundation {
                 let bound = SockRef::from(first).local_addr()?.as_socket();
                 let bound = bound.ok_or(io::ErrorKind::InvalidInput)?;
                 for _ in inherited.len()..workers {
-                    let beside = Beside::bind(bound).map_err(|error| explain(address, &error))?;
+                    let beside = Beside::bind(bound)
+                        .map_err(|error| explain(address, Entry::Alongside, &error))?;
                     self.beside.push((address.clone(), beside));
                 }
                 self.addresses.push(ListenAddr::Tcp(bound));
@@ -349,8 +350,11 @@ fn connections_max(settings: &Settings, files: usize, room: usize) -> io::Result
     }
 }
 
-fn explain(address: &ListenAddr, error: &io::Error) -> io::Error {
+fn explain(address: &ListenAddr, entry: Entry, error: &io::Error) -> io::Error {
     let hint = match error.kind() {
+        io::ErrorKind::AddrInUse if entry == Entry::Alongside => {
+            ": it is not shared; only TCP addresses are, between servers of the same user"
+        }
         io::ErrorKind::AddrInUse => {
             ": another server listens there; stop it first, or listen elsewhere"
         }
