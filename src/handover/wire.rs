@@ -1,4 +1,7 @@
 //! The messages of the channel: one a packet, a tag and a body.
+//!
+//! The two sides may be of different builds. What a message has is the same in all builds that speak
+//! the same [`PROTOCOL`]; a newer one may add records behind it, which an older one passes over.
 
 use crate::base::slab::Key;
 use crate::base::snapshot::{Reader, SnapshotError, Writer};
@@ -210,7 +213,7 @@ impl ToSuccessor {
             ABORT => Self::Abort { reason: reader.str()?.to_owned() },
             _ => return Err(SnapshotError::Invalid("message")),
         };
-        reader.finish()?;
+        pass_over_additions(reader)?;
         Ok(message)
     }
 }
@@ -285,9 +288,17 @@ impl ToPredecessor {
             PARKED => Self::Parked,
             _ => return Err(SnapshotError::Invalid("message")),
         };
-        reader.finish()?;
+        pass_over_additions(reader)?;
         Ok(message)
     }
+}
+
+/// To the end, over records that need not be understood.
+fn pass_over_additions(mut reader: Reader<'_>) -> Result<(), SnapshotError> {
+    while let Some(record) = reader.record()? {
+        record.skip_unknown()?;
+    }
+    Ok(())
 }
 
 fn load_refusals(reader: &mut Reader<'_>) -> Result<Vec<(Origin, String)>, SnapshotError> {
@@ -366,6 +377,29 @@ mod tests {
             assert_eq!(ToPredecessor::decode(&bytes), Ok(message));
             assert!(ToPredecessor::decode(&bytes[..bytes.len() - 1]).is_err());
         }
+    }
+
+    /// So that a newer build can say more to one that listens for it.
+    #[test]
+    fn additions_are_passed_over_unless_they_must_not_be() {
+        let added = |message: Vec<u8>, write: &dyn Fn(&mut Writer)| {
+            let mut writer = Writer::new();
+            writer.raw(&message);
+            write(&mut writer);
+            writer.into_bytes()
+        };
+        let optional = |writer: &mut Writer| writer.record(1, |writer| writer.u32(7));
+        let required = |writer: &mut Writer| writer.required_record(1, |writer| writer.u32(7));
+        let to_successor = ToSuccessor::Listener { address: "127.0.0.1:0".into() };
+        let bytes = added(to_successor.encode(), &optional);
+        assert_eq!(ToSuccessor::decode(&bytes), Ok(to_successor.clone()));
+        let bytes = added(to_successor.encode(), &required);
+        assert_eq!(ToSuccessor::decode(&bytes), Err(SnapshotError::UnknownRecord(1)));
+        let to_predecessor = ToPredecessor::Ready { workers: 4 };
+        let bytes = added(to_predecessor.encode(), &optional);
+        assert_eq!(ToPredecessor::decode(&bytes), Ok(to_predecessor.clone()));
+        let bytes = added(to_predecessor.encode(), &required);
+        assert_eq!(ToPredecessor::decode(&bytes), Err(SnapshotError::UnknownRecord(1)));
     }
 
     #[test]
