@@ -1,21 +1,19 @@
-//! What a snapshot travels in: a mark, a version, a length and a checksum around the bytes.
+//! What a snapshot travels in: a mark, its format, a length and a checksum around the bytes.
 //!
 //! ```text
 //! envelope: "STDF" | u32 format | u64 length | u64 checksum | body
 //! ```
 //!
 //! The checksum (FNV-1a over words, 64 bits) finds what is cut, mixed up or overwritten; it keeps
-//! nobody from forging: who may hand over state is decided by who holds the socket.
+//! nobody from forging: who may hand over state is decided by who holds the socket. The head is the
+//! same in every format; which formats there are, and how to add one, is in [`format`](super::format).
 
 use std::fmt;
 
+use super::format::Format;
+use super::snapshot::Reader;
+
 const MARK: [u8; 4] = *b"STDF";
-
-/// The version of the format that this build writes.
-pub const FORMAT: u32 = 1;
-
-/// The oldest version that this build reads.
-pub const FORMAT_MIN: u32 = 1;
 
 /// Bytes before the body.
 pub const HEAD_BYTES: usize = 24;
@@ -25,7 +23,7 @@ pub const HEAD_BYTES: usize = 24;
 pub enum EnvelopeError {
     /// It does not begin as one.
     NotAnEnvelope,
-    /// It is of a version that this build does not read.
+    /// It is of a format that this build does not read.
     UnknownFormat(u32),
     /// Its body is shorter or longer than it says.
     WrongLength {
@@ -42,10 +40,13 @@ impl fmt::Display for EnvelopeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotAnEnvelope => write!(f, "these bytes are no snapshot"),
-            Self::UnknownFormat(format) => write!(
-                f,
-                "the snapshot is of format {format}; this build reads {FORMAT_MIN} to {FORMAT}"
-            ),
+            Self::UnknownFormat(format) => {
+                let (oldest, newest) = Format::RANGE;
+                write!(
+                    f,
+                    "the snapshot is of format {format}; this build reads {oldest} to {newest}"
+                )
+            }
             Self::WrongLength { declared, present } => {
                 write!(f, "the snapshot has {present} bytes and should have {declared}")
             }
@@ -56,31 +57,29 @@ impl fmt::Display for EnvelopeError {
 
 impl std::error::Error for EnvelopeError {}
 
-/// What goes before a body to make an envelope of it.
-pub fn head(body: &[u8]) -> [u8; HEAD_BYTES] {
+/// What goes before a body of this format to make an envelope of it.
+pub fn head(format: Format, body: &[u8]) -> [u8; HEAD_BYTES] {
     let mut head = [0; HEAD_BYTES];
     head[..4].copy_from_slice(&MARK);
-    head[4..8].copy_from_slice(&FORMAT.to_le_bytes());
+    head[4..8].copy_from_slice(&format.number().to_le_bytes());
     head[8..16].copy_from_slice(&(body.len() as u64).to_le_bytes());
     head[16..].copy_from_slice(&checksum(body).to_le_bytes());
     head
 }
 
-/// The body of an envelope.
+/// A reader of an envelope's body, in its format.
 ///
 /// # Errors
 /// See [`EnvelopeError`].
-pub fn open(sealed: &[u8]) -> Result<&[u8], EnvelopeError> {
+pub fn open(sealed: &[u8]) -> Result<Reader<'_>, EnvelopeError> {
     let Some((head, body)) = sealed.split_at_checked(HEAD_BYTES) else {
         return Err(EnvelopeError::NotAnEnvelope);
     };
     if head[..4] != MARK {
         return Err(EnvelopeError::NotAnEnvelope);
     }
-    let format = u32::from_le_bytes(head[4..8].try_into().expect("four bytes"));
-    if !(FORMAT_MIN..=FORMAT).contains(&format) {
-        return Err(EnvelopeError::UnknownFormat(format));
-    }
+    let number = u32::from_le_bytes(head[4..8].try_into().expect("four bytes"));
+    let format = Format::from_number(number).ok_or(EnvelopeError::UnknownFormat(number))?;
     let number = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"));
     let (declared, present) = (number(8), body.len() as u64);
     if declared != present {
@@ -89,7 +88,7 @@ pub fn open(sealed: &[u8]) -> Result<&[u8], EnvelopeError> {
     if number(16) != checksum(body) {
         return Err(EnvelopeError::WrongChecksum);
     }
-    Ok(body)
+    Ok(Reader::of(format, body))
 }
 
 /// FNV-1a over little-endian words of eight bytes, the last one filled up with zeroes: its length
@@ -111,14 +110,24 @@ mod tests {
     use super::*;
 
     fn seal(body: &[u8]) -> Vec<u8> {
-        [&head(body)[..], body].concat()
+        [&head(Format::NEWEST, body)[..], body].concat()
+    }
+
+    fn error_of(sealed: &[u8]) -> EnvelopeError {
+        open(sealed).expect_err("not to be opened")
     }
 
     #[test]
     fn what_is_sealed_is_opened() {
         for len in [0, 1, 7, 8, 9, 1_000] {
             let body: Vec<u8> = (0..len).map(|i| (i * 7) as u8).collect();
-            assert_eq!(open(&seal(&body)), Ok(&body[..]));
+            for format in Format::all() {
+                let sealed = [&head(format, &body)[..], &body].concat();
+                let mut reader = open(&sealed).unwrap();
+                assert_eq!(reader.format(), format);
+                assert!(body.iter().all(|byte| reader.u8() == Ok(*byte)));
+                assert_eq!(reader.finish(), Ok(()));
+            }
         }
     }
 
@@ -137,16 +146,20 @@ mod tests {
     #[test]
     fn cut_long_and_foreign_ones_say_what_is_wrong() {
         let sealed = seal(b"state");
-        assert_eq!(open(&sealed[..10]), Err(EnvelopeError::NotAnEnvelope));
+        assert_eq!(error_of(&sealed[..10]), EnvelopeError::NotAnEnvelope);
         assert_eq!(
-            open(&sealed[..sealed.len() - 1]),
-            Err(EnvelopeError::WrongLength { declared: 5, present: 4 })
+            error_of(&sealed[..sealed.len() - 1]),
+            EnvelopeError::WrongLength { declared: 5, present: 4 }
         );
         let long = [&sealed[..], b"!"].concat();
-        assert_eq!(open(&long), Err(EnvelopeError::WrongLength { declared: 5, present: 6 }));
-        let mut newer = sealed;
-        newer[4] = FORMAT as u8 + 1;
-        let error = open(&newer).unwrap_err();
-        assert_eq!(error.to_string(), "the snapshot is of format 2; this build reads 1 to 1");
+        assert_eq!(error_of(&long), EnvelopeError::WrongLength { declared: 5, present: 6 });
+        let (oldest, newest) = Format::RANGE;
+        for unknown in [oldest - 1, newest + 1] {
+            let mut other = sealed.clone();
+            other[4..8].copy_from_slice(&unknown.to_le_bytes());
+            let error = error_of(&other).to_string();
+            assert!(error.ends_with(&format!("this build reads {oldest} to {newest}")), "{error}");
+            assert!(error.contains(&format!("of format {unknown};")), "{error}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod deflate_params;
 pub mod envelope;
+pub mod format;
 pub mod id;
 pub mod limits;
 pub mod network;

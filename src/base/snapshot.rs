@@ -6,6 +6,9 @@
 //! that must be understood. So a newer build can add what an older one may ignore, and can forbid
 //! it to ignore what matters.
 //!
+//! Which of several formats is written or read, [`Writer`] and [`Reader`] know; the values here are
+//! the same in each of them.
+//!
 //! ```text
 //! record:  u16: bit 15 must-understand, bits 0..15 tag | u64 length | body
 //! ```
@@ -15,6 +18,8 @@
 
 use std::fmt;
 use std::time::Duration;
+
+use super::format::Format;
 
 /// Marks, in a record's tag, that a reader which does not know it must refuse the snapshot.
 const MUST_UNDERSTAND: u16 = 0x8000;
@@ -57,15 +62,32 @@ impl fmt::Display for SnapshotError {
 impl std::error::Error for SnapshotError {}
 
 /// Builds a snapshot. Each method appends one value.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Writer {
+    format: Format,
     bytes: Vec<u8>,
 }
 
+impl Default for Writer {
+    fn default() -> Self {
+        Self::of(Format::NEWEST)
+    }
+}
+
 impl Writer {
-    /// An empty snapshot.
+    /// An empty snapshot of the newest format, or of something that has no formats.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty snapshot of this format.
+    pub fn of(format: Format) -> Self {
+        Self { format, bytes: Vec::new() }
+    }
+
+    /// The format to be written.
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// The snapshot so far.
@@ -200,6 +222,7 @@ impl Writer {
 /// returns means nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct Reader<'a> {
+    format: Format,
     rest: &'a [u8],
 }
 
@@ -230,9 +253,20 @@ impl Record<'_> {
 /// Every method fails with [`SnapshotError::Truncated`] when too few bytes are left; other errors
 /// are named.
 impl<'a> Reader<'a> {
-    /// A reader of all of `bytes`.
+    /// A reader of all of `bytes`, which are of the newest format, or of something that has no
+    /// formats.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
+        Self::of(Format::NEWEST, bytes)
+    }
+
+    /// A reader of all of `bytes`, which are of this format.
+    pub fn of(format: Format, bytes: &'a [u8]) -> Self {
+        Self { format, rest: bytes }
+    }
+
+    /// The format that is read.
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// Number of bytes not read yet.
@@ -384,7 +418,7 @@ impl<'a> Reader<'a> {
         Ok(Some(Record {
             tag: head & !MUST_UNDERSTAND,
             must_understand: head & MUST_UNDERSTAND != 0,
-            body: Reader::new(self.take(length)?),
+            body: Reader::of(self.format, self.take(length)?),
         }))
     }
 

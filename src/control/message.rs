@@ -141,6 +141,9 @@ pub struct Upgraded {
     pub pid: u32,
     /// The build of the successor.
     pub build: String,
+    /// The format the connections' states were written in; 0 if the server does not say.
+    #[serde(default)]
+    pub format: u32,
     /// Connections that have moved, or would have.
     pub connections: u64,
     /// Connections the successor did not take, or would not have, by reason.

@@ -158,6 +158,7 @@ pub(crate) fn upgraded() -> Upgraded {
         generation: 3,
         pid: 4_002,
         build: "0.2.0".to_owned(),
+        format: 1,
         connections: 11_999,
         refused: vec![Refused { reason: "its app is gone".to_owned(), connections: 1 }],
         pause_us: 12_345,

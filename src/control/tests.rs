@@ -109,7 +109,8 @@ fn what_is_on_the_wire() {
             json!({"version": 1, "reply": "progress", "step": "copy", "done": 6_000,
                    "connections": 12_000, "pause_us": null}),
             json!({"version": 1, "reply": "outcome", "outcome": "upgraded", "dry_run": false,
-                   "generation": 3, "pid": 4_002, "build": "0.2.0", "connections": 11_999,
+                   "generation": 3, "pid": 4_002, "build": "0.2.0", "format": 1,
+                   "connections": 11_999,
                    "refused": [{"reason": "its app is gone", "connections": 1}],
                    "pause_us": 12_345, "total_ms": 1_234}),
         ]

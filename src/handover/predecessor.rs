@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use super::wire::{PROTOCOL, ToPredecessor, ToSuccessor};
-use crate::base::envelope::FORMAT;
+use crate::base::format::Format;
 use crate::base::slab::Key;
 use crate::hub::WorkerIndex;
 use crate::net::lane::Origin;
@@ -96,11 +96,15 @@ pub enum Action {
     PreCopy {
         /// One for each worker of the successor.
         lanes: u16,
+        /// To write the states in.
+        format: Format,
     },
     /// The same, but have the workers send the states of connections that they go on serving.
     Rehearse {
         /// As above.
         lanes: u16,
+        /// As above.
+        format: Format,
     },
     /// Have the workers freeze. The pause begins.
     Freeze,
@@ -152,7 +156,7 @@ enum State {
     Greeting,
     /// It checks what it can.
     // Call: Ready, Refused  Next: Copying, Saving
-    Preparing,
+    Preparing(Format),
     /// Descriptors go out.
     // Call: WorkerCopied, Parked  Next: Freezing
     Copying { left: u16, parked: bool },
@@ -210,7 +214,7 @@ impl Predecessor {
     pub fn step(&self) -> &'static str {
         match self.state {
             State::Greeting => "start",
-            State::Preparing => "prepare",
+            State::Preparing(_) => "prepare",
             State::Copying { .. } => "copy",
             State::Freezing { .. } | State::Settling { .. } => "freeze",
             State::Saving { .. } | State::Adopting => "state",
@@ -238,8 +242,9 @@ impl Predecessor {
             (State::Greeting, Event::Message(hello @ ToPredecessor::Hello { .. })) => {
                 self.greeted(&hello)
             }
-            (State::Preparing, Event::Message(ToPredecessor::Ready { workers })) => {
-                self.ready(workers)
+            (State::Preparing(format), Event::Message(ToPredecessor::Ready { workers })) => {
+                let format = *format;
+                self.ready(workers, format)
             }
             (State::Copying { left, .. }, Event::WorkerCopied) => {
                 *left = left.saturating_sub(1);
@@ -311,7 +316,7 @@ impl Predecessor {
     }
 
     fn greeted(&mut self, hello: &ToPredecessor) -> Vec<Action> {
-        let ToPredecessor::Hello { protocol, formats: (oldest, newest), build, .. } = hello else {
+        let ToPredecessor::Hello { protocol, formats, build, .. } = hello else {
             return vec![];
         };
         if *protocol != PROTOCOL {
@@ -319,12 +324,15 @@ impl Predecessor {
                 "the new program speaks version {protocol} of the handover's protocol, this one {PROTOCOL}"
             ));
         }
-        if !(*oldest..=*newest).contains(&FORMAT) {
+        let Some(format) = Format::common(*formats) else {
+            let ((oldest, newest), (theirs_oldest, theirs_newest)) = (Format::RANGE, *formats);
             return self.revoke(format!(
-                "the new program ({build}) reads states of format {oldest} to {newest}, this one writes {FORMAT}"
+                "this program writes states of formats {oldest} to {newest}, the new program \
+                 ({build}) reads {theirs_oldest} to {theirs_newest}; go by way of a version that \
+                 has formats of both, or drain and start anew"
             ));
-        }
-        self.state = State::Preparing;
+        };
+        self.state = State::Preparing(format);
         let Plan {
             generation,
             workers,
@@ -339,7 +347,7 @@ impl Predecessor {
         vec![
             Action::Send(ToSuccessor::Prepare {
                 generation,
-                format: FORMAT,
+                format: format.number(),
                 workers,
                 connections,
                 listeners,
@@ -353,16 +361,16 @@ impl Predecessor {
         ]
     }
 
-    fn ready(&mut self, lanes: u16) -> Vec<Action> {
+    fn ready(&mut self, lanes: u16, format: Format) -> Vec<Action> {
         if lanes == 0 {
             return self.revoke("the new process has no workers".to_owned());
         }
         if self.plan.rehearsal {
             self.state = State::Saving { left: self.plan.workers, answer: None };
-            return vec![Action::Rehearse { lanes }, Action::Timer(COPY_TIMEOUT)];
+            return vec![Action::Rehearse { lanes, format }, Action::Timer(COPY_TIMEOUT)];
         }
         self.state = State::Copying { left: self.plan.workers, parked: false };
-        vec![Action::PreCopy { lanes }, Action::Timer(COPY_TIMEOUT)]
+        vec![Action::PreCopy { lanes, format }, Action::Timer(COPY_TIMEOUT)]
     }
 
     /// The pause begins only once the successor has nothing left to do for connections that were

@@ -8,7 +8,7 @@
 //! that one gives everything up untouched.
 
 use super::wire::{REFUSALS_MAX, ToPredecessor, ToSuccessor};
-use crate::base::envelope::{FORMAT, FORMAT_MIN};
+use crate::base::format::Format;
 use crate::net::lane::Origin;
 
 /// Rounds of settling; mail between workers makes two hops at most.
@@ -127,7 +127,7 @@ impl Successor {
         };
         let hello = ToPredecessor::Hello {
             protocol: super::wire::PROTOCOL,
-            formats: (FORMAT_MIN, FORMAT),
+            formats: Format::RANGE,
             build: build.to_owned(),
             pid,
         };
@@ -161,12 +161,15 @@ impl Successor {
                 self.state = State::Taking { orphaned: true, loaded };
                 vec![Action::Take { orphaned: true }]
             }
-            (
-                State::Waiting,
-                Event::Message(ToSuccessor::Prepare { format, .. }),
-            ) if !(FORMAT_MIN..=FORMAT).contains(&format) => self.refuse(format!(
-                "the predecessor writes states of format {format}, this program reads {FORMAT_MIN} to {FORMAT}"
-            )),
+            (State::Waiting, Event::Message(ToSuccessor::Prepare { format, .. }))
+                if Format::from_number(format).is_none() =>
+            {
+                let (oldest, newest) = Format::RANGE;
+                self.refuse(format!(
+                    "the predecessor writes states of format {format}, this program reads \
+                     {oldest} to {newest}"
+                ))
+            }
             (
                 State::Waiting,
                 Event::Message(ToSuccessor::Prepare {

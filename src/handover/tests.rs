@@ -17,7 +17,7 @@ use world::World;
 use super::predecessor::{Action, Event, Outcome, Plan, Predecessor};
 use super::successor::{self, Successor};
 use super::wire::{PROTOCOL, ToPredecessor, ToSuccessor};
-use crate::base::envelope::{FORMAT, FORMAT_MIN};
+use crate::base::format::Format;
 use crate::base::testing::Sequence;
 
 /// What an exploration has seen.
@@ -226,6 +226,55 @@ fn a_broken_rule_is_noticed() {
 
 // ---- one side alone ----
 
+#[test]
+fn states_are_written_in_the_newest_format_that_both_have() {
+    let (oldest, newest) = Format::RANGE;
+    for (theirs, expected) in [
+        ((oldest, newest), newest),
+        ((oldest, oldest), oldest),
+        ((newest, newest + 1), newest),
+        ((oldest - 1, oldest), oldest),
+        ((oldest - 1, newest + 1), newest),
+    ] {
+        for rehearsal in [false, true] {
+            let (mut machine, _) = Predecessor::new(plan(rehearsal));
+            let actions = machine.handle(hello_with(theirs));
+            let Action::Send(ToSuccessor::Prepare { format, .. }) = actions[0] else {
+                panic!("{theirs:?}: {actions:?}");
+            };
+            assert_eq!(format, expected, "{theirs:?}");
+            let ready = machine.handle(Event::Message(ToPredecessor::Ready { workers: 1 }));
+            let (Action::PreCopy { format, .. } | Action::Rehearse { format, .. }) = ready[0]
+            else {
+                panic!("{theirs:?}: {ready:?}");
+            };
+            assert_eq!(format.number(), expected, "{theirs:?}");
+        }
+    }
+}
+
+#[test]
+fn without_a_format_in_common_the_predecessor_goes_on_and_says_why() {
+    let (oldest, newest) = Format::RANGE;
+    for theirs in [(newest + 1, newest + 2), (0, oldest - 1), (newest, oldest - 1)] {
+        let (mut machine, _) = Predecessor::new(plan(false));
+        assert_eq!(machine.handle(hello_with(theirs)), [Action::Revoke], "{theirs:?}");
+        let actions = machine.handle(Event::Revoked(true));
+        let [Action::Send(ToSuccessor::Abort { .. }), Action::Thaw, Action::Done(outcome)] =
+            &actions[..]
+        else {
+            panic!("{theirs:?}: {actions:?}");
+        };
+        let reason = format!(
+            "this program writes states of formats {oldest} to {newest}, the new program (9.9) \
+             reads {} to {}; go by way of a version that has formats of both, or drain and start \
+             anew",
+            theirs.0, theirs.1
+        );
+        assert_eq!(*outcome, Outcome::Aborted(reason));
+    }
+}
+
 fn plan(rehearsal: bool) -> Plan {
     Plan {
         generation: 1,
@@ -241,8 +290,11 @@ fn plan(rehearsal: bool) -> Plan {
 }
 
 fn hello() -> Event {
-    let formats = (FORMAT_MIN, FORMAT);
-    let build = String::new();
+    hello_with(Format::RANGE)
+}
+
+fn hello_with(formats: (u32, u32)) -> Event {
+    let build = "9.9".to_owned();
     Event::Message(ToPredecessor::Hello { protocol: PROTOCOL, formats, build, pid: 2 })
 }
 
@@ -298,7 +350,7 @@ fn settling_has_an_end() {
 /// A successor of one worker, which has been given its lane.
 fn successor_that_adopts(rehearsal: bool) -> Successor {
     let (mut machine, _) = Successor::new("", 2);
-    machine.handle(successor::Event::Message(prepare(FORMAT, rehearsal)));
+    machine.handle(successor::Event::Message(prepare(Format::NEWEST.number(), rehearsal)));
     machine.handle(successor::Event::Prepared(Ok(1)));
     machine.handle(successor::Event::Message(ToSuccessor::Lane));
     let loaded = successor::Event::WorkerLoaded { connections: 3, refused: Vec::new() };
@@ -353,7 +405,8 @@ fn a_rehearsal_takes_nothing_whatever_is_offered() {
 
 #[test]
 fn a_format_unknown_here_is_refused_before_anything_moves() {
-    for format in [FORMAT_MIN - 1, FORMAT + 1] {
+    let (oldest, newest) = Format::RANGE;
+    for format in [oldest - 1, newest + 1] {
         let (mut machine, _) = Successor::new("", 2);
         let actions = machine.handle(successor::Event::Message(prepare(format, false)));
         assert!(

@@ -18,10 +18,6 @@ pub const KEYS_MAX: usize = 1_024;
 /// connections on one machine, and no bar to allocate for.
 pub const SLOTS_MAX: u32 = 1 << 24;
 
-/// The tag of a connection among the states: its key, and what
-/// [`save_connection`](crate::net::dispatch::Dispatcher::save_connection) wrote.
-pub const CONNECTION_RECORD: u16 = 1;
-
 /// The longest packet, in bytes.
 pub const PACKET_BYTES_MAX: usize = 16 + KEYS_MAX * 8;
 
@@ -56,8 +52,8 @@ pub enum Packet {
         /// The sender.
         worker: WorkerIndex,
     },
-    /// The states of the connections; the packet's one descriptor is the memory they are in. It is
-    /// the sender's last packet.
+    /// The states of the connections; the packet's one descriptor is the memory they are in, as
+    /// [`States`](super::states::States). It is the sender's last packet.
     State {
         /// The sender.
         worker: WorkerIndex,

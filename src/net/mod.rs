@@ -13,6 +13,7 @@ pub mod listener;
 pub mod mailbox;
 pub mod record;
 pub mod route;
+pub mod states;
 pub mod stop;
 pub mod stream;
 pub mod worker;

@@ -7,6 +7,7 @@
 //! ```text
 //! App      the app's state, as App::save wrote it     if it has one
 //! Who      id, peer, passed through the middleware
+//! Peer     the peer, which is not in Who then         in formats that have it (has_peer_record)
 //! Session  the protocol's state
 //! Route    pattern, name of the app                   if the request has found one
 //! Facts    path, subprotocol                          if the request said more than its route
@@ -37,6 +38,7 @@ mod tag {
     pub(super) const FACTS: u16 = 5;
     pub(super) const PENDING: u16 = 6;
     pub(super) const ROOMS: u16 = 7;
+    pub(super) const PEER: u16 = 8;
 }
 
 /// A connection that was loaded and has no socket yet. To be put into a
@@ -160,9 +162,14 @@ impl Dispatcher {
         }
         writer.required_record(tag::WHO, |writer| {
             writer.u64(id.to_u64());
-            peer.save(writer);
+            if !writer.format().has_peer_record() {
+                peer.save(writer);
+            }
             writer.bool(*passed);
         });
+        if writer.format().has_peer_record() {
+            writer.required_record(tag::PEER, |writer| peer.save(writer));
+        }
         writer.required_record(tag::SESSION, |writer| {
             session.save(&at.limits, self.now, writer);
         });
@@ -200,10 +207,14 @@ impl Dispatcher {
         address: Address,
     ) -> Result<Restored, NotRestored> {
         let records = Records::read(reader)?;
-        let missing = SnapshotError::Invalid("connection: it has no id or no session");
+        let missing = SnapshotError::Invalid("connection: it has no id, no peer or no session");
         let (mut who, mut session) = records.who.zip(records.session).ok_or(missing)?;
         let id = ConnectionId::from_u64(who.u64()?);
-        let (peer, passed) = (Peer::load(&mut who)?, who.bool()?);
+        let peer = match who.format().has_peer_record() {
+            true => load_peer(records.peer.ok_or(missing)?)?,
+            false => Peer::load(&mut who)?,
+        };
+        let passed = who.bool()?;
         who.finish()?;
         let loaded = Session::load(self.now, &mut session)?;
         session.finish()?;
@@ -316,6 +327,7 @@ struct Records<'a> {
     facts: Option<Reader<'a>>,
     pending: Option<Reader<'a>>,
     rooms: Option<Reader<'a>>,
+    peer: Option<Reader<'a>>,
 }
 
 impl<'a> Records<'a> {
@@ -330,6 +342,7 @@ impl<'a> Records<'a> {
                 tag::FACTS => &mut records.facts,
                 tag::PENDING => &mut records.pending,
                 tag::ROOMS => &mut records.rooms,
+                tag::PEER if reader.format().has_peer_record() => &mut records.peer,
                 _ => {
                     record.skip_unknown()?;
                     continue;
@@ -379,6 +392,12 @@ impl Pending {
         reader.finish()?;
         Ok(Self { answer, deflate })
     }
+}
+
+fn load_peer(mut reader: Reader<'_>) -> Result<Peer, SnapshotError> {
+    let peer = Peer::load(&mut reader)?;
+    reader.finish()?;
+    Ok(peer)
 }
 
 fn load_rooms(mut reader: Reader<'_>) -> Result<Vec<Box<str>>, SnapshotError> {

@@ -67,6 +67,7 @@ pub(super) fn take_over(
         inherited: Inherited { called_at, ..Inherited::default() },
         generation: 1,
         connections: 0,
+        format: 0,
         history: Vec::new(),
         begun_ns: 0,
         frozen_ns: 0,
@@ -99,6 +100,8 @@ struct Takeover<'t> {
     generation: u64,
     /// Of the predecessor, when it began.
     connections: u64,
+    /// What it writes states in.
+    format: u32,
     /// The upgrades there have been.
     history: Vec<Record>,
     /// When this one began, and the pause, by the system's monotonic clock.
@@ -178,11 +181,12 @@ impl Takeover<'_> {
         let address = |text: &str| text.parse::<ListenAddr>().map_err(|error| error.to_string());
         let kept = match (&message, descriptors.next()) {
             (
-                ToSuccessor::Prepare { generation, connections, begun_ns, history, .. },
+                ToSuccessor::Prepare { generation, format, connections, begun_ns, history, .. },
                 Some(word),
             ) => {
                 self.generation = generation + 1;
                 self.connections = *connections;
+                self.format = *format;
                 self.begun_ns = *begun_ns;
                 // What an older or a newer build wrote may be of no use here; it is history.
                 self.history = serde_json::from_str(history).unwrap_or_default();
@@ -362,6 +366,7 @@ impl Takeover<'_> {
             generation: self.generation,
             pid: std::process::id(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
+            format: self.format,
             connections,
             refused: by_reason(refused),
             pause_us: now_ns.saturating_sub(self.frozen_ns) / 1_000,

@@ -14,6 +14,7 @@ use super::foundation::{Inherited, ListenerCopies};
 use super::launch::{Launched, Process, Supervision};
 use super::lock::PortLock;
 use super::steer::Steered;
+use crate::base::format::Format;
 use crate::base::id::ConnectionIds;
 use crate::base::network::ListenAddr;
 use crate::control::{
@@ -255,6 +256,7 @@ impl Center {
                 tracing::info!(
                     connections = upgraded.connections,
                     refused = refusals(&upgraded.refused),
+                    format = upgraded.format,
                     pause_us = upgraded.pause_us,
                     total_ms = upgraded.total_ms,
                     predecessor = std::process::id(),
@@ -328,19 +330,21 @@ impl Center {
             over: Arc::new(AtomicBool::new(false)),
             build: String::new(),
             pid: 0,
+            format: Format::NEWEST,
             frozen_at: None,
             frozen_ns: 0,
             pause: Duration::ZERO,
         };
         let outcome = attempt.run(plan, progress, events);
         attempt.over.store(true, Ordering::SeqCst);
-        let Attempt { build, pid, pause, .. } = attempt;
+        let Attempt { build, pid, format, pause, .. } = attempt;
         let pid = process.id().unwrap_or(pid);
         let upgraded = |connections, refused: &[(Origin, String)]| Upgraded {
             dry_run,
             generation: self.generation + u64::from(!dry_run),
             pid: if dry_run { std::process::id() } else { pid },
             build,
+            format: format.number(),
             connections,
             refused: by_reason(refused),
             pause_us: pause.as_micros() as u64,
@@ -410,6 +414,8 @@ struct Attempt<'c> {
     /// Of the successor, by its own account.
     build: String,
     pid: u32,
+    /// Of the states, once it is known what the successor reads.
+    format: Format,
     frozen_at: Option<Instant>,
     /// The same by the clock that the successor has, too.
     frozen_ns: u64,
@@ -468,14 +474,14 @@ impl Attempt<'_> {
                 let _ = self.send(&message);
             }
             Action::Send(message) => self.send(&message)?,
-            Action::PreCopy { lanes } => {
+            Action::PreCopy { lanes, format } => {
                 #[cfg(feature = "fault-points")]
                 crate::sys::fault::point("predecessor-ready");
-                let outlets = self.make_lanes(lanes)?;
+                let outlets = self.make_lanes(lanes, format)?;
                 self.center.mailboxes.order_all(&Order::PreCopy(outlets));
             }
-            Action::Rehearse { lanes } => {
-                let outlets = self.make_lanes(lanes)?;
+            Action::Rehearse { lanes, format } => {
+                let outlets = self.make_lanes(lanes, format)?;
                 self.center.mailboxes.order_all(&Order::Rehearse(outlets));
             }
             Action::Freeze => {
@@ -556,7 +562,8 @@ impl Attempt<'_> {
     }
 
     /// A lane for each worker of the successor, whose ends are sent to it.
-    fn make_lanes(&self, count: u16) -> io::Result<Outlets> {
+    fn make_lanes(&mut self, count: u16, format: Format) -> io::Result<Outlets> {
+        self.format = format;
         let mut lanes = Vec::with_capacity(count.into());
         for _ in 0..count {
             let (ours, theirs) = packets::pair()?;
@@ -571,7 +578,7 @@ impl Attempt<'_> {
             }
         };
         thread::Builder::new().name("upgrade-reports".to_owned()).spawn(forward)?;
-        Ok(Outlets { lanes: lanes.into(), reports })
+        Ok(Outlets { lanes: lanes.into(), format, reports })
     }
 
     fn release(&mut self, kept: &[Origin]) {

@@ -190,19 +190,33 @@ fn load_discarded(reader: &mut Reader<'_>) -> Result<usize, SnapshotError> {
 }
 
 fn save_past(past: Tick, now: Tick, writer: &mut Writer) {
-    writer.u32(now.ticks().saturating_sub(past.ticks()));
+    save_ticks(now.ticks().saturating_sub(past.ticks()), writer);
 }
 
 fn load_past(now: Tick, reader: &mut Reader<'_>) -> Result<Tick, SnapshotError> {
-    Ok(Tick::new(now.ticks().saturating_sub(reader.u32()?)))
+    Ok(Tick::new(now.ticks().saturating_sub(load_ticks(reader)?)))
 }
 
 fn save_future(future: Tick, now: Tick, writer: &mut Writer) {
     let never = future == Tick::NEVER;
-    writer.u32(if never { u32::MAX } else { future.ticks().saturating_sub(now.ticks()) });
+    save_ticks(if never { u32::MAX } else { future.ticks().saturating_sub(now.ticks()) }, writer);
 }
 
 /// What would be later than all ticks never comes.
 fn load_future(now: Tick, reader: &mut Reader<'_>) -> Result<Tick, SnapshotError> {
-    Ok(Tick::new(now.ticks().saturating_add(reader.u32()?)))
+    Ok(Tick::new(now.ticks().saturating_add(load_ticks(reader)?)))
+}
+
+fn save_ticks(ticks: u32, writer: &mut Writer) {
+    match writer.format().has_short_times() {
+        true => writer.varint(ticks.into()),
+        false => writer.u32(ticks),
+    }
+}
+
+fn load_ticks(reader: &mut Reader<'_>) -> Result<u32, SnapshotError> {
+    match reader.format().has_short_times() {
+        true => reader.varint()?.try_into().map_err(|_| SnapshotError::Invalid("time")),
+        false => reader.u32(),
+    }
 }

@@ -44,7 +44,7 @@ fn an_upgrade_is_one_line_of_json() {
     assert_eq!(
         json_line(&shown),
         json!({"outcome": "upgraded", "dry_run": false, "generation": 3, "pid": 4_002,
-               "build": "0.2.0", "connections": 11_999,
+               "build": "0.2.0", "format": 1, "connections": 11_999,
                "refused": [{"reason": "its app is gone", "connections": 1}],
                "pause_us": 12_345, "total_ms": 1_234})
     );

@@ -365,8 +365,8 @@ impl World {
                 let with_it = with_it.into_iter().filter(|_| is_prepare);
                 old.act_first([message].into_iter().chain(with_it).map(OldAct::Packet));
             }
-            Action::PreCopy { lanes } => old.act_first(make_lanes(lanes, Order::PreCopy)),
-            Action::Rehearse { lanes } => old.act_first(make_lanes(lanes, Order::Rehearse)),
+            Action::PreCopy { lanes, .. } => old.act_first(make_lanes(lanes, Order::PreCopy)),
+            Action::Rehearse { lanes, .. } => old.act_first(make_lanes(lanes, Order::Rehearse)),
             Action::Freeze if broken == Some(Broken::SavesWhileServing) => {
                 let frozen = || predecessor::Event::WorkerFrozen;
                 old.reports.extend(old.workers.iter().map(|_| frozen()));

@@ -15,16 +15,14 @@ use std::time::Duration;
 
 use super::Worker;
 use crate::app::Address;
-use crate::base::envelope;
 use crate::base::slab::Key;
 use crate::base::snapshot::{Reader, SnapshotError};
 use crate::base::tick::Tick;
 use crate::hub::WorkerIndex;
 use crate::net::connection::Connection;
-use crate::net::lane::{
-    CONNECTION_RECORD, DESCRIPTORS_MAX, Origin, PACKET_BYTES_MAX, Packet, SLOTS_MAX,
-};
+use crate::net::lane::{DESCRIPTORS_MAX, Origin, PACKET_BYTES_MAX, Packet, SLOTS_MAX};
 use crate::net::listener::Listener;
+use crate::net::states::SavedStates;
 use crate::net::stream::Stream;
 use crate::sys::packets::{self, Received};
 
@@ -245,7 +243,7 @@ impl Worker {
                 let mut file = File::from(memory);
                 io::Seek::rewind(&mut file)?;
                 file.read_to_end(&mut bytes)?;
-                let states = envelope::open(&bytes).map_err(io::Error::other)?;
+                let states = SavedStates::open(&bytes).map_err(io::Error::other)?;
                 self.load_states(worker, connections, states, rehearsal, parked)
                     .map_err(nonsense)?;
                 parked.senders += 1;
@@ -264,28 +262,18 @@ impl Worker {
         &mut self,
         worker: WorkerIndex,
         connections: u64,
-        states: &[u8],
+        mut states: SavedStates<'_>,
         rehearsal: bool,
         parked: &mut Parked,
     ) -> Result<(), SnapshotError> {
         self.dispatcher.now = Tick::from_elapsed(self.started.elapsed());
-        let mut reader = Reader::new(states);
         let mut count = 0;
-        while let Some(mut record) = reader.record()? {
-            if record.tag != CONNECTION_RECORD {
-                record.skip_unknown()?;
-                continue;
-            }
+        while let Some((key, state)) = states.next_connection()? {
             count += 1;
-            let key = Key::from_u64(record.body.u64()?).ok_or(SnapshotError::Invalid("key"))?;
             let origin = Origin { worker, key };
             let loaded = match parked.places.remove(origin) {
-                Some(ours) => {
-                    self.load_one(ours, record.body).inspect(|()| parked.loaded.push(ours))
-                }
-                None if rehearsal => {
-                    self.rehearse_one(record.body).inspect(|()| parked.rehearsed += 1)
-                }
+                Some(ours) => self.load_one(ours, state).inspect(|()| parked.loaded.push(ours)),
+                None if rehearsal => self.rehearse_one(state).inspect(|()| parked.rehearsed += 1),
                 None => {
                     let reason = parked.unplaced.remove(&origin);
                     Err(reason.unwrap_or_else(|| "its descriptor is missing".to_owned()))

@@ -20,11 +20,11 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use super::{Worker, mark};
-use crate::base::envelope;
+use crate::base::format::Format;
 use crate::base::slab::Key;
-use crate::base::snapshot::Writer;
 use crate::hub::WorkerIndex;
-use crate::net::lane::{CONNECTION_RECORD, DESCRIPTORS_MAX, KEYS_MAX, Packet};
+use crate::net::lane::{DESCRIPTORS_MAX, KEYS_MAX, Packet};
+use crate::net::states::States;
 use crate::net::stop::Stop;
 use crate::sys::{memory, packets};
 
@@ -60,6 +60,8 @@ pub enum Order {
 pub struct Outlets {
     /// One for each worker of the successor.
     pub lanes: Arc<[OwnedFd]>,
+    /// What the successor reads states in.
+    pub format: Format,
     /// What has become of an order.
     pub reports: Sender<(WorkerIndex, Report)>,
 }
@@ -397,30 +399,23 @@ impl Worker {
 
     /// Writes the states down, for each lane in memory of its own.
     fn save(&self, moving: &Moving, rehearsal: bool) -> Phase {
-        let mut lanes: Vec<(Writer, u64)> =
-            moving.queues.iter().map(|_| (Writer::new(), 0)).collect();
+        let mut lanes: Vec<States> =
+            moving.queues.iter().map(|_| States::new(moving.outlets.format)).collect();
         let mut kept = Vec::new();
         let mut connections = 0;
         for (key, conn) in self.conns.iter() {
             if !rehearsal && !moving.sent.contains(key.index()) {
                 continue;
             }
-            let (writer, count) = &mut lanes[moving.lane_of(key)];
-            let saved = writer.try_required_record(CONNECTION_RECORD, |writer| {
-                writer.u64(key.to_u64());
-                self.dispatcher.save_connection(conn, writer)
-            });
-            match saved {
-                Ok(()) => {
-                    *count += 1;
-                    connections += 1;
-                }
+            let states = &mut lanes[moving.lane_of(key)];
+            match states.add(key, |writer| self.dispatcher.save_connection(conn, writer)) {
+                Ok(()) => connections += 1,
                 Err(reason) => kept.push((key, reason.to_string())),
             }
         }
-        let packets = lanes.into_iter().enumerate().map(|(lane, (states, connections))| {
-            let memory = write_memory(states.as_bytes())?;
-            let packet = Packet::State { worker: self.index, connections };
+        let packets = lanes.into_iter().enumerate().map(|(lane, states)| {
+            let memory = write_memory(&states)?;
+            let packet = Packet::State { worker: self.index, connections: states.connections() };
             Ok(StatePacket { lane, packet, memory })
         });
         match packets.collect::<io::Result<_>>() {
@@ -496,9 +491,10 @@ fn offer(lane: &OwnedFd, packet: &Packet, descriptors: &[BorrowedFd<'_>]) -> io:
     }
 }
 
-fn write_memory(states: &[u8]) -> io::Result<File> {
+fn write_memory(states: &States) -> io::Result<File> {
+    let (head, body) = states.sealed();
     let mut memory = memory::file(c"steadfast-states")?;
-    memory.write_all(&envelope::head(states))?;
-    memory.write_all(states)?;
+    memory.write_all(&head)?;
+    memory.write_all(body)?;
     Ok(memory)
 }

@@ -1,0 +1,163 @@
+//! What one worker of a predecessor sends to one of its successor, behind the descriptors: the
+//! states of connections, in an [`envelope`].
+//!
+//! ```text
+//! Connection*  its key, its records (see record.rs)
+//! Build        the version that wrote it, for people     the tests' next build only; optional
+//! ```
+
+use crate::base::envelope::{self, EnvelopeError, HEAD_BYTES};
+use crate::base::format::Format;
+use crate::base::slab::Key;
+use crate::base::snapshot::{Reader, SnapshotError, Writer};
+
+/// Tags of the records. A tag is never used for anything else again.
+mod tag {
+    pub(super) const CONNECTION: u16 = 1;
+    #[cfg(feature = "format-next")]
+    pub(super) const BUILD: u16 = 2;
+}
+
+/// States that are being written.
+#[derive(Debug)]
+pub struct States {
+    writer: Writer,
+    connections: u64,
+}
+
+impl States {
+    /// None yet, to be written in this format.
+    pub fn new(format: Format) -> Self {
+        let states = Self { writer: Writer::of(format), connections: 0 };
+        #[cfg(feature = "format-next")]
+        let states = states.with_build();
+        states
+    }
+
+    /// In every format: it is an example of what an older build of the same one passes over.
+    #[cfg(feature = "format-next")]
+    fn with_build(mut self) -> Self {
+        self.writer.record(tag::BUILD, |writer| writer.str(env!("CARGO_PKG_VERSION")));
+        self
+    }
+
+    /// Adds the connection of this key. If `save` fails nothing is added.
+    ///
+    /// # Errors
+    /// What `save` returns.
+    pub fn add<E>(
+        &mut self,
+        key: Key,
+        save: impl FnOnce(&mut Writer) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.writer.try_required_record(tag::CONNECTION, |writer| {
+            writer.u64(key.to_u64());
+            save(writer)
+        })?;
+        self.connections += 1;
+        Ok(())
+    }
+
+    /// How many have been added.
+    pub fn connections(&self) -> u64 {
+        self.connections
+    }
+
+    /// The envelope: its head, and its body.
+    pub fn sealed(&self) -> ([u8; HEAD_BYTES], &[u8]) {
+        let body = self.writer.as_bytes();
+        (envelope::head(self.writer.format(), body), body)
+    }
+}
+
+/// States that are being read.
+#[derive(Debug, Clone, Copy)]
+pub struct SavedStates<'a>(Reader<'a>);
+
+impl<'a> SavedStates<'a> {
+    /// Opens the envelope.
+    ///
+    /// # Errors
+    /// See [`EnvelopeError`].
+    pub fn open(sealed: &'a [u8]) -> Result<Self, EnvelopeError> {
+        envelope::open(sealed).map(Self)
+    }
+
+    /// The format they are written in.
+    pub fn format(&self) -> Format {
+        self.0.format()
+    }
+
+    /// The next connection: its key where it comes from, and its records.
+    ///
+    /// # Errors
+    /// The bytes are no states, or hold what this build must understand and does not.
+    pub fn next_connection(&mut self) -> Result<Option<(Key, Reader<'a>)>, SnapshotError> {
+        while let Some(mut record) = self.0.record()? {
+            if record.tag == tag::CONNECTION {
+                let key = Key::from_u64(record.body.u64()?);
+                return Ok(Some((key.ok_or(SnapshotError::Invalid("key"))?, record.body)));
+            }
+            record.skip_unknown()?;
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(index: u64) -> Key {
+        Key::from_u64(1 << 32 | index).expect("of the first generation")
+    }
+
+    fn sealed(states: &States) -> Vec<u8> {
+        let (head, body) = states.sealed();
+        [&head[..], body].concat()
+    }
+
+    #[test]
+    fn what_was_added_is_there_in_every_format() {
+        for format in Format::all() {
+            let mut states = States::new(format);
+            for index in 0..3 {
+                let outcome = states.add(key(index), |writer| {
+                    writer.str("some of it");
+                    if index == 1 { Err("it cannot be saved") } else { Ok(()) }
+                });
+                assert_eq!(outcome.is_err(), index == 1);
+            }
+            assert_eq!(states.connections(), 2);
+            let sealed = sealed(&states);
+            let mut saved = SavedStates::open(&sealed).unwrap();
+            assert_eq!(saved.format(), format);
+            for index in [0, 2] {
+                let (of, mut state) = saved.next_connection().unwrap().unwrap();
+                assert_eq!(
+                    (of, state.str(), state.format()),
+                    (key(index), Ok("some of it"), format)
+                );
+            }
+            assert!(saved.next_connection().unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_is_passed_over_unless_it_must_not_be() {
+        for required in [false, true] {
+            let mut states = States::new(Format::NEWEST);
+            match required {
+                true => states.writer.required_record(99, |writer| writer.u8(1)),
+                false => states.writer.record(99, |writer| writer.u8(1)),
+            }
+            states.add(key(7), |_| Ok::<_, ()>(())).unwrap();
+            let sealed = sealed(&states);
+            let next = SavedStates::open(&sealed).unwrap().next_connection();
+            match required {
+                true => assert_eq!(next.err(), Some(SnapshotError::UnknownRecord(99))),
+                false => assert_eq!(next.unwrap().unwrap().0, key(7)),
+            }
+        }
+    }
+}
