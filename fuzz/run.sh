@@ -12,7 +12,7 @@ if [ $# -lt 1 ]; then
 fi
 seconds=$1
 shift
-[ $# -gt 0 ] || set -- head decoder session deflate differential snapshot
+[ $# -gt 0 ] || set -- head decoder session deflate differential snapshot loader
 
 if ! cargo fuzz --version >/dev/null 2>&1; then
     cargo install cargo-fuzz --locked

@@ -1,4 +1,5 @@
-//! Writes the seeds of every target to `seeds/`, from the scripted sessions of `tests/split`.
+//! Writes the seeds of every target to `seeds/`, from the scripted sessions of `tests/split` and the
+//! state files of `tests/golden`.
 
 #[path = "../tests/split/drive.rs"]
 #[allow(dead_code)]
@@ -13,6 +14,10 @@ use std::io;
 use std::path::Path;
 
 use drive::{Driven, Start};
+use steadfast::base::format::Format;
+use steadfast::base::slab::Key;
+use steadfast::handover::wire::{PROTOCOL, ToPredecessor, ToSuccessor};
+use steadfast::net::lane::{Origin, Packet};
 use steadfast::ws::deflate::{Deflater, Strength};
 
 /// Longer ones slow a fuzzer down and teach it nothing.
@@ -42,6 +47,7 @@ fn main() -> io::Result<()> {
     write("differential", differential)?;
     write("deflate", deflate())?;
     write("snapshot", snapshot(&scripts))?;
+    write_all("loader", loader()?)?;
     write("session", session())
 }
 
@@ -80,6 +86,68 @@ fn snapshot(scripts: &[scripts::Script]) -> BTreeSet<Vec<u8>> {
     seeds
 }
 
+/// State files, and one of each message and packet of a handover.
+fn loader() -> io::Result<BTreeSet<Vec<u8>>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden");
+    let mut seeds = BTreeSet::new();
+    for format in fs::read_dir(folder)? {
+        let format = format?.path();
+        if format.is_dir() {
+            for file in fs::read_dir(format)? {
+                seeds.insert(fs::read(file?.path())?);
+            }
+        }
+    }
+    let key = Key::from_u64(1 << 32 | 7).expect("of the first generation");
+    let origin = Origin { worker: 1, key };
+    let packets = [
+        Packet::Descriptors { worker: 1, keys: vec![key, key] },
+        Packet::Closed { worker: 1, keys: vec![key] },
+        Packet::Level { worker: 1 },
+        Packet::State { worker: 1, connections: 2 },
+    ];
+    seeds.extend(packets.iter().map(Packet::encode));
+    let to_successor = [
+        ToSuccessor::Prepare {
+            generation: 3,
+            format: 1,
+            workers: 2,
+            connections: 1_000,
+            listeners: 2,
+            locks: 1,
+            control: true,
+            rehearsal: false,
+            begun_ns: 5,
+            history: "[]".to_owned(),
+        },
+        ToSuccessor::Listener { address: "127.0.0.1:80".to_owned() },
+        ToSuccessor::Lock { address: "unix:/run/ws.sock".to_owned() },
+        ToSuccessor::Control,
+        ToSuccessor::Lane,
+        ToSuccessor::Frozen { ids_upcoming: 9, at_ns: 10 },
+        ToSuccessor::Offer,
+        ToSuccessor::Abort { reason: "it is off".to_owned() },
+    ];
+    seeds.extend(to_successor.iter().map(ToSuccessor::encode));
+    let hello = ToPredecessor::Hello {
+        protocol: PROTOCOL,
+        formats: Format::RANGE,
+        build: "0.1.0".to_owned(),
+        pid: 7,
+    };
+    let to_predecessor = [
+        hello,
+        ToPredecessor::Ready { workers: 2 },
+        ToPredecessor::Refused { reason: "it cannot".to_owned() },
+        ToPredecessor::Parked,
+        ToPredecessor::Refusals { connections: vec![(origin, "its app".to_owned())] },
+        ToPredecessor::Adopted { connections: 1 },
+        ToPredecessor::Active,
+    ];
+    seeds.extend(to_predecessor.iter().map(ToPredecessor::encode));
+    Ok(seeds)
+}
+
 /// Bytes that `arbitrary` makes operations of: there is no way to write them down, so they are
 /// long and patterned, and the fuzzer takes it from there.
 fn session() -> BTreeSet<Vec<u8>> {
@@ -96,14 +164,18 @@ fn session() -> BTreeSet<Vec<u8>> {
         .collect()
 }
 
-fn write(target: &str, seeds: BTreeSet<Vec<u8>>) -> io::Result<()> {
+fn write(target: &str, mut seeds: BTreeSet<Vec<u8>>) -> io::Result<()> {
+    seeds.retain(|seed| seed.len() <= SEED_BYTES_MAX);
+    write_all(target, seeds)
+}
+
+fn write_all(target: &str, seeds: BTreeSet<Vec<u8>>) -> io::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir_all(&folder)?;
-    let short = seeds.into_iter().filter(|seed| seed.len() <= SEED_BYTES_MAX);
-    for (number, seed) in short.enumerate() {
+    for (number, seed) in seeds.into_iter().enumerate() {
         fs::write(folder.join(format!("{number:03}")), seed)?;
     }
     Ok(())
