@@ -31,6 +31,8 @@ pub mod limits {}
 #[doc = include_str!("operating.md")]
 pub mod operating {}
 
+#[doc = "[apps]: self::apps"]
+#[doc = ""]
 #[doc = include_str!("upgrading.md")]
 pub mod upgrading {}
 
