@@ -130,6 +130,31 @@ fn any_number_of_workers_takes_over() {
 }
 
 #[test]
+fn connections_are_spread_over_the_workers_whichever_are_left() {
+    for (before, after) in [(1, 4), (4, 1), (2, 3), (3, 2)] {
+        let mut server = Server::start(&format!("workers = {before}\n"));
+        let mut clients: Vec<Client> = (0..96).map(|_| server.open("/echo")).collect();
+        // On one worker, all in the slots whose number is a multiple of four.
+        let mut number = 0;
+        clients.retain(|_| {
+            number += 1;
+            number % 4 == 1
+        });
+        wait_until("the others' end", || server.by_worker().iter().sum::<usize>() == 24);
+        server.configure(&format!("workers = {after}\n"));
+        server.upgrade();
+        let counts = server.by_worker();
+        assert_eq!((counts.len(), counts.iter().sum::<usize>()), (after, 24), "{counts:?}");
+        // Each worker that sends has dealt evenly.
+        let (least, most) = (counts.iter().min(), counts.iter().max());
+        assert!(most.unwrap() - least.unwrap() <= before, "{before} to {after}: {counts:?}");
+        for client in &mut clients {
+            client.assert_echo("wherever it is");
+        }
+    }
+}
+
+#[test]
 fn new_connections_are_never_refused() {
     let mut server = Server::start("workers = 2\n");
     let (address, base) = (server.address, server.fds());

@@ -234,6 +234,9 @@ pub struct Status {
     pub workers: u64,
     /// Connections now.
     pub connections: u64,
+    /// Those of each worker, the first worker's first; none where an older server does not say.
+    #[serde(default)]
+    pub connections_by_worker: Vec<u64>,
     /// The most connections it accepts.
     pub connections_max: u64,
     /// The last upgrades, the oldest first; those of earlier generations too.

@@ -163,6 +163,7 @@ pub(crate) fn status() -> Status {
         listen: vec!["127.0.0.1:8000".to_owned()],
         workers: 2,
         connections: 12_000,
+        connections_by_worker: vec![6_001, 5_999],
         connections_max: 65_000,
         upgrades: vec![
             Record { at_unix_ms: 1_000, outcome: UpgradeOutcome::Failed(failed) },

@@ -11,6 +11,7 @@
 
 mod accepting;
 pub mod adopting;
+mod deal;
 pub mod moving;
 mod stopping;
 
@@ -634,7 +635,7 @@ impl Worker {
                 moving.closed(key);
             }
             self.conns.remove(key);
-            self.accounts.leave();
+            self.accounts.leave(self.index);
         }
     }
 }

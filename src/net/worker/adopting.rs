@@ -318,7 +318,7 @@ impl Worker {
         };
         if let Some(conn) = self.conns.get_mut(key) {
             self.dispatcher.restore(conn, key, restored);
-            self.accounts.enter_adopted();
+            self.accounts.enter_adopted(self.index);
         }
         self.carry_out();
         Ok(())

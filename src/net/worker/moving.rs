@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use super::deal::Deal;
 use super::{Worker, mark};
 use crate::base::envelope;
 use crate::base::slab::Key;
@@ -93,6 +94,8 @@ pub(super) struct Moving {
     outlets: Outlets,
     /// The walk over the connections has come to this slot; `None` when it is done.
     cursor: Option<u32>,
+    /// The lane of each connection: the same from its first packet to its last.
+    deal: Deal,
     /// By slot: the descriptor has been sent.
     sent: Slots,
     /// Keys whose descriptors are to be sent, and of connections that have ended, by lane.
@@ -167,9 +170,10 @@ impl Slots {
 }
 
 impl Moving {
-    fn new(outlets: Outlets) -> Self {
+    fn new(outlets: Outlets, worker: WorkerIndex) -> Self {
         let queues = outlets.lanes.iter().map(|_| LaneQueue::default()).collect();
         Self {
+            deal: Deal::new(outlets.lanes.len(), worker.into()),
             outlets,
             cursor: Some(0),
             sent: Slots::default(),
@@ -177,11 +181,6 @@ impl Moving {
             blocked: false,
             phase: Phase::Copying,
         }
-    }
-
-    /// The lane of a connection: the same from its first packet to its last.
-    fn lane_of(&self, key: Key) -> usize {
-        key.index() as usize % self.queues.len()
     }
 
     /// Everything that is known has been sent.
@@ -208,15 +207,24 @@ impl Moving {
     pub(super) fn opened(&mut self, key: Key) {
         // The walk meets those that are still ahead of it.
         if self.cursor.is_none_or(|cursor| key.index() < cursor) {
-            let lane = self.lane_of(key);
-            self.queues[lane].opened.push(key);
+            self.enqueue(key);
         }
+    }
+
+    /// Returns whether a packet has come together for its lane.
+    fn enqueue(&mut self, key: Key) -> bool {
+        let lane = self.deal.deal(key.index());
+        let queue = &mut self.queues[lane].opened;
+        queue.push(key);
+        queue.len() >= DESCRIPTORS_MAX
     }
 
     /// A connection was dropped.
     pub(super) fn closed(&mut self, key: Key) {
-        if self.sent.remove(key.index()) {
-            let lane = self.lane_of(key);
+        let lane = self.deal.give_back(key.index());
+        if self.sent.remove(key.index())
+            && let Some(lane) = lane
+        {
             self.queues[lane].closed.push(key);
         }
     }
@@ -240,9 +248,11 @@ impl Worker {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::PreCopy(outlets) => self.moving = Some(Box::new(Moving::new(outlets))),
+            Order::PreCopy(outlets) => {
+                self.moving = Some(Box::new(Moving::new(outlets, self.index)))
+            }
             Order::Rehearse(outlets) => {
-                let mut moving = Box::new(Moving::new(outlets));
+                let mut moving = Box::new(Moving::new(outlets, self.index));
                 moving.phase = self.save(&moving, true);
                 self.moving = Some(moving);
             }
@@ -381,17 +391,16 @@ impl Worker {
 
     /// Collects keys, up to a packet for some lane.
     fn walk(&self, moving: &mut Moving) {
+        let has_packet = |queue: &LaneQueue| queue.opened.len() >= DESCRIPTORS_MAX;
+        if moving.queues.iter().any(has_packet) {
+            return;
+        }
         while let Some(cursor) = moving.cursor {
-            let Some(key) = self.conns.key_from(cursor) else {
-                moving.cursor = None;
-                return;
-            };
-            let lane = moving.lane_of(key);
-            if moving.queues[lane].opened.len() >= DESCRIPTORS_MAX {
+            let key = self.conns.key_from(cursor);
+            moving.cursor = key.and_then(|key| key.index().checked_add(1));
+            if key.is_some_and(|key| moving.enqueue(key)) {
                 return;
             }
-            moving.queues[lane].opened.push(key);
-            moving.cursor = key.index().checked_add(1);
         }
     }
 
@@ -405,7 +414,9 @@ impl Worker {
             if !rehearsal && !moving.sent.contains(key.index()) {
                 continue;
             }
-            let (writer, count) = &mut lanes[moving.lane_of(key)];
+            let lane = moving.deal.lane_of(key.index());
+            // A rehearsal deals nothing: any lane will do.
+            let (writer, count) = &mut lanes[lane.unwrap_or(connections % moving.queues.len())];
             let saved = writer.try_required_record(CONNECTION_RECORD, |writer| {
                 writer.u64(key.to_u64());
                 self.dispatcher.save_connection(conn, writer)
@@ -469,7 +480,7 @@ impl Worker {
                 self.dispatcher.hub.leave_all(&mut conn.memberships, window, &mut |_, _| {});
                 // epoll watches what the descriptor stands for, which lives on in the successor.
                 let _ = conn.stream.deregister(self.poll.registry());
-                self.accounts.leave();
+                self.accounts.leave(self.index);
             }
         }
         self.thaw();
