@@ -31,8 +31,8 @@ use std::ops::ControlFlow;
 pub use client::{Client, ClientError};
 pub use listener::ControlListener;
 pub use message::{
-    Activity, DrainRequest, Drained, Failed, FailureKind, Outcome, Progress, Record, Refused,
-    Request, Status, Step, UpgradeOutcome, UpgradeRequest, Upgraded,
+    Activity, DrainRequest, Drained, Failed, FailureKind, Outcome, PauseSteps, Progress, Record,
+    Refused, Request, Status, Step, UpgradeOutcome, UpgradeRequest, Upgraded,
 };
 pub use serve::{CONNECTIONS_MAX, IDLE_TIME_MAX, Serving, serve};
 

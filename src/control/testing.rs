@@ -147,6 +147,7 @@ pub(crate) fn upgraded() -> Upgraded {
         connections: 11_999,
         refused: vec![Refused { reason: "its app is gone".to_owned(), connections: 1 }],
         pause_us: 12_345,
+        pause_steps: None,
         total_ms: 1_234,
     }
 }

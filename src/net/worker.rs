@@ -11,8 +11,11 @@
 
 mod accepting;
 pub mod adopting;
+mod conns;
 mod deal;
 pub mod moving;
+mod slots;
+mod states;
 mod stopping;
 
 use std::collections::VecDeque;
@@ -26,7 +29,7 @@ use mio::{Events, Poll, Token};
 use crate::app::Command;
 use crate::app::conn::RoomDelivery;
 use crate::app::fanout::{deliver_ordered, publish_ordered};
-use crate::base::slab::{Key, Slab};
+use crate::base::slab::Key;
 use crate::base::tick::Tick;
 use crate::base::wheel::Wheel;
 use crate::hub::{self, WorkerIndex};
@@ -40,7 +43,9 @@ use crate::session::Next;
 use crate::ws::Input;
 use crate::ws::deflate::Inflater;
 
-use moving::{Moving, Order, Slots};
+use conns::Conns;
+use moving::{Moving, Order};
+use slots::Slots;
 
 /// Tokens of listeners: this and below, far above any connection's key.
 const LISTENER_0: usize = usize::MAX - 1;
@@ -85,7 +90,7 @@ pub struct Worker {
     accounts: Arc<Accounts>,
     started: Instant,
     index: WorkerIndex,
-    conns: Slab<Connection>,
+    conns: Conns,
     inflater: Inflater,
     receive: Box<[u8]>,
     wheel: Wheel<Key>,
@@ -135,7 +140,7 @@ impl Worker {
             mailboxes,
             accounts,
             started,
-            conns: Slab::new(),
+            conns: Conns::default(),
             inflater: Inflater::default(),
             receive: vec![0; RECEIVE_BYTES].into_boxed_slice(),
             due: Vec::new(),

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::foundation::{Inherited, ListenerCopies};
 use super::launch::Supervision;
 use super::lock::PortLock;
+use super::pause::{Moment, PauseClock};
 use crate::base::id::ConnectionIds;
 use crate::base::network::ListenAddr;
 use crate::control::{
@@ -189,6 +190,7 @@ impl Center {
                     connections = upgraded.connections,
                     refused = refusals(&upgraded.refused),
                     pause_us = upgraded.pause_us,
+                    steps = ?upgraded.pause_steps.unwrap_or_default(),
                     total_ms = upgraded.total_ms,
                     predecessor = process::id(),
                     successor = upgraded.pid,
@@ -254,10 +256,11 @@ impl Center {
             frozen_at: None,
             frozen_ns: 0,
             pause: Duration::ZERO,
+            clock: PauseClock::default(),
         };
         let outcome = attempt.run(plan, progress, events);
         attempt.over.store(true, Ordering::SeqCst);
-        let Attempt { build, pause, .. } = attempt;
+        let Attempt { build, pause, clock, .. } = attempt;
         let upgraded = |connections, refused: &[(Origin, String)]| Upgraded {
             dry_run: request.dry_run,
             generation: self.generation + u64::from(!request.dry_run),
@@ -266,6 +269,7 @@ impl Center {
             connections,
             refused: by_reason(refused),
             pause_us: pause.as_micros() as u64,
+            pause_steps: clock.steps(),
             total_ms: begun.elapsed().as_millis() as u64,
         };
         match outcome {
@@ -327,6 +331,7 @@ struct Attempt<'c> {
     /// The same by the clock that the successor has, too.
     frozen_ns: u64,
     pause: Duration,
+    clock: PauseClock,
 }
 
 impl Attempt<'_> {
@@ -366,8 +371,10 @@ impl Attempt<'_> {
                 Err(_) if left > PROGRESS_EVERY => continue,
                 Err(_) => Event::TimedOut,
             };
-            if let Event::Message(ToPredecessor::Hello { build, .. }) = &event {
-                self.build.clone_from(build);
+            match &event {
+                Event::Message(ToPredecessor::Hello { build, .. }) => self.build.clone_from(build),
+                Event::WorkerSaved { .. } => self.clock.mark(Moment::Saved),
+                _ => {}
             }
             actions = machine.handle(event);
         }
@@ -393,15 +400,18 @@ impl Attempt<'_> {
             Action::Freeze => {
                 self.frozen_at = Some(Instant::now());
                 self.frozen_ns = clock::monotonic_ns();
+                self.clock.mark(Moment::Freeze);
                 self.center.mailboxes.set_frozen(true);
                 self.center.mailboxes.order_all(&Order::Freeze);
             }
             Action::Settle => {
+                self.clock.mark(Moment::Settle);
                 #[cfg(feature = "fault-points")]
                 crate::sys::fault::point("predecessor-frozen");
                 self.center.mailboxes.order_all(&Order::Settle);
             }
             Action::Save => {
+                self.clock.mark(Moment::Save);
                 let ids_upcoming = self.center.ids.upcoming();
                 self.send(&ToSuccessor::Frozen { ids_upcoming, at_ns: self.frozen_ns })?;
                 self.center.mailboxes.order_all(&Order::Save);
@@ -409,6 +419,7 @@ impl Attempt<'_> {
                 crate::sys::fault::point("predecessor-saved");
             }
             Action::Offer => {
+                self.clock.mark(Moment::Loaded);
                 #[cfg(feature = "fault-points")]
                 crate::sys::fault::point("predecessor-adopted");
                 let (from, to) = (Ownership::Preparing.word(), Ownership::Offered.word());
@@ -496,6 +507,7 @@ impl Attempt<'_> {
     }
 
     fn release(&mut self, kept: &[Origin]) {
+        self.clock.mark(Moment::Over);
         self.pause = self.frozen_at.map_or(Duration::ZERO, |at| at.elapsed());
         self.center.mailboxes.set_frozen(false);
         for worker in 0..self.center.workers as WorkerIndex {

@@ -44,6 +44,16 @@ impl Deal {
         self.lanes.get(slot as usize).filter(|lane| **lane != NONE).map(|lane| usize::from(*lane))
     }
 
+    /// How many connections a lane has.
+    pub(super) fn count(&self, lane: usize) -> u32 {
+        self.counts[lane]
+    }
+
+    /// How many connections all lanes have.
+    pub(super) fn total(&self) -> usize {
+        self.counts.iter().map(|count| *count as usize).sum()
+    }
+
     /// The connection in this slot has ended: its place in the lane is for another.
     pub(super) fn give_back(&mut self, slot: u32) -> Option<usize> {
         let lane = self.lane_of(slot)?;

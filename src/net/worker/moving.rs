@@ -1,10 +1,11 @@
 //! The predecessor's half of a handover, in one worker.
 //!
 //! ```text
-//! PreCopy ─► descriptors go out, some a turn, while everybody is served   ─► Copied
+//! PreCopy ─► descriptors, then states go out, some a turn, while everybody
+//!            is served                                                    ─► Copied
 //! Freeze  ─► nothing is read, written, accepted any more; the last deltas  ─► Frozen
 //! Settle  ─► mail that was under way lands in the out queues               ─► Settled, until idle
-//! Save    ─► every connection's state, in memory handed over               ─► Saved
+//! Save    ─► the states that have changed since, in memory handed over     ─► Saved
 //! Release ─► what has moved is given up       or  Thaw ─► as if nothing had happened
 //! ```
 //!
@@ -12,22 +13,21 @@
 //! nothing lies in the turn's buffer then.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use super::deal::Deal;
+use super::slots::Slots;
+use super::states::{States, Way};
 use super::{Worker, mark};
-use crate::base::envelope;
 use crate::base::slab::Key;
-use crate::base::snapshot::Writer;
 use crate::hub::WorkerIndex;
-use crate::net::lane::{CONNECTION_RECORD, DESCRIPTORS_MAX, KEYS_MAX, Packet};
+use crate::net::lane::{DESCRIPTORS_MAX, KEYS_MAX, Packet};
 use crate::net::stop::Stop;
-use crate::sys::{memory, packets};
+use crate::sys::packets;
 
 /// Packets of descriptors sent a turn: some hundred microseconds in which nobody is served.
 const COPY_BATCHES: usize = 2;
@@ -79,7 +79,7 @@ pub enum Report {
     },
     /// All states have been sent.
     Saved {
-        /// How many.
+        /// How many, with those that were sent ahead.
         connections: usize,
         /// Connections that cannot be moved, and why.
         kept: Vec<(Key, String)>,
@@ -97,19 +97,29 @@ pub(super) struct Moving {
     /// The lane of each connection: the same from its first packet to its last.
     deal: Deal,
     /// By slot: the descriptor has been sent.
-    sent: Slots,
+    pub(super) sent: Slots,
     /// Keys whose descriptors are to be sent, and of connections that have ended, by lane.
     queues: Vec<LaneQueue>,
     /// The lane did not take a packet: it is tried again soon.
-    blocked: bool,
+    pub(super) blocked: bool,
+    /// Nothing is to be moved.
+    rehearsal: bool,
     phase: Phase,
+    /// States that are going out.
+    states: Option<Box<States>>,
+    /// What was sent ahead, and when.
+    #[cfg(debug_assertions)]
+    pub(super) twin: std::collections::HashMap<Key, (crate::base::tick::Tick, Vec<u8>)>,
 }
 
 #[derive(Debug)]
 enum Phase {
     /// Descriptors go out.
-    // Next: Levelling
+    // Next: Ahead
     Copying,
+    /// States go out, of connections that have nothing to do.
+    // Next: Levelling
+    Ahead,
     /// All are out, which the lanes from this one on have not been told yet.
     // Next: Copied
     Levelling(usize),
@@ -124,7 +134,7 @@ enum Phase {
     Frozen,
     /// States go out.
     // Next: Saved
-    Saving { packets: VecDeque<StatePacket>, connections: usize, kept: Vec<(Key, String)> },
+    Saving,
     /// All are out.
     Saved,
 }
@@ -135,42 +145,8 @@ struct LaneQueue {
     closed: Vec<Key>,
 }
 
-#[derive(Debug)]
-struct StatePacket {
-    lane: usize,
-    packet: Packet,
-    memory: File,
-}
-
-/// A set of slots of the slab.
-#[derive(Debug, Default)]
-pub(super) struct Slots(Vec<u64>);
-
-impl Slots {
-    pub(super) fn insert(&mut self, slot: u32) {
-        let word = slot as usize / 64;
-        if word >= self.0.len() {
-            self.0.resize(word + 1, 0);
-        }
-        self.0[word] |= 1 << (slot % 64);
-    }
-
-    /// Whether it was there.
-    pub(super) fn remove(&mut self, slot: u32) -> bool {
-        let was = self.contains(slot);
-        if was {
-            self.0[slot as usize / 64] &= !(1 << (slot % 64));
-        }
-        was
-    }
-
-    pub(super) fn contains(&self, slot: u32) -> bool {
-        self.0.get(slot as usize / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
-    }
-}
-
 impl Moving {
-    fn new(outlets: Outlets, worker: WorkerIndex) -> Self {
+    fn new(outlets: Outlets, worker: WorkerIndex, rehearsal: bool) -> Self {
         let queues = outlets.lanes.iter().map(|_| LaneQueue::default()).collect();
         Self {
             deal: Deal::new(outlets.lanes.len(), worker.into()),
@@ -179,8 +155,31 @@ impl Moving {
             sent: Slots::default(),
             queues,
             blocked: false,
+            rehearsal,
             phase: Phase::Copying,
+            states: None,
+            #[cfg(debug_assertions)]
+            twin: Default::default(),
         }
+    }
+
+    fn begin_states(&mut self, phase: Phase, way: Way) {
+        self.phase = phase;
+        self.states = Some(Box::new(States::new(way, self.queues.len())));
+    }
+
+    pub(super) fn lane(&self, index: usize) -> &OwnedFd {
+        &self.outlets.lanes[index]
+    }
+
+    /// The lane of a connection whose descriptor has been sent.
+    pub(super) fn lane_of(&self, key: Key) -> usize {
+        self.deal.lane_of(key.index()).expect("what is sent is dealt")
+    }
+
+    /// How many connections a lane has, or will have.
+    pub(super) fn dealt_to(&self, lane: usize) -> u64 {
+        self.deal.count(lane).into()
     }
 
     /// Everything that is known has been sent.
@@ -192,7 +191,11 @@ impl Moving {
     /// Whether the worker must look again though nothing happens.
     pub(super) fn is_busy(&self) -> bool {
         match self.phase {
-            Phase::Copying | Phase::Levelling(_) | Phase::Freezing | Phase::Saving { .. } => true,
+            Phase::Copying
+            | Phase::Ahead
+            | Phase::Levelling(_)
+            | Phase::Freezing
+            | Phase::Saving => true,
             Phase::Copied => !self.is_level(),
             Phase::Frozen | Phase::Saved => false,
         }
@@ -206,7 +209,8 @@ impl Moving {
     /// A connection was accepted.
     pub(super) fn opened(&mut self, key: Key) {
         // The walk meets those that are still ahead of it.
-        if self.cursor.is_none_or(|cursor| key.index() < cursor) {
+        let met = self.cursor.is_none_or(|cursor| key.index() < cursor);
+        if met && !self.rehearsal {
             self.enqueue(key);
         }
     }
@@ -249,11 +253,13 @@ impl Worker {
     fn obey(&mut self, order: Order) {
         match order {
             Order::PreCopy(outlets) => {
-                self.moving = Some(Box::new(Moving::new(outlets, self.index)))
+                self.moving = Some(Box::new(Moving::new(outlets, self.index, false)))
             }
             Order::Rehearse(outlets) => {
-                let mut moving = Box::new(Moving::new(outlets, self.index));
-                moving.phase = self.save(&moving, true);
+                let mut moving = Box::new(Moving::new(outlets, self.index, true));
+                // No descriptors go out.
+                moving.cursor = None;
+                moving.begin_states(Phase::Saving, Way::Rehearse);
                 self.moving = Some(moving);
             }
             Order::Freeze => {
@@ -270,10 +276,13 @@ impl Worker {
                 if self.index == 1 {
                     crate::sys::fault::point("predecessor-saving");
                 }
-                self.in_phase(|worker, moving| moving.phase = worker.save(moving, false));
+                #[cfg(debug_assertions)]
+                self.in_phase(|worker, moving| worker.check_ahead(moving));
+                self.in_phase(|_, moving| moving.begin_states(Phase::Saving, Way::Pause));
             }
             Order::Thaw => {
                 self.moving = None;
+                self.conns.forget_ahead();
                 if self.dispatcher.frozen {
                     self.thaw();
                 }
@@ -314,24 +323,42 @@ impl Worker {
                 }
             }
             Phase::Freezing => {
-                while !moving.is_level() && !moving.blocked {
-                    self.send_batch(moving)?;
-                }
+                self.send_deltas(moving)?;
             }
-            Phase::Saving { packets, .. } => {
-                while let Some(StatePacket { lane, packet, memory }) = packets.front() {
-                    let lane = &moving.outlets.lanes[*lane];
-                    if !offer(lane, packet, &[memory.as_fd()])? {
-                        moving.blocked = true;
-                        break;
-                    }
-                    packets.pop_front();
-                }
-            }
+            Phase::Ahead | Phase::Saving => return self.advance_states(moving),
             Phase::Frozen | Phase::Saved => {}
         }
         self.report_phase(moving);
         Ok(())
+    }
+
+    fn advance_states(&mut self, moving: &mut Moving) -> io::Result<()> {
+        let Some(mut states) = moving.states.take() else {
+            return Ok(());
+        };
+        if !self.send_states(moving, &mut states)? {
+            moving.states = Some(states);
+        } else if states.way() == Way::Ahead {
+            moving.phase = Phase::Levelling(0);
+        } else {
+            let (way, (written, kept)) = (states.way(), states.into_outcome());
+            let connections = match way {
+                Way::Pause => moving.deal.total(),
+                Way::Ahead | Way::Rehearse => written,
+            };
+            tracing::debug!(worker = self.index, connections, written, "states sent");
+            moving.phase = Phase::Saved;
+            moving.report(self, Report::Saved { connections, kept });
+        }
+        Ok(())
+    }
+
+    /// Sends all that has come and gone; whether it is all out.
+    pub(super) fn send_deltas(&mut self, moving: &mut Moving) -> io::Result<bool> {
+        while !moving.is_level() && !moving.blocked {
+            self.send_batch(moving)?;
+        }
+        Ok(moving.is_level())
     }
 
     /// Moves on to the next phase if the present one is over.
@@ -339,17 +366,13 @@ impl Worker {
         let level = moving.is_level();
         let (phase, report) = match &mut moving.phase {
             Phase::Copying if level => {
-                moving.phase = Phase::Levelling(0);
+                moving.begin_states(Phase::Ahead, Way::Ahead);
                 return;
             }
             Phase::Levelling(told) if *told == moving.outlets.lanes.len() => {
                 (Phase::Copied, Report::Copied)
             }
             Phase::Freezing if level => (Phase::Frozen, Report::Frozen),
-            Phase::Saving { packets, connections, kept } if packets.is_empty() => {
-                let (connections, kept) = (*connections, std::mem::take(kept));
-                (Phase::Saved, Report::Saved { connections, kept })
-            }
             _ => return,
         };
         moving.phase = phase;
@@ -400,45 +423,6 @@ impl Worker {
             moving.cursor = key.and_then(|key| key.index().checked_add(1));
             if key.is_some_and(|key| moving.enqueue(key)) {
                 return;
-            }
-        }
-    }
-
-    /// Writes the states down, for each lane in memory of its own.
-    fn save(&self, moving: &Moving, rehearsal: bool) -> Phase {
-        let mut lanes: Vec<(Writer, u64)> =
-            moving.queues.iter().map(|_| (Writer::new(), 0)).collect();
-        let mut kept = Vec::new();
-        let mut connections = 0;
-        for (key, conn) in self.conns.iter() {
-            if !rehearsal && !moving.sent.contains(key.index()) {
-                continue;
-            }
-            let lane = moving.deal.lane_of(key.index());
-            // A rehearsal deals nothing: any lane will do.
-            let (writer, count) = &mut lanes[lane.unwrap_or(connections % moving.queues.len())];
-            let saved = writer.try_required_record(CONNECTION_RECORD, |writer| {
-                writer.u64(key.to_u64());
-                self.dispatcher.save_connection(conn, writer)
-            });
-            match saved {
-                Ok(()) => {
-                    *count += 1;
-                    connections += 1;
-                }
-                Err(reason) => kept.push((key, reason.to_string())),
-            }
-        }
-        let packets = lanes.into_iter().enumerate().map(|(lane, (states, connections))| {
-            let memory = write_memory(states.as_bytes())?;
-            let packet = Packet::State { worker: self.index, connections };
-            Ok(StatePacket { lane, packet, memory })
-        });
-        match packets.collect::<io::Result<_>>() {
-            Ok(packets) => Phase::Saving { packets, connections, kept },
-            Err(error) => {
-                moving.report(self, Report::Failed(error));
-                Phase::Saved
             }
         }
     }
@@ -496,7 +480,11 @@ impl Moving {
 }
 
 /// Sends a packet if the lane takes one.
-fn offer(lane: &OwnedFd, packet: &Packet, descriptors: &[BorrowedFd<'_>]) -> io::Result<bool> {
+pub(super) fn offer(
+    lane: &OwnedFd,
+    packet: &Packet,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<bool> {
     match packets::send(lane, &packet.encode(), descriptors, false) {
         Ok(()) => Ok(true),
         // Too much is under way, or too many descriptors; the successor is taking them.
@@ -505,11 +493,4 @@ fn offer(lane: &OwnedFd, packet: &Packet, descriptors: &[BorrowedFd<'_>]) -> io:
         }
         Err(error) => Err(error),
     }
-}
-
-fn write_memory(states: &[u8]) -> io::Result<File> {
-    let mut memory = memory::file(c"steadfast-states")?;
-    memory.write_all(&envelope::head(states))?;
-    memory.write_all(states)?;
-    Ok(memory)
 }
