@@ -290,12 +290,14 @@ impl Worker {
             conn.unread = true;
             self.drive(key);
         }
-        let broken = event.is_error() || (event.is_read_closed() && event.is_write_closed());
-        if broken
-            && let Some(conn) = self.conns.get_mut(key)
-            && !conn.session.wants_read()
-        {
-            // Nobody reads from it, so nobody else would notice.
+        if is_broken(event) {
+            self.lost_if_unread(key);
+        }
+    }
+
+    /// The socket is broken. If nobody reads from it, nobody else would notice.
+    fn lost_if_unread(&mut self, key: Key) {
+        if self.conns.get(key).is_some_and(|conn| !conn.session.wants_read()) {
             self.lost(key, &ErrorKind::ConnectionReset.into());
             self.carry_out();
         }
@@ -643,6 +645,10 @@ impl Worker {
             self.accounts.leave(self.index);
         }
     }
+}
+
+fn is_broken(event: &Event) -> bool {
+    event.is_error() || (event.is_read_closed() && event.is_write_closed())
 }
 
 /// Puts a connection in a list, once.

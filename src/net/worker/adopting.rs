@@ -14,8 +14,10 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Duration;
 
-use super::Worker;
+use mio::Events;
+
 use super::slots::Slots;
+use super::{EVENTS_MAX, Worker, is_broken};
 use crate::app::Address;
 use crate::base::envelope;
 use crate::base::slab::Key;
@@ -89,6 +91,8 @@ struct Parked {
     places: Places,
     /// By slot here: its state is loaded.
     loaded: Slots,
+    /// Their sockets have been announced as broken.
+    broken: Vec<Key>,
     /// What cannot be served, and why: there is no place for it, or its state does not load. It is
     /// refused with the last states, and not before: it may end until then, or be another.
     unfit: HashMap<Origin, String>,
@@ -206,10 +210,41 @@ impl Worker {
             let was_level = parked.level;
             self.on_packet(packet, descriptors.drain(..), adoption.rehearsal, parked)?;
             if parked.level > was_level && parked.level == adoption.senders {
+                self.take_first_edges(parked)?;
                 let _ = adoption.findings.send((self.index, Finding::Level));
             }
         }
         Ok(None)
+    }
+
+    /// Each socket is announced once as writable because it was registered. That is taken now, while
+    /// everybody is served elsewhere: the first turns here would go into it, a microsecond for each
+    /// connection. What else is announced is kept for when they are ours.
+    fn take_first_edges(&mut self, parked: &mut Parked) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        // Not until there are none: as long as they are served, more come.
+        for _ in 0..self.conns.len().div_ceil(EVENTS_MAX) {
+            match self.poll.poll(&mut events, Some(Duration::ZERO)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            for event in &events {
+                let Some(key) = Key::from_u64(event.token().0 as u64) else {
+                    // The mailbox, which is looked into.
+                    continue;
+                };
+                let Some(conn) = self.conns.get_mut(key) else {
+                    continue;
+                };
+                conn.hung_up |= event.is_read_closed() || event.is_error();
+                conn.unread |= event.is_readable() || conn.hung_up;
+                if is_broken(event) {
+                    parked.broken.push(key);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn on_packet(
@@ -391,7 +426,7 @@ impl Worker {
     fn conclude(&mut self, instruction: Instruction, mut parked: Parked) -> bool {
         match instruction {
             Instruction::Serve(listeners, begun) => {
-                self.begin_serving();
+                self.begin_serving(&parked.broken);
                 self.listen_or_say(listeners);
                 let _ = begun.send(());
                 true
@@ -426,15 +461,16 @@ impl Worker {
 
     /// The connections are ours. epoll tells of what came in meanwhile; what was read and not
     /// decoded, and what waits to be written, it knows nothing of.
-    fn begin_serving(&mut self) {
+    fn begin_serving(&mut self, broken: &[Key]) {
         self.freeze(false);
         self.timers_held = true;
         for (key, conn) in self.conns.iter_mut() {
-            if !conn.session.is_at_rest() {
+            if conn.unread || !conn.session.is_at_rest() {
                 super::mark(&mut conn.ready, &mut self.ready, key);
                 super::mark(&mut conn.dirty, &mut self.dirty, key);
             }
         }
+        broken.iter().for_each(|&key| self.lost_if_unread(key));
     }
 }
 
