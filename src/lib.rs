@@ -24,8 +24,8 @@
 //!
 //! An upgrade ([`handover`]) moves all of it to another process: each worker sends its sockets over
 //! lanes ([`net::worker::moving`]) to the successor's workers, which park them
-//! ([`net::worker::adopting`]); then everything stands still, states are written
-//! ([`net::record`]) and read, and a word in shared memory changes its owner. [`supervisor`] is the
+//! ([`net::worker::adopting`]), and the states of those at rest ([`net::record`]); then everything
+//! stands still, what has changed since follows, and a word in shared memory changes its owner. [`supervisor`] is the
 //! small process above; [`control`] is how it is asked for.
 //!
 //! # Layers

@@ -6,6 +6,7 @@ mod foundation;
 mod launch;
 mod lock;
 mod operate;
+mod pause;
 mod routes;
 mod running;
 mod steer;

@@ -8,6 +8,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -129,15 +131,95 @@ fn any_number_of_workers_takes_over() {
     }
 }
 
+/// Enough that their states go out in many turns and packets, while they change.
+#[test]
+fn whoever_talks_meanwhile_is_moved_as_it_is_then() {
+    let mut server = Server::start("workers = 2\n");
+    let idle: Vec<Client> = (0..600).map(|_| server.open("/echo")).collect();
+    let mut halves: Vec<Client> = (0..50).map(|_| server.open("/echo")).collect();
+    let (room, stop) = ("/rooms/all?self=1", Arc::new(AtomicBool::new(false)));
+    let talkers: Vec<_> = (0..4)
+        .map(|talker| {
+            let mut clients: Vec<Client> =
+                (0..25).map(|number| server.open(["/echo", room][number % 2])).collect();
+            let stop = stop.clone();
+            thread::spawn(move || {
+                for round in 0.. {
+                    if stop.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let text = format!("{round} of {talker}");
+                    for client in clients.iter_mut().step_by(2) {
+                        client.send_text(&text);
+                        client.expect_text(&text);
+                    }
+                    // In the room, its own among what the others say.
+                    let publisher = &mut clients[1 + round % 12 * 2];
+                    publisher.send_text(&text);
+                    for client in clients.iter_mut().skip(1).step_by(2) {
+                        while client.frame().payload != text.as_bytes() {}
+                    }
+                }
+                clients.len()
+            })
+        })
+        .collect();
+    for round in 0..4 {
+        let message = frame(FIN | TEXT, format!("begun before upgrade {round}").as_bytes());
+        for (cut, client) in halves.iter_mut().enumerate() {
+            client.send_bytes(&message[..cut % message.len()]);
+        }
+        let (upgraded, said) = server.upgrade_by_verb(&["--dry-run", "--json"]);
+        assert!(upgraded && said.contains("\"connections\":750,\"refused\":[]"), "{said}");
+        server.upgrade();
+        for (cut, client) in halves.iter_mut().enumerate() {
+            client.send_bytes(&message[cut % message.len()..]);
+            client.expect_text(&format!("begun before upgrade {round}"));
+        }
+    }
+    stop.store(true, Ordering::SeqCst);
+    for talker in talkers {
+        assert_eq!(talker.join().expect("nothing was missing"), 25);
+    }
+    for mut client in idle {
+        client.assert_echo("not a word so far");
+    }
+}
+
+#[test]
+fn connections_are_spread_over_the_workers_whichever_are_left() {
+    for (before, after) in [(1, 4), (4, 1), (2, 3), (3, 2)] {
+        let mut server = Server::start(&format!("workers = {before}\n"));
+        let mut clients: Vec<Client> = (0..96).map(|_| server.open("/echo")).collect();
+        // On one worker, all in the slots whose number is a multiple of four.
+        let mut number = 0;
+        clients.retain(|_| {
+            number += 1;
+            number % 4 == 1
+        });
+        wait_until("the others' end", || server.by_worker().iter().sum::<usize>() == 24);
+        server.configure(&format!("workers = {after}\n"));
+        server.upgrade();
+        let counts = server.by_worker();
+        assert_eq!((counts.len(), counts.iter().sum::<usize>()), (after, 24), "{counts:?}");
+        // Each worker that sends has dealt evenly.
+        let (least, most) = (counts.iter().min(), counts.iter().max());
+        assert!(most.unwrap() - least.unwrap() <= before, "{before} to {after}: {counts:?}");
+        for client in &mut clients {
+            client.assert_echo("wherever it is");
+        }
+    }
+}
+
 #[test]
 fn new_connections_are_never_refused() {
     let mut server = Server::start("workers = 2\n");
     let (address, base) = (server.address, server.fds());
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stop = Arc::new(AtomicBool::new(false));
     let stopped = stop.clone();
     let churn = thread::spawn(move || {
         let mut count = 0;
-        while !stopped.load(std::sync::atomic::Ordering::SeqCst) {
+        while !stopped.load(Ordering::SeqCst) {
             let stream = std::net::TcpStream::connect(address).expect("an accepted connection");
             let mut client = Client::over(stream);
             client.upgrade("/echo", "");
@@ -150,7 +232,7 @@ fn new_connections_are_never_refused() {
     for _ in 0..5 {
         server.upgrade();
     }
-    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    stop.store(true, Ordering::SeqCst);
     assert!(churn.join().expect("no connection was refused or reset") > 0);
     wait_until("nothing is left of them", || server.fds() <= base);
 }

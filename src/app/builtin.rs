@@ -14,6 +14,8 @@ pub struct Echo;
 impl App for Echo {
     type State = ();
 
+    const SAVES_AHEAD: bool = true;
+
     fn handshake(&mut self, _: &Request<'_>, _: &Handle) -> Decision<()> {
         Decision::Accept(())
     }
@@ -46,6 +48,8 @@ pub struct Member {
 
 impl App for Rooms {
     type State = Member;
+
+    const SAVES_AHEAD: bool = true;
 
     fn handshake(&mut self, request: &Request<'_>, _: &Handle) -> Decision<Member> {
         let to_self = match request.query("self").as_deref() {

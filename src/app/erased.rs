@@ -48,6 +48,9 @@ pub trait AnyApp {
         closed: &Closed,
     ) -> Result<(), Panicked>;
 
+    /// See [`App::SAVES_AHEAD`].
+    fn saves_ahead(&self) -> bool;
+
     /// See [`App::save`]. The state is the same afterwards, whatever happens.
     ///
     /// # Errors
@@ -115,6 +118,10 @@ impl<A: App> AnyApp for Erased<A> {
         closed: &Closed,
     ) -> Result<(), Panicked> {
         guard(|| self.0.close(conn, own(state), closed))
+    }
+
+    fn saves_ahead(&self) -> bool {
+        A::SAVES_AHEAD
     }
 
     fn save(&self, state: &AnyState, writer: &mut Writer) -> Result<(), NotMovable> {

@@ -250,13 +250,19 @@ fn status_text(status: &Status, now: SystemTime) -> String {
         Some(pid) => format!("supervisor {pid}"),
         None => "no supervisor".to_owned(),
     };
+    let by_worker: Vec<String> =
+        status.connections_by_worker.iter().map(|count| number(*count)).collect();
+    let by_worker = match by_worker.len() {
+        0 | 1 => String::new(),
+        _ => format!(" ({} by worker)", by_worker.join(" + ")),
+    };
     let mut text = format!(
         "Steadfast {}, generation {}, {activity}\n\
          process      {}, {supervisor}\n\
          up           {}\n\
          listens on   {}\n\
          workers      {}\n\
-         connections  {} of {} at most\n",
+         connections  {} of {} at most{by_worker}\n",
         escape(&status.build),
         status.generation,
         status.pid,

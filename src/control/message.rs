@@ -150,8 +150,26 @@ pub struct Upgraded {
     pub refused: Vec<Refused>,
     /// Microseconds for which nobody was served.
     pub pause_us: u64,
+    /// Where they went; told by the process that was there, to who asked for the upgrade.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_steps: Option<PauseSteps>,
     /// Milliseconds from the request to its outcome.
     pub total_ms: u64,
+}
+
+/// The steps of a pause, each from the end of the one before, in microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseSteps {
+    /// The workers stop reading, writing and accepting.
+    pub freeze_us: u64,
+    /// Messages between workers come to rest.
+    pub settle_us: u64,
+    /// States are written, of connections that had anything to do since theirs were sent ahead.
+    pub save_us: u64,
+    /// The rest of their loading, which begins with the first.
+    pub load_us: u64,
+    /// The successor takes the offer, and all its workers serve.
+    pub take_us: u64,
 }
 
 /// Connections that a successor refuses for one reason. They are closed with 1012.
@@ -242,6 +260,9 @@ pub struct Status {
     pub workers: u64,
     /// Connections now.
     pub connections: u64,
+    /// Those of each worker, the first worker's first; none where an older server does not say.
+    #[serde(default)]
+    pub connections_by_worker: Vec<u64>,
     /// The most connections it accepts.
     pub connections_max: u64,
     /// The last upgrades, the oldest first; those of earlier generations too.

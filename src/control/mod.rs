@@ -33,8 +33,8 @@ use std::os::fd::OwnedFd;
 pub use client::{Client, ClientError, TakingOver};
 pub use listener::ControlListener;
 pub use message::{
-    Activity, DrainRequest, Drained, Failed, FailureKind, Outcome, Progress, Record, Refused,
-    Request, Status, Step, UpgradeOutcome, UpgradeRequest, Upgraded,
+    Activity, DrainRequest, Drained, Failed, FailureKind, Outcome, PauseSteps, Progress, Record,
+    Refused, Request, Status, Step, UpgradeOutcome, UpgradeRequest, Upgraded,
 };
 pub use serve::{CONNECTIONS_MAX, IDLE_TIME_MAX, Serving, serve};
 

@@ -162,6 +162,7 @@ pub(crate) fn upgraded() -> Upgraded {
         connections: 11_999,
         refused: vec![Refused { reason: "its app is gone".to_owned(), connections: 1 }],
         pause_us: 12_345,
+        pause_steps: None,
         total_ms: 1_234,
     }
 }
@@ -178,6 +179,7 @@ pub(crate) fn status() -> Status {
         listen: vec!["127.0.0.1:8000".to_owned()],
         workers: 2,
         connections: 12_000,
+        connections_by_worker: vec![6_001, 5_999],
         connections_max: 65_000,
         upgrades: vec![
             Record { at_unix_ms: 1_000, outcome: UpgradeOutcome::Failed(failed) },

@@ -6,17 +6,18 @@
 //!                                        ◄─────  Hello: what it reads, who it is
 //!   Prepare, listeners, locks            ─────►  reads its configuration, binds what is new
 //!                                        ◄─────  Ready, or Refused            nothing has moved
-//!   lanes; descriptors on them           ─────►  parks them, while all are still served here
+//!   lanes; on them descriptors, and the
+//!   states of what has nothing to do     ─────►  parks and loads, while all are still served here
 //!   freezes: nobody is served            ─────►                               the pause begins
-//!   states on the lanes                  ─────►  loads them
+//!   states that have changed since       ─────►  loads them
 //!                                        ◄─────  Adopted
 //!   Offer                                ─────►  takes it, and serves         the pause ends
 //!                                        ◄─────  Active
 //! ```
 //!
 //! A message cannot decide who owns the connections, for the sender never knows whether it arrived.
-//! A word in shared memory does ([`ownership`]): the successor polls only after it has changed
-//! OFFERED to TAKEN, the predecessor thaws only after it has changed the word to REVOKED, and
+//! A word in shared memory does ([`ownership`]): the successor reads and writes only after it has
+//! changed OFFERED to TAKEN, the predecessor thaws only after it has changed the word to REVOKED, and
 //! exactly one of them can.
 //!
 //! [`predecessor`] and [`successor`] are state machines without I/O: events in, actions out. The

@@ -2,17 +2,21 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Connections in all, and how many may be.
+use crate::hub::WorkerIndex;
+
+/// Connections in all and of each worker, and how many may be.
 #[derive(Debug)]
 pub struct Accounts {
     connections: AtomicUsize,
+    by_worker: Box<[AtomicUsize]>,
     connections_max: usize,
 }
 
 impl Accounts {
-    /// With room for so many connections.
-    pub fn new(connections_max: usize) -> Self {
-        Self { connections: AtomicUsize::new(0), connections_max }
+    /// Of so many workers, with room for so many connections.
+    pub fn new(workers: usize, connections_max: usize) -> Self {
+        let by_worker = (0..workers).map(|_| AtomicUsize::new(0)).collect();
+        Self { connections: AtomicUsize::new(0), by_worker, connections_max }
     }
 
     /// Connections now, of all workers.
@@ -20,28 +24,53 @@ impl Accounts {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// Connections now, of each worker by its index.
+    pub fn connections_by_worker(&self) -> impl Iterator<Item = usize> {
+        self.by_worker.iter().map(|count| count.load(Ordering::Relaxed))
+    }
+
     /// How many connections may be.
     pub fn connections_max(&self) -> usize {
         self.connections_max
     }
 
-    /// Counts a connection in, if there is room for it.
-    pub(super) fn enter(&self) -> bool {
+    /// Counts a connection of a worker in, if there is room for it.
+    pub(super) fn enter(&self, worker: WorkerIndex) -> bool {
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
         if before >= self.connections_max {
-            self.leave();
+            self.connections.fetch_sub(1, Ordering::Relaxed);
             return false;
         }
+        self.by_worker[usize::from(worker)].fetch_add(1, Ordering::Relaxed);
         true
     }
 
     /// Counts a connection in that was there before us, room or not.
-    pub(super) fn enter_adopted(&self) {
+    pub(super) fn enter_adopted(&self, worker: WorkerIndex) {
         self.connections.fetch_add(1, Ordering::Relaxed);
+        self.by_worker[usize::from(worker)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a connection out.
-    pub(super) fn leave(&self) {
+    pub(super) fn leave(&self, worker: WorkerIndex) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.by_worker[usize::from(worker)].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_worker_counts_for_all() {
+        let accounts = Accounts::new(2, 2);
+        assert!(accounts.enter(0) && accounts.enter(1) && !accounts.enter(1));
+        accounts.enter_adopted(1);
+        assert_eq!(accounts.connections(), 3);
+        assert_eq!(accounts.connections_by_worker().collect::<Vec<_>>(), [1, 2]);
+        accounts.leave(0);
+        assert_eq!(accounts.connections(), 2);
+        assert_eq!(accounts.connections_by_worker().collect::<Vec<_>>(), [0, 2]);
     }
 }

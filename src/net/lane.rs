@@ -52,20 +52,44 @@ pub enum Packet {
         /// The sender.
         worker: WorkerIndex,
     },
-    /// The states of the connections; the packet's one descriptor is the memory they are in, as
-    /// [`States`](super::states::States). It is the sender's last packet.
-    State {
+    /// States of connections; the packet's one descriptor is the memory they are in, as
+    /// [`States`](super::states::States).
+    States {
         /// The sender.
         worker: WorkerIndex,
         /// How many.
+        connections: u64,
+        /// When they were saved, in nanoseconds of the system's monotonic clock: points in time
+        /// among them are relative to it.
+        saved_ns: u64,
+        /// Which these are.
+        part: Part,
+    },
+}
+
+/// Which states a packet has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Of connections that go on being served. Another state that comes for one replaces it.
+    Ahead,
+    /// How it is; more follows.
+    More,
+    /// The same, and the sender's last packet.
+    Last {
+        /// How many of its connections are to be known by now on this lane. Nothing is said of a
+        /// rehearsal, in which they are on any lane.
         connections: u64,
     },
 }
 
 const DESCRIPTORS: u8 = 1;
 const CLOSED: u8 = 2;
-const STATE: u8 = 3;
+const STATES: u8 = 3;
 const LEVEL: u8 = 4;
+
+const AHEAD: u8 = 0;
+const MORE: u8 = 1;
+const LAST: u8 = 2;
 
 impl Packet {
     /// As bytes, at most [`PACKET_BYTES_MAX`].
@@ -84,10 +108,19 @@ impl Packet {
                 writer.u8(LEVEL);
                 writer.u16(*worker);
             }
-            Self::State { worker, connections } => {
-                writer.u8(STATE);
+            Self::States { worker, connections, saved_ns, part } => {
+                writer.u8(STATES);
                 writer.u16(*worker);
                 writer.u64(*connections);
+                writer.u64(*saved_ns);
+                match part {
+                    Part::Ahead => writer.u8(AHEAD),
+                    Part::More => writer.u8(MORE),
+                    Part::Last { connections } => {
+                        writer.u8(LAST);
+                        writer.u64(*connections);
+                    }
+                }
             }
         }
         writer.into_bytes()
@@ -105,7 +138,17 @@ impl Packet {
             DESCRIPTORS => Self::Descriptors { worker, keys: load_keys(&mut reader)? },
             CLOSED => Self::Closed { worker, keys: load_keys(&mut reader)? },
             LEVEL => Self::Level { worker },
-            STATE => Self::State { worker, connections: reader.u64()? },
+            STATES => Self::States {
+                worker,
+                connections: reader.u64()?,
+                saved_ns: reader.u64()?,
+                part: match reader.u8()? {
+                    AHEAD => Part::Ahead,
+                    MORE => Part::More,
+                    LAST => Part::Last { connections: reader.u64()? },
+                    _ => return Err(SnapshotError::Invalid("part of the states")),
+                },
+            },
             _ => return Err(SnapshotError::Invalid("packet of a lane")),
         };
         reader.finish()?;
@@ -134,6 +177,10 @@ mod tests {
     use super::*;
     use crate::base::slab::Slab;
 
+    fn states(part: Part) -> Packet {
+        Packet::States { worker: u16::MAX, connections: u64::MAX, saved_ns: 7, part }
+    }
+
     #[test]
     fn packets_survive_and_cut_ones_are_errors() {
         let mut slab = Slab::new();
@@ -142,7 +189,9 @@ mod tests {
             Packet::Descriptors { worker: 3, keys: keys[..DESCRIPTORS_MAX].to_vec() },
             Packet::Closed { worker: 0, keys: keys.clone() },
             Packet::Level { worker: 1 },
-            Packet::State { worker: u16::MAX, connections: u64::MAX },
+            states(Part::Ahead),
+            states(Part::More),
+            states(Part::Last { connections: 5 }),
         ];
         for packet in packets {
             let bytes = packet.encode();
@@ -152,6 +201,9 @@ mod tests {
             assert_eq!(cut, Err(SnapshotError::Truncated));
         }
         assert!(Packet::decode(&[9, 0, 0]).is_err());
+        let mut other = states(Part::Ahead).encode();
+        *other.last_mut().unwrap() = 9;
+        assert!(Packet::decode(&other).is_err(), "no such part");
         assert!(Packet::decode(&[CLOSED, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_err(), "no such key");
     }
 }

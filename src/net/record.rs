@@ -195,6 +195,15 @@ impl Dispatcher {
         Ok(())
     }
 
+    /// Whether a connection that is left alone is saved the same at any time; see
+    /// [`App::SAVES_AHEAD`](crate::app::App::SAVES_AHEAD).
+    pub fn saves_ahead(&self, conn: &Connection) -> bool {
+        match &self.routes[usize::from(conn.route)].target {
+            Target::App(app) => app.saves_ahead(),
+            Target::Page(_) | Target::Nothing => false,
+        }
+    }
+
     /// Reads what [`Dispatcher::save_connection`] wrote, to the reader's end, for the connection
     /// that is to be at `address`. The app is asked last: a connection that is refused for another
     /// reason it never hears of.
@@ -277,6 +286,21 @@ impl Dispatcher {
         conn.passed = passed;
         conn.state = state;
         conn.pending = pending;
+    }
+
+    /// Makes a vacant one of it again, as if it had not been [restored](Self::restore): there is a
+    /// newer state for it, or it has ended elsewhere. Its app is not told: it is not its end.
+    pub fn unrestore(&mut self, conn: &mut Connection) {
+        let window = conn.session.deflate_window(self.turn.role());
+        let mail = &mut self.intents.mail;
+        self.hub.leave_all(&mut conn.memberships, window, &mut |to, item| mail.push((to, item)));
+        if conn.passed {
+            self.routes[usize::from(conn.route)].chain.release(&conn.peer);
+            conn.passed = false;
+        }
+        conn.session = Session::vacant();
+        conn.route = NO_ROUTE;
+        (conn.facts, conn.state, conn.pending) = (None, None, None);
     }
 
     /// The route here of this pattern, if its app is the same.

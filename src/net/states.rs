@@ -58,6 +58,16 @@ impl States {
         Ok(())
     }
 
+    /// The format they are written in.
+    pub fn format(&self) -> Format {
+        self.writer.format()
+    }
+
+    /// What has been written so far.
+    pub fn body(&self) -> &[u8] {
+        self.writer.as_bytes()
+    }
+
     /// How many have been added.
     pub fn connections(&self) -> u64 {
         self.connections
@@ -65,8 +75,7 @@ impl States {
 
     /// The envelope: its head, and its body.
     pub fn sealed(&self) -> ([u8; HEAD_BYTES], &[u8]) {
-        let body = self.writer.as_bytes();
-        (envelope::head(self.writer.format(), body), body)
+        (envelope::head(self.format(), self.body()), self.body())
     }
 }
 

@@ -11,7 +11,11 @@
 
 mod accepting;
 pub mod adopting;
+mod conns;
+mod deal;
 pub mod moving;
+mod sending;
+mod slots;
 mod stopping;
 
 use std::collections::VecDeque;
@@ -25,7 +29,7 @@ use mio::{Events, Poll, Token};
 use crate::app::Command;
 use crate::app::conn::RoomDelivery;
 use crate::app::fanout::{deliver_ordered, publish_ordered};
-use crate::base::slab::{Key, Slab};
+use crate::base::slab::Key;
 use crate::base::tick::Tick;
 use crate::base::wheel::Wheel;
 use crate::hub::{self, WorkerIndex};
@@ -39,7 +43,9 @@ use crate::session::Next;
 use crate::ws::Input;
 use crate::ws::deflate::Inflater;
 
-use moving::{Moving, Order, Slots};
+use conns::Conns;
+use moving::{Moving, Order};
+use slots::Slots;
 
 /// Tokens of listeners: this and below, far above any connection's key.
 const LISTENER_0: usize = usize::MAX - 1;
@@ -84,7 +90,7 @@ pub struct Worker {
     accounts: Arc<Accounts>,
     started: Instant,
     index: WorkerIndex,
-    conns: Slab<Connection>,
+    conns: Conns,
     inflater: Inflater,
     receive: Box<[u8]>,
     wheel: Wheel<Key>,
@@ -134,7 +140,7 @@ impl Worker {
             mailboxes,
             accounts,
             started,
-            conns: Slab::new(),
+            conns: Conns::default(),
             inflater: Inflater::default(),
             receive: vec![0; RECEIVE_BYTES].into_boxed_slice(),
             due: Vec::new(),
@@ -284,12 +290,14 @@ impl Worker {
             conn.unread = true;
             self.drive(key);
         }
-        let broken = event.is_error() || (event.is_read_closed() && event.is_write_closed());
-        if broken
-            && let Some(conn) = self.conns.get_mut(key)
-            && !conn.session.wants_read()
-        {
-            // Nobody reads from it, so nobody else would notice.
+        if is_broken(event) {
+            self.lost_if_unread(key);
+        }
+    }
+
+    /// The socket is broken. If nobody reads from it, nobody else would notice.
+    fn lost_if_unread(&mut self, key: Key) {
+        if self.conns.get(key).is_some_and(|conn| !conn.session.wants_read()) {
             self.lost(key, &ErrorKind::ConnectionReset.into());
             self.carry_out();
         }
@@ -634,9 +642,13 @@ impl Worker {
                 moving.closed(key);
             }
             self.conns.remove(key);
-            self.accounts.leave();
+            self.accounts.leave(self.index);
         }
     }
+}
+
+fn is_broken(event: &Event) -> bool {
+    event.is_error() || (event.is_read_closed() && event.is_write_closed())
 }
 
 /// Puts a connection in a list, once.

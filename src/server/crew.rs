@@ -60,7 +60,7 @@ impl Crew {
         let now = Instant::now();
         let started = now.checked_sub(CLOCK_LEAD).unwrap_or(now);
         let (mailboxes, polls) = Mailboxes::new(workers)?;
-        let accounts = Arc::new(Accounts::new(connections_max));
+        let accounts = Arc::new(Accounts::new(workers, connections_max));
         let ids = Arc::new(ConnectionIds::new(first_id));
         let shared = routes::Shared::new(settings);
         let mut threads = Vec::with_capacity(workers);

@@ -40,6 +40,9 @@ impl Operator for Operations {
             listen,
             workers: center.workers as u64,
             connections: center.accounts.connections() as u64,
+            connections_by_worker: {
+                center.accounts.connections_by_worker().map(|count| count as u64).collect()
+            },
             connections_max: center.accounts.connections_max() as u64,
             upgrades: center.history(),
         }

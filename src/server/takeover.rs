@@ -370,6 +370,7 @@ impl Takeover<'_> {
             connections,
             refused: by_reason(refused),
             pause_us: now_ns.saturating_sub(self.frozen_ns) / 1_000,
+            pause_steps: None,
             total_ms: now_ns.saturating_sub(self.begun_ns) / 1_000_000,
         }
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::foundation::{Inherited, ListenerCopies};
 use super::launch::{Launched, Process, Supervision};
 use super::lock::PortLock;
+use super::pause::{Moment, PauseClock};
 use super::steer::Steered;
 use crate::base::format::Format;
 use crate::base::id::ConnectionIds;
@@ -258,6 +259,7 @@ impl Center {
                     refused = refusals(&upgraded.refused),
                     format = upgraded.format,
                     pause_us = upgraded.pause_us,
+                    steps = ?upgraded.pause_steps.unwrap_or_default(),
                     total_ms = upgraded.total_ms,
                     predecessor = std::process::id(),
                     successor = upgraded.pid,
@@ -334,10 +336,11 @@ impl Center {
             frozen_at: None,
             frozen_ns: 0,
             pause: Duration::ZERO,
+            clock: PauseClock::default(),
         };
         let outcome = attempt.run(plan, progress, events);
         attempt.over.store(true, Ordering::SeqCst);
-        let Attempt { build, pid, format, pause, .. } = attempt;
+        let Attempt { build, pid, format, pause, clock, .. } = attempt;
         let pid = process.id().unwrap_or(pid);
         let upgraded = |connections, refused: &[(Origin, String)]| Upgraded {
             dry_run,
@@ -348,6 +351,7 @@ impl Center {
             connections,
             refused: by_reason(refused),
             pause_us: pause.as_micros() as u64,
+            pause_steps: clock.steps(),
             total_ms: begun.elapsed().as_millis() as u64,
         };
         match outcome {
@@ -420,6 +424,7 @@ struct Attempt<'c> {
     /// The same by the clock that the successor has, too.
     frozen_ns: u64,
     pause: Duration,
+    clock: PauseClock,
 }
 
 impl Attempt<'_> {
@@ -459,9 +464,13 @@ impl Attempt<'_> {
                 Err(_) if left > PROGRESS_EVERY => continue,
                 Err(_) => Event::TimedOut,
             };
-            if let Event::Message(ToPredecessor::Hello { build, pid, .. }) = &event {
-                self.build.clone_from(build);
-                self.pid = *pid;
+            match &event {
+                Event::Message(ToPredecessor::Hello { build, pid, .. }) => {
+                    self.build.clone_from(build);
+                    self.pid = *pid;
+                }
+                Event::WorkerSaved { .. } => self.clock.mark(Moment::Saved),
+                _ => {}
             }
             actions = machine.handle(event);
         }
@@ -487,15 +496,18 @@ impl Attempt<'_> {
             Action::Freeze => {
                 self.frozen_at = Some(Instant::now());
                 self.frozen_ns = clock::monotonic_ns();
+                self.clock.mark(Moment::Freeze);
                 self.center.mailboxes.set_frozen(true);
                 self.center.mailboxes.order_all(&Order::Freeze);
             }
             Action::Settle => {
+                self.clock.mark(Moment::Settle);
                 #[cfg(feature = "fault-points")]
                 crate::sys::fault::point("predecessor-frozen");
                 self.center.mailboxes.order_all(&Order::Settle);
             }
             Action::Save => {
+                self.clock.mark(Moment::Save);
                 let ids_upcoming = self.center.ids.upcoming();
                 self.send(&ToSuccessor::Frozen { ids_upcoming, at_ns: self.frozen_ns })?;
                 self.center.mailboxes.order_all(&Order::Save);
@@ -503,6 +515,7 @@ impl Attempt<'_> {
                 crate::sys::fault::point("predecessor-saved");
             }
             Action::Offer => {
+                self.clock.mark(Moment::Loaded);
                 #[cfg(feature = "fault-points")]
                 crate::sys::fault::point("predecessor-adopted");
                 if !self.word.offer() {
@@ -582,6 +595,7 @@ impl Attempt<'_> {
     }
 
     fn release(&mut self, kept: &[Origin]) {
+        self.clock.mark(Moment::Over);
         self.pause = self.frozen_at.map_or(Duration::ZERO, |at| at.elapsed());
         self.center.mailboxes.set_frozen(false);
         for worker in 0..self.center.workers as WorkerIndex {

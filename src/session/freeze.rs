@@ -52,6 +52,14 @@ impl Session {
         }
     }
 
+    /// Whether it is open and has nothing to do until something comes in, is to be sent, or is due.
+    pub fn is_at_rest(&self) -> bool {
+        matches!(&self.state, State::Open(decoder) if !decoder.holds_whole_frame())
+            && self.out.is_empty()
+            && self.parked.is_none()
+            && !self.paused
+    }
+
     /// Whether our Close waits for the peer's: the app has not been told of the end yet.
     pub fn is_closing(&self) -> bool {
         matches!(self.state, State::Closing(..))

@@ -209,6 +209,16 @@ impl Server {
         (code == Some(0), String::from_utf8(said).expect("UTF-8"))
     }
 
+    /// Connections of each worker, as an operator is told.
+    #[track_caller]
+    pub fn by_worker(&self) -> Vec<usize> {
+        let output = self.verb("status").arg("--json").output().expect("the binary starts");
+        let said = String::from_utf8(output.stdout).expect("UTF-8");
+        let (_, counts) = said.split_once(r#""connections_by_worker":["#).expect("counts");
+        let (counts, _) = counts.split_once(']').expect("a list");
+        counts.split(',').map(|count| count.parse().expect("a number")).collect()
+    }
+
     /// After the death of the first process: its successor is the server now.
     #[track_caller]
     pub fn follow(&mut self) {

@@ -15,6 +15,15 @@ const DESCRIPTORS_SLACK: u64 = 4;
 /// connection's state at each upgrade is far above.
 const MEMORY_SLACK_BYTES: u64 = 6 * MIB;
 
+/// The steps of a pause: their names, and the server's fields, which say microseconds.
+const STEPS: [(&str, &str); 5] = [
+    ("freeze", "freeze_us"),
+    ("settle", "settle_us"),
+    ("save", "save_us"),
+    ("load", "load_us"),
+    ("take", "take_us"),
+];
+
 /// One upgrade.
 #[derive(Debug, Clone)]
 pub struct Round {
@@ -77,7 +86,12 @@ impl fmt::Display for Round {
             mib(memory_bytes),
             upgrade.peak.descriptors,
             mib(upgrade.peak.memory_bytes),
-        )
+        )?;
+        let steps: Vec<String> = STEPS
+            .iter()
+            .map(|(_, field)| upgrade.figure(field).map_or("-".to_owned(), |us| format!("{us:.0}")))
+            .collect();
+        write!(f, "  {}", steps.join(" "))
     }
 }
 
@@ -103,9 +117,10 @@ impl Outcome {
         self.at_start = samples;
         if upgrades > 0 {
             println!(
-                "   # outcome    conns  ref    pause    total    worst  silence faults    fds thr     MiB peak fds peak MiB\n\
-                 {:26}{:>9}{:>9}{:>9}{:>9}",
-                "", "ms", "ms", "echo ms", "ms"
+                "   # outcome    conns  ref    pause    total    worst  silence faults    fds thr     MiB peak fds peak MiB  \
+                 freeze settle save load take\n\
+                 {:26}{:>9}{:>9}{:>9}{:>9}{:46}µs",
+                "", "ms", "ms", "echo ms", "ms", ""
             );
         }
     }
@@ -154,6 +169,16 @@ impl fmt::Display for Outcome {
         if let (Some(middle), Some(most)) = (pauses.get(pauses.len() / 2), pauses.last()) {
             let p99 = pauses[(pauses.len() * 99).div_ceil(100) - 1];
             writeln!(f, "  pause: median {middle:.2} ms, p99 {p99:.2} ms, max {most:.2} ms")?;
+        }
+        let steps: Vec<String> = STEPS
+            .iter()
+            .filter_map(|(name, field)| {
+                let us = sorted(self.rounds.iter().filter_map(|round| round.upgrade.figure(field)));
+                us.get(us.len() / 2).map(|middle| format!("{name} {middle:.0}"))
+            })
+            .collect();
+        if !steps.is_empty() {
+            writeln!(f, "  its steps, medians: {} µs", steps.join(", "))?;
         }
         let took = |round: &Round| round.upgrade.took.as_secs_f64() * 1e3;
         let took = sorted(self.rounds.iter().map(took));

@@ -160,7 +160,7 @@ fn the_status_is_text_or_one_line_of_json() {
          up           1 h 2 min\n\
          listens on   127.0.0.1:8000\n\
          workers      2\n\
-         connections  12,000 of 65,000 at most\n\
+         connections  12,000 of 65,000 at most (6,001 + 5,999 by worker)\n\
          upgrades\n  \
          5 min ago: generation 3 (0.2.0), 11,999 connections moved, pause 12.3 ms, 1.2 s in all, \
          1 refused\n  \

@@ -242,6 +242,35 @@ fn an_open_connection_goes_on_where_routes_and_clock_are_others() {
     assert_eq!(from.counts.count(PEER), 1, "here it is until it is let go");
 }
 
+/// A state is sent ahead, and again because it has changed.
+#[test]
+fn a_newer_state_takes_the_place_of_an_older_one() {
+    let mut from = Process::new(1_000, &ROUTES);
+    let mut client = from.connect("/slow/1");
+    from.dispatcher.on_command(&mut client.conn, client.key, Command::Accept);
+    from.flush(&mut client);
+    assert!(client.conn.session.is_at_rest());
+    let older = from.save(&mut client).unwrap();
+    from.feed(&mut client, &text("one"));
+    assert!(!client.conn.session.is_at_rest(), "its answer is to be written");
+    let newer = from.save(&mut client).unwrap();
+    assert!(newer.len() > older.len());
+
+    let mut to = Process::new(1_000, &ROUTES);
+    let mut moved = to.load(&older).unwrap();
+    to.dispatcher.unrestore(&mut moved.conn);
+    assert_eq!((to.counts.count(PEER), to.dispatcher.hub.rooms_len()), (0, 0));
+    assert!(moved.conn.session.is_done() && moved.conn.state.is_none() && !moved.conn.passed);
+    let address = Address { worker: 0, key: moved.key };
+    let restored = to.dispatcher.load_connection(&mut Reader::new(&newer), address).unwrap();
+    to.dispatcher.restore(&mut moved.conn, moved.key, restored);
+    assert_eq!(to.save(&mut moved), Ok(newer));
+    assert_eq!((to.counts.count(PEER), to.dispatcher.hub.rooms_len()), (1, 3));
+    // Their homes are told of the last of three steps, too.
+    let elsewhere = ["one", "two", "three"].iter().filter(|room| to.dispatcher.hub.home(room) != 0);
+    assert_eq!(to.dispatcher.intents.mail.len(), 3 * elsewhere.count());
+}
+
 #[test]
 fn an_undecided_handshake_is_decided_by_the_other_process() {
     let mut from = Process::new(1_000, &ROUTES);

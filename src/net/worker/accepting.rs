@@ -28,7 +28,7 @@ impl Worker {
             let Some(listener) = self.listeners.get(index) else {
                 return;
             };
-            if !self.accounts.enter() {
+            if !self.accounts.enter(self.index) {
                 self.pause_accepting(index, "the limit of connections is reached");
                 return;
             }
@@ -40,7 +40,7 @@ impl Worker {
                     self.open(stream, peer);
                 }
                 Err(error) => {
-                    self.accounts.leave();
+                    self.accounts.leave(self.index);
                     match error.kind() {
                         ErrorKind::WouldBlock => return,
                         // The peer gave up while it waited.
@@ -101,7 +101,7 @@ impl Worker {
             }
             Err(error) => {
                 tracing::warn!(connection = %id, %error, "a connection cannot be watched");
-                self.accounts.leave();
+                self.accounts.leave(self.index);
             }
         }
     }

@@ -1,7 +1,8 @@
 //! The successor's half of a handover, in one worker: before it serves, it takes connections.
 //!
 //! ```text
-//! descriptors ─► parked: in the epoll that nobody polls yet ─► states ─► Loaded
+//! descriptors ─► parked: in the epoll that nobody polls yet
+//! states      ─► loaded; some are sent again, as they have changed    ─► Loaded
 //! Settle      ─► mail between the hubs of the workers                 ─► Settled, until idle
 //! Serve       ─► the loop begins          or  Discard ─► everything is given up, untouched
 //! ```
@@ -13,17 +14,21 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Duration;
 
-use super::Worker;
+use mio::Events;
+
+use super::slots::Slots;
+use super::{EVENTS_MAX, Worker, is_broken};
 use crate::app::Address;
 use crate::base::slab::Key;
 use crate::base::snapshot::{Reader, SnapshotError};
 use crate::base::tick::Tick;
 use crate::hub::WorkerIndex;
 use crate::net::connection::Connection;
-use crate::net::lane::{DESCRIPTORS_MAX, Origin, PACKET_BYTES_MAX, Packet, SLOTS_MAX};
+use crate::net::lane::{DESCRIPTORS_MAX, Origin, PACKET_BYTES_MAX, Packet, Part, SLOTS_MAX};
 use crate::net::listener::Listener;
 use crate::net::states::SavedStates;
 use crate::net::stream::Stream;
+use crate::sys::clock;
 use crate::sys::packets::{self, Received};
 
 /// How long a worker waits for its lane before it looks for orders.
@@ -82,14 +87,19 @@ pub struct Adoption {
 #[derive(Debug, Default)]
 struct Parked {
     places: Places,
-    /// What came and has no place, and why. It is refused when its state comes, and not before: it
-    /// may end until then, or stay for another reason.
-    unplaced: HashMap<Origin, String>,
+    /// By slot here: its state is loaded.
+    loaded: Slots,
+    /// Their sockets have been announced as broken.
+    broken: Vec<Key>,
+    /// What cannot be served, and why: there is no place for it, or its state does not load. It is
+    /// refused with the last states, and not before: it may end until then, or be another.
+    unfit: HashMap<Origin, String>,
     /// So many workers have sent all they had.
     level: usize,
-    /// States have come from so many workers.
+    /// The last states have come from so many workers.
     senders: usize,
-    loaded: Vec<Key>,
+    /// Connections that can be served.
+    adopted: usize,
     /// States that would load.
     rehearsed: usize,
     refused: Vec<(Origin, String)>,
@@ -115,16 +125,22 @@ impl Places {
         slots[slot].replace((origin.key, ours)).map(|(_, before)| before)
     }
 
+    fn get(&self, origin: Origin) -> Option<Key> {
+        let slot = self.0.get(usize::from(origin.worker))?;
+        let (theirs, ours) = (*slot.get(origin.key.index() as usize)?)?;
+        (theirs == origin.key).then_some(ours)
+    }
+
     fn remove(&mut self, origin: Origin) -> Option<Key> {
         let slot = self.0.get_mut(usize::from(origin.worker))?;
         let slot = slot.get_mut(origin.key.index() as usize)?;
         slot.take_if(|(theirs, _)| *theirs == origin.key).map(|(_, ours)| ours)
     }
 
-    /// All that are left of one worker.
-    fn take_all(&mut self, worker: WorkerIndex) -> Vec<Key> {
-        let slots = self.0.get_mut(usize::from(worker)).map(std::mem::take).unwrap_or_default();
-        slots.into_iter().flatten().map(|(_, ours)| ours).collect()
+    /// All of one worker.
+    fn of(&self, worker: WorkerIndex) -> impl Iterator<Item = Key> {
+        let slots = self.0.get(usize::from(worker)).map(Vec::as_slice).unwrap_or_default();
+        slots.iter().flatten().map(|(_, ours)| *ours)
     }
 }
 
@@ -140,25 +156,26 @@ impl Worker {
             Ok(None) => {
                 self.post_mail();
                 Finding::Loaded {
-                    connections: parked.loaded.len() + parked.rehearsed,
+                    connections: parked.adopted + parked.rehearsed,
                     refused: std::mem::take(&mut parked.refused),
                 }
             }
-            Ok(Some(instruction)) => return self.conclude(instruction, &parked),
+            Ok(Some(instruction)) => return self.conclude(instruction, parked),
             Err(error) => Finding::Broken(error),
         };
         let _ = adoption.findings.send((self.index, finding));
         // The thread that tells is the one that waits for us; without it there is nothing to serve.
         while let Ok(instruction) = adoption.instructions.recv() {
             if !matches!(instruction, Instruction::Settle) {
-                return self.conclude(instruction, &parked);
+                return self.conclude(instruction, parked);
             }
+            self.dispatcher.now = Tick::from_elapsed(self.started.elapsed());
             self.take_mail();
             self.post_mail();
             let idle = self.is_idle();
             let _ = adoption.findings.send((self.index, Finding::Settled { idle }));
         }
-        self.conclude(Instruction::Discard, &parked)
+        self.conclude(Instruction::Discard, parked)
     }
 
     /// Takes packets until all states are there; or an instruction that came before.
@@ -191,10 +208,41 @@ impl Worker {
             let was_level = parked.level;
             self.on_packet(packet, descriptors.drain(..), adoption.rehearsal, parked)?;
             if parked.level > was_level && parked.level == adoption.senders {
+                self.take_first_edges(parked)?;
                 let _ = adoption.findings.send((self.index, Finding::Level));
             }
         }
         Ok(None)
+    }
+
+    /// Each socket is announced once as writable because it was registered. That is taken now, while
+    /// everybody is served elsewhere: the first turns here would go into it, a microsecond for each
+    /// connection. What else is announced is kept for when they are ours.
+    fn take_first_edges(&mut self, parked: &mut Parked) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        // Not until there are none: as long as they are served, more come.
+        for _ in 0..self.conns.len().div_ceil(EVENTS_MAX) {
+            match self.poll.poll(&mut events, Some(Duration::ZERO)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            for event in &events {
+                let Some(key) = Key::from_u64(event.token().0 as u64) else {
+                    // The mailbox, which is looked into.
+                    continue;
+                };
+                let Some(conn) = self.conns.get_mut(key) else {
+                    continue;
+                };
+                conn.hung_up |= event.is_read_closed() || event.is_error();
+                conn.unread |= event.is_readable() || conn.hung_up;
+                if is_broken(event) {
+                    parked.broken.push(key);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn on_packet(
@@ -217,10 +265,10 @@ impl Worker {
                     match self.park(descriptor) {
                         Ok(ours) => {
                             if let Some(before) = parked.places.insert(origin, ours) {
-                                self.give_up(before);
+                                self.give_up(before, parked);
                             }
                         }
-                        Err(error) => drop(parked.unplaced.insert(origin, error.to_string())),
+                        Err(error) => drop(parked.unfit.insert(origin, error.to_string())),
                     }
                 }
                 #[cfg(feature = "fault-points")]
@@ -229,27 +277,41 @@ impl Worker {
             Packet::Closed { worker, keys } => {
                 for key in keys {
                     let origin = Origin { worker, key };
-                    parked.unplaced.remove(&origin);
+                    parked.unfit.remove(&origin);
                     if let Some(ours) = parked.places.remove(origin) {
-                        self.give_up(ours);
+                        self.give_up(ours, parked);
                     }
                 }
             }
             Packet::Level { .. } => parked.level += 1,
-            Packet::State { worker, connections } => {
+            Packet::States { worker, connections, saved_ns, part } => {
                 let memory = descriptors.next();
                 let memory = memory.ok_or_else(|| nonsense(SnapshotError::Truncated))?;
-                let mut bytes = Vec::new();
-                let mut file = File::from(memory);
-                io::Seek::rewind(&mut file)?;
-                file.read_to_end(&mut bytes)?;
+                let bytes = read_memory(memory)?;
                 let states = SavedStates::open(&bytes).map_err(io::Error::other)?;
-                self.load_states(worker, connections, states, rehearsal, parked)
-                    .map_err(nonsense)?;
-                parked.senders += 1;
+                self.dispatcher.now = self.tick_of(saved_ns);
+                let of = Sent { worker, part, rehearsal };
+                let count = self.load_states(states, of, parked).map_err(nonsense)?;
+                if count != connections {
+                    return Err(nonsense(SnapshotError::Invalid("number of states")));
+                }
+                if let Part::Last { connections } = part {
+                    parked.senders += 1;
+                    let known = self.settle_places(worker, parked);
+                    if known != connections && !rehearsal {
+                        return Err(nonsense(SnapshotError::Invalid("number of connections")));
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// A moment of the system's monotonic clock in ours. It may have been some time ago: a deadline
+    /// does not move because its state was on the way.
+    fn tick_of(&self, at_ns: u64) -> Tick {
+        let ago = Duration::from_nanos(clock::monotonic_ns().saturating_sub(at_ns));
+        Tick::from_elapsed(self.started.elapsed().saturating_sub(ago))
     }
 
     /// A descriptor gets its place: what it means comes later.
@@ -257,59 +319,83 @@ impl Worker {
         self.insert(Connection::vacant(Stream::adopt(descriptor)?))
     }
 
-    /// Loads the states of one worker of the predecessor.
+    /// Loads the states of a packet; returns how many there were.
     fn load_states(
         &mut self,
-        worker: WorkerIndex,
-        connections: u64,
         mut states: SavedStates<'_>,
-        rehearsal: bool,
+        Sent { worker, part, rehearsal }: Sent,
         parked: &mut Parked,
-    ) -> Result<(), SnapshotError> {
-        self.dispatcher.now = Tick::from_elapsed(self.started.elapsed());
+    ) -> Result<u64, SnapshotError> {
         let mut count = 0;
         while let Some((key, state)) = states.next_connection()? {
             count += 1;
             let origin = Origin { worker, key };
-            let loaded = match parked.places.remove(origin) {
-                Some(ours) => self.load_one(ours, state).inspect(|()| parked.loaded.push(ours)),
+            let loaded = match parked.places.get(origin) {
+                Some(ours) => self.load_one(ours, state, parked),
                 None if rehearsal => self.rehearse_one(state).inspect(|()| parked.rehearsed += 1),
-                None => {
-                    let reason = parked.unplaced.remove(&origin);
-                    Err(reason.unwrap_or_else(|| "its descriptor is missing".to_owned()))
-                }
+                // It may have ended since.
+                None if part == Part::Ahead || parked.unfit.contains_key(&origin) => continue,
+                None => Err("its descriptor is missing".to_owned()),
             };
-            if let Err(reason) = loaded {
-                parked.refused.push((origin, reason));
+            match loaded {
+                Ok(()) => drop(parked.unfit.remove(&origin)),
+                Err(reason) => drop(parked.unfit.insert(origin, reason)),
             }
         }
-        if count != connections {
-            return Err(SnapshotError::Invalid("number of connections"));
-        }
-        // What is parked and has no state could not be saved: it stays with the predecessor.
-        for ours in parked.places.take_all(worker) {
-            self.give_up(ours);
-        }
-        Ok(())
+        Ok(count)
     }
 
-    /// Fills a parked connection with its state; one that will not do is given up.
-    fn load_one(&mut self, key: Key, mut record: Reader<'_>) -> Result<(), String> {
+    /// All states of a worker of the predecessor are there: what has none that loads stays with it.
+    /// Returns how many there were on this lane.
+    fn settle_places(&mut self, worker: WorkerIndex, parked: &mut Parked) -> u64 {
+        let (mut adopted, mut given_up) = (0, Vec::new());
+        for ours in parked.places.of(worker) {
+            match parked.loaded.contains(ours.index()) {
+                true => adopted += 1,
+                false => given_up.push(ours),
+            }
+        }
+        for ours in given_up {
+            self.give_up(ours, parked);
+        }
+        let refused = parked.unfit.extract_if(|origin, _| origin.worker == worker);
+        let before = parked.refused.len();
+        parked.refused.extend(refused);
+        parked.adopted += adopted;
+        (adopted + parked.refused.len() - before) as u64
+    }
+
+    /// Fills a parked connection with its state, in place of one that it may have had before.
+    fn load_one(
+        &mut self,
+        key: Key,
+        mut record: Reader<'_>,
+        parked: &mut Parked,
+    ) -> Result<(), String> {
+        self.unload(key, parked);
         let address = Address { worker: self.index, key };
         let restored = self.dispatcher.load_connection(&mut record, address);
-        let restored = match restored {
-            Ok(restored) => restored,
-            Err(error) => {
-                self.give_up(key);
-                return Err(error.to_string());
-            }
-        };
+        let restored = restored.map_err(|error| error.to_string())?;
         if let Some(conn) = self.conns.get_mut(key) {
             self.dispatcher.restore(conn, key, restored);
-            self.accounts.enter_adopted();
+            self.accounts.enter_adopted(self.index);
+            parked.loaded.insert(key.index());
+            conn.timed = conn.session.is_open();
+            super::arm(conn, key, &self.dispatcher, &mut self.wheel);
         }
         self.carry_out();
         Ok(())
+    }
+
+    /// What was loaded is out of date.
+    fn unload(&mut self, key: Key, parked: &mut Parked) {
+        if parked.loaded.remove(key.index())
+            && let Some(conn) = self.conns.get_mut(key)
+        {
+            self.dispatcher.unrestore(conn);
+            self.accounts.leave(self.index);
+            self.carry_out();
+        }
     }
 
     fn rehearse_one(&mut self, mut record: Reader<'_>) -> Result<(), String> {
@@ -320,34 +406,34 @@ impl Worker {
     }
 
     /// Lets go of a parked connection without touching it.
-    fn give_up(&mut self, key: Key) {
+    fn give_up(&mut self, key: Key, parked: &mut Parked) {
+        self.unload(key, parked);
         if let Some(mut conn) = self.conns.remove(key) {
             let _ = conn.stream.deregister(self.poll.registry());
         }
     }
 
-    fn conclude(&mut self, instruction: Instruction, parked: &Parked) -> bool {
+    fn conclude(&mut self, instruction: Instruction, mut parked: Parked) -> bool {
         match instruction {
             Instruction::Serve(listeners, begun) => {
-                self.begin_serving(&parked.loaded);
+                self.begin_serving(&parked.broken);
                 self.listen_or_say(listeners);
                 let _ = begun.send(());
                 true
             }
             Instruction::ServeAnew(listeners, begun) => {
-                for key in self.conns.keys().collect::<Vec<_>>() {
-                    if let Some(conn) = self.conns.get_mut(key) {
-                        let _ = conn.stream.shutdown();
-                    }
+                for (_, conn) in self.conns.iter() {
+                    let _ = conn.stream.shutdown();
                 }
                 self.freeze(false);
-                // Those that are loaded are counted, in rooms, and known to their apps.
-                for &key in &parked.loaded {
-                    self.drop_connection(key);
-                    self.carry_out();
-                }
                 for key in self.conns.keys().collect::<Vec<_>>() {
-                    self.give_up(key);
+                    // Those that are loaded are counted, in rooms, and known to their apps.
+                    if parked.loaded.contains(key.index()) {
+                        self.drop_connection(key);
+                        self.carry_out();
+                    } else {
+                        self.give_up(key, &mut parked);
+                    }
                 }
                 self.listen_or_say(listeners);
                 let _ = begun.send(());
@@ -365,18 +451,33 @@ impl Worker {
 
     /// The connections are ours. epoll tells of what came in meanwhile; what was read and not
     /// decoded, and what waits to be written, it knows nothing of.
-    fn begin_serving(&mut self, keys: &[Key]) {
+    fn begin_serving(&mut self, broken: &[Key]) {
         self.freeze(false);
         self.timers_held = true;
-        for &key in keys {
-            let Some(conn) = self.conns.get_mut(key) else {
-                continue;
-            };
-            super::mark(&mut conn.ready, &mut self.ready, key);
-            super::mark(&mut conn.dirty, &mut self.dirty, key);
-            super::arm(conn, key, &self.dispatcher, &mut self.wheel);
+        for (key, conn) in self.conns.iter_mut() {
+            if conn.unread || !conn.session.is_at_rest() {
+                super::mark(&mut conn.ready, &mut self.ready, key);
+                super::mark(&mut conn.dirty, &mut self.dirty, key);
+            }
         }
+        broken.iter().for_each(|&key| self.lost_if_unread(key));
     }
+}
+
+/// What a packet of states is.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    worker: WorkerIndex,
+    part: Part,
+    rehearsal: bool,
+}
+
+fn read_memory(memory: OwnedFd) -> io::Result<Vec<u8>> {
+    let mut file = File::from(memory);
+    io::Seek::rewind(&mut file)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn nonsense(error: SnapshotError) -> io::Error {

@@ -1,10 +1,11 @@
 //! The predecessor's half of a handover, in one worker.
 //!
 //! ```text
-//! PreCopy ─► descriptors go out, some a turn, while everybody is served   ─► Copied
+//! PreCopy ─► descriptors, then states go out, some a turn, while everybody
+//!            is served                                                    ─► Copied
 //! Freeze  ─► nothing is read, written, accepted any more; the last deltas  ─► Frozen
 //! Settle  ─► mail that was under way lands in the out queues               ─► Settled, until idle
-//! Save    ─► every connection's state, in memory handed over               ─► Saved
+//! Save    ─► the states that have changed since, in memory handed over     ─► Saved
 //! Release ─► what has moved is given up       or  Thaw ─► as if nothing had happened
 //! ```
 //!
@@ -12,21 +13,22 @@
 //! nothing lies in the turn's buffer then.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use super::deal::Deal;
+use super::sending::{Sending, Way};
+use super::slots::Slots;
 use super::{Worker, mark};
 use crate::base::format::Format;
 use crate::base::slab::Key;
 use crate::hub::WorkerIndex;
 use crate::net::lane::{DESCRIPTORS_MAX, KEYS_MAX, Packet};
-use crate::net::states::States;
 use crate::net::stop::Stop;
-use crate::sys::{memory, packets};
+use crate::sys::packets;
 
 /// Packets of descriptors sent a turn: some hundred microseconds in which nobody is served.
 const COPY_BATCHES: usize = 2;
@@ -80,7 +82,7 @@ pub enum Report {
     },
     /// All states have been sent.
     Saved {
-        /// How many.
+        /// How many, with those that were sent ahead.
         connections: usize,
         /// Connections that cannot be moved, and why.
         kept: Vec<(Key, String)>,
@@ -92,23 +94,35 @@ pub enum Report {
 /// A handover under way.
 #[derive(Debug)]
 pub(super) struct Moving {
-    outlets: Outlets,
+    pub(super) outlets: Outlets,
     /// The walk over the connections has come to this slot; `None` when it is done.
     cursor: Option<u32>,
+    /// The lane of each connection: the same from its first packet to its last.
+    deal: Deal,
     /// By slot: the descriptor has been sent.
-    sent: Slots,
+    pub(super) sent: Slots,
     /// Keys whose descriptors are to be sent, and of connections that have ended, by lane.
     queues: Vec<LaneQueue>,
     /// The lane did not take a packet: it is tried again soon.
-    blocked: bool,
+    pub(super) blocked: bool,
+    /// Nothing is to be moved.
+    rehearsal: bool,
     phase: Phase,
+    /// States that are going out.
+    sending: Option<Box<Sending>>,
+    /// What was sent ahead, and when.
+    #[cfg(debug_assertions)]
+    pub(super) twin: std::collections::HashMap<Key, (crate::base::tick::Tick, Vec<u8>)>,
 }
 
 #[derive(Debug)]
 enum Phase {
     /// Descriptors go out.
-    // Next: Levelling
+    // Next: Ahead
     Copying,
+    /// States go out, of connections that have nothing to do.
+    // Next: Levelling
+    Ahead,
     /// All are out, which the lanes from this one on have not been told yet.
     // Next: Copied
     Levelling(usize),
@@ -123,7 +137,7 @@ enum Phase {
     Frozen,
     /// States go out.
     // Next: Saved
-    Saving { packets: VecDeque<StatePacket>, connections: usize, kept: Vec<(Key, String)> },
+    Saving,
     /// All are out.
     Saved,
 }
@@ -134,56 +148,42 @@ struct LaneQueue {
     closed: Vec<Key>,
 }
 
-#[derive(Debug)]
-struct StatePacket {
-    lane: usize,
-    packet: Packet,
-    memory: File,
-}
-
-/// A set of slots of the slab.
-#[derive(Debug, Default)]
-pub(super) struct Slots(Vec<u64>);
-
-impl Slots {
-    pub(super) fn insert(&mut self, slot: u32) {
-        let word = slot as usize / 64;
-        if word >= self.0.len() {
-            self.0.resize(word + 1, 0);
-        }
-        self.0[word] |= 1 << (slot % 64);
-    }
-
-    /// Whether it was there.
-    pub(super) fn remove(&mut self, slot: u32) -> bool {
-        let was = self.contains(slot);
-        if was {
-            self.0[slot as usize / 64] &= !(1 << (slot % 64));
-        }
-        was
-    }
-
-    pub(super) fn contains(&self, slot: u32) -> bool {
-        self.0.get(slot as usize / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
-    }
-}
-
 impl Moving {
-    fn new(outlets: Outlets) -> Self {
+    fn new(outlets: Outlets, worker: WorkerIndex, rehearsal: bool) -> Self {
         let queues = outlets.lanes.iter().map(|_| LaneQueue::default()).collect();
         Self {
+            deal: Deal::new(outlets.lanes.len(), worker.into()),
             outlets,
             cursor: Some(0),
             sent: Slots::default(),
             queues,
             blocked: false,
+            rehearsal,
             phase: Phase::Copying,
+            sending: None,
+            #[cfg(debug_assertions)]
+            twin: Default::default(),
         }
     }
 
-    /// The lane of a connection: the same from its first packet to its last.
-    fn lane_of(&self, key: Key) -> usize {
-        key.index() as usize % self.queues.len()
+    fn begin_states(&mut self, phase: Phase, way: Way) {
+        self.phase = phase;
+        let (lanes, format) = (self.queues.len(), self.outlets.format);
+        self.sending = Some(Box::new(Sending::new(way, lanes, format)));
+    }
+
+    pub(super) fn lane(&self, index: usize) -> &OwnedFd {
+        &self.outlets.lanes[index]
+    }
+
+    /// The lane of a connection whose descriptor has been sent.
+    pub(super) fn lane_of(&self, key: Key) -> usize {
+        self.deal.lane_of(key.index()).expect("what is sent is dealt")
+    }
+
+    /// How many connections a lane has, or will have.
+    pub(super) fn dealt_to(&self, lane: usize) -> u64 {
+        self.deal.count(lane).into()
     }
 
     /// Everything that is known has been sent.
@@ -195,7 +195,11 @@ impl Moving {
     /// Whether the worker must look again though nothing happens.
     pub(super) fn is_busy(&self) -> bool {
         match self.phase {
-            Phase::Copying | Phase::Levelling(_) | Phase::Freezing | Phase::Saving { .. } => true,
+            Phase::Copying
+            | Phase::Ahead
+            | Phase::Levelling(_)
+            | Phase::Freezing
+            | Phase::Saving => true,
             Phase::Copied => !self.is_level(),
             Phase::Frozen | Phase::Saved => false,
         }
@@ -209,16 +213,26 @@ impl Moving {
     /// A connection was accepted.
     pub(super) fn opened(&mut self, key: Key) {
         // The walk meets those that are still ahead of it.
-        if self.cursor.is_none_or(|cursor| key.index() < cursor) {
-            let lane = self.lane_of(key);
-            self.queues[lane].opened.push(key);
+        let met = self.cursor.is_none_or(|cursor| key.index() < cursor);
+        if met && !self.rehearsal {
+            self.enqueue(key);
         }
+    }
+
+    /// Returns whether a packet has come together for its lane.
+    fn enqueue(&mut self, key: Key) -> bool {
+        let lane = self.deal.deal(key.index());
+        let queue = &mut self.queues[lane].opened;
+        queue.push(key);
+        queue.len() >= DESCRIPTORS_MAX
     }
 
     /// A connection was dropped.
     pub(super) fn closed(&mut self, key: Key) {
-        if self.sent.remove(key.index()) {
-            let lane = self.lane_of(key);
+        let lane = self.deal.give_back(key.index());
+        if self.sent.remove(key.index())
+            && let Some(lane) = lane
+        {
             self.queues[lane].closed.push(key);
         }
     }
@@ -242,10 +256,14 @@ impl Worker {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::PreCopy(outlets) => self.moving = Some(Box::new(Moving::new(outlets))),
+            Order::PreCopy(outlets) => {
+                self.moving = Some(Box::new(Moving::new(outlets, self.index, false)))
+            }
             Order::Rehearse(outlets) => {
-                let mut moving = Box::new(Moving::new(outlets));
-                moving.phase = self.save(&moving, true);
+                let mut moving = Box::new(Moving::new(outlets, self.index, true));
+                // No descriptors go out.
+                moving.cursor = None;
+                moving.begin_states(Phase::Saving, Way::Rehearse);
                 self.moving = Some(moving);
             }
             Order::Freeze => {
@@ -262,10 +280,13 @@ impl Worker {
                 if self.index == 1 {
                     crate::sys::fault::point("predecessor-saving");
                 }
-                self.in_phase(|worker, moving| moving.phase = worker.save(moving, false));
+                #[cfg(debug_assertions)]
+                self.in_phase(|worker, moving| worker.check_ahead(moving));
+                self.in_phase(|_, moving| moving.begin_states(Phase::Saving, Way::Pause));
             }
             Order::Thaw => {
                 self.moving = None;
+                self.conns.forget_ahead();
                 if self.dispatcher.frozen {
                     self.thaw();
                 }
@@ -306,24 +327,42 @@ impl Worker {
                 }
             }
             Phase::Freezing => {
-                while !moving.is_level() && !moving.blocked {
-                    self.send_batch(moving)?;
-                }
+                self.send_deltas(moving)?;
             }
-            Phase::Saving { packets, .. } => {
-                while let Some(StatePacket { lane, packet, memory }) = packets.front() {
-                    let lane = &moving.outlets.lanes[*lane];
-                    if !offer(lane, packet, &[memory.as_fd()])? {
-                        moving.blocked = true;
-                        break;
-                    }
-                    packets.pop_front();
-                }
-            }
+            Phase::Ahead | Phase::Saving => return self.advance_states(moving),
             Phase::Frozen | Phase::Saved => {}
         }
         self.report_phase(moving);
         Ok(())
+    }
+
+    fn advance_states(&mut self, moving: &mut Moving) -> io::Result<()> {
+        let Some(mut sending) = moving.sending.take() else {
+            return Ok(());
+        };
+        if !self.send_states(moving, &mut sending)? {
+            moving.sending = Some(sending);
+        } else if sending.way() == Way::Ahead {
+            moving.phase = Phase::Levelling(0);
+        } else {
+            let (way, (written, kept)) = (sending.way(), sending.into_outcome());
+            let connections = match way {
+                Way::Pause => moving.deal.total(),
+                Way::Ahead | Way::Rehearse => written,
+            };
+            tracing::debug!(worker = self.index, connections, written, "states sent");
+            moving.phase = Phase::Saved;
+            moving.report(self, Report::Saved { connections, kept });
+        }
+        Ok(())
+    }
+
+    /// Sends all that has come and gone; whether it is all out.
+    pub(super) fn send_deltas(&mut self, moving: &mut Moving) -> io::Result<bool> {
+        while !moving.is_level() && !moving.blocked {
+            self.send_batch(moving)?;
+        }
+        Ok(moving.is_level())
     }
 
     /// Moves on to the next phase if the present one is over.
@@ -331,17 +370,13 @@ impl Worker {
         let level = moving.is_level();
         let (phase, report) = match &mut moving.phase {
             Phase::Copying if level => {
-                moving.phase = Phase::Levelling(0);
+                moving.begin_states(Phase::Ahead, Way::Ahead);
                 return;
             }
             Phase::Levelling(told) if *told == moving.outlets.lanes.len() => {
                 (Phase::Copied, Report::Copied)
             }
             Phase::Freezing if level => (Phase::Frozen, Report::Frozen),
-            Phase::Saving { packets, connections, kept } if packets.is_empty() => {
-                let (connections, kept) = (*connections, std::mem::take(kept));
-                (Phase::Saved, Report::Saved { connections, kept })
-            }
             _ => return,
         };
         moving.phase = phase;
@@ -383,46 +418,15 @@ impl Worker {
 
     /// Collects keys, up to a packet for some lane.
     fn walk(&self, moving: &mut Moving) {
+        let has_packet = |queue: &LaneQueue| queue.opened.len() >= DESCRIPTORS_MAX;
+        if moving.queues.iter().any(has_packet) {
+            return;
+        }
         while let Some(cursor) = moving.cursor {
-            let Some(key) = self.conns.key_from(cursor) else {
-                moving.cursor = None;
+            let key = self.conns.key_from(cursor);
+            moving.cursor = key.and_then(|key| key.index().checked_add(1));
+            if key.is_some_and(|key| moving.enqueue(key)) {
                 return;
-            };
-            let lane = moving.lane_of(key);
-            if moving.queues[lane].opened.len() >= DESCRIPTORS_MAX {
-                return;
-            }
-            moving.queues[lane].opened.push(key);
-            moving.cursor = key.index().checked_add(1);
-        }
-    }
-
-    /// Writes the states down, for each lane in memory of its own.
-    fn save(&self, moving: &Moving, rehearsal: bool) -> Phase {
-        let mut lanes: Vec<States> =
-            moving.queues.iter().map(|_| States::new(moving.outlets.format)).collect();
-        let mut kept = Vec::new();
-        let mut connections = 0;
-        for (key, conn) in self.conns.iter() {
-            if !rehearsal && !moving.sent.contains(key.index()) {
-                continue;
-            }
-            let states = &mut lanes[moving.lane_of(key)];
-            match states.add(key, |writer| self.dispatcher.save_connection(conn, writer)) {
-                Ok(()) => connections += 1,
-                Err(reason) => kept.push((key, reason.to_string())),
-            }
-        }
-        let packets = lanes.into_iter().enumerate().map(|(lane, states)| {
-            let memory = write_memory(&states)?;
-            let packet = Packet::State { worker: self.index, connections: states.connections() };
-            Ok(StatePacket { lane, packet, memory })
-        });
-        match packets.collect::<io::Result<_>>() {
-            Ok(packets) => Phase::Saving { packets, connections, kept },
-            Err(error) => {
-                moving.report(self, Report::Failed(error));
-                Phase::Saved
             }
         }
     }
@@ -464,7 +468,7 @@ impl Worker {
                 self.dispatcher.hub.leave_all(&mut conn.memberships, window, &mut |_, _| {});
                 // epoll watches what the descriptor stands for, which lives on in the successor.
                 let _ = conn.stream.deregister(self.poll.registry());
-                self.accounts.leave();
+                self.accounts.leave(self.index);
             }
         }
         self.thaw();
@@ -480,7 +484,11 @@ impl Moving {
 }
 
 /// Sends a packet if the lane takes one.
-fn offer(lane: &OwnedFd, packet: &Packet, descriptors: &[BorrowedFd<'_>]) -> io::Result<bool> {
+pub(super) fn offer(
+    lane: &OwnedFd,
+    packet: &Packet,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<bool> {
     match packets::send(lane, &packet.encode(), descriptors, false) {
         Ok(()) => Ok(true),
         // Too much is under way, or too many descriptors; the successor is taking them.
@@ -489,12 +497,4 @@ fn offer(lane: &OwnedFd, packet: &Packet, descriptors: &[BorrowedFd<'_>]) -> io:
         }
         Err(error) => Err(error),
     }
-}
-
-fn write_memory(states: &States) -> io::Result<File> {
-    let (head, body) = states.sealed();
-    let mut memory = memory::file(c"steadfast-states")?;
-    memory.write_all(&head)?;
-    memory.write_all(body)?;
-    Ok(memory)
 }

@@ -1,0 +1,288 @@
+//! How a worker of the predecessor sends the states of its connections: some at a time, in one of
+//! three ways.
+//!
+//! ```text
+//! Ahead     while everybody is served, behind the descriptors: open connections at rest
+//! Pause     frozen: those that have had anything to do since, or were not sent ahead
+//! Rehearse  while everybody is served: all, to see whether they would load
+//! ```
+//!
+//! It is what live migration of virtual machines does with memory: a connection that has nothing to
+//! do costs the pause next to nothing, however many there are. [`Conns`] knows which had.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Write};
+use std::mem;
+use std::os::fd::AsFd;
+
+use super::Worker;
+use super::conns::Conns;
+use super::moving::{Moving, offer};
+use super::slots::Slots;
+use crate::base::format::Format;
+use crate::base::slab::Key;
+use crate::base::tick::Tick;
+use crate::hub::WorkerIndex;
+use crate::net::connection::Connection;
+use crate::net::lane::{Packet, Part};
+use crate::net::states::States;
+use crate::sys::{clock, memory};
+
+/// Connections looked at a turn while everybody is served: a third of a microsecond each, so some
+/// fifty in all.
+const TURN_CONNECTIONS: u32 = 128;
+
+/// Bytes of states after which a turn has done its share, some fifty microseconds of copying. A
+/// single state may have more; it is not cut.
+const TURN_BYTES: usize = 256 * 1024;
+
+/// Connections and bytes after which a packet goes out: the successor loads it while the next one
+/// is written. One more costs both sides together some thirty microseconds.
+const PACKET_CONNECTIONS: u64 = 1_024;
+const PACKET_BYTES: usize = 1024 * 1024;
+
+/// Which states are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Ahead,
+    Pause,
+    Rehearse,
+}
+
+impl Way {
+    /// What its packets are, but the last ones of a walk.
+    fn part(self) -> Part {
+        match self {
+            Self::Ahead => Part::Ahead,
+            Self::Pause | Self::Rehearse => Part::More,
+        }
+    }
+}
+
+/// States on their way.
+#[derive(Debug)]
+pub(super) struct Sending {
+    way: Way,
+    /// The walk has come to this slot; `None` when it is done.
+    cursor: Option<u32>,
+    /// What is coming together for a packet, by lane.
+    batches: Vec<Batch>,
+    packets: VecDeque<StatesPacket>,
+    /// Nothing is to be added to `packets`.
+    sealed: bool,
+    /// In a rehearsal: the lane of the batch that is filled, for nothing is dealt.
+    lane: usize,
+    /// How many were written.
+    connections: usize,
+    /// Connections that cannot be moved, and why.
+    kept: Vec<(Key, String)>,
+}
+
+#[derive(Debug)]
+struct Batch {
+    states: States,
+    /// When they were saved, by both clocks: all in one tick, for all points in time among them are
+    /// relative to it.
+    saved: Option<(Tick, u64)>,
+}
+
+#[derive(Debug)]
+struct StatesPacket {
+    lane: usize,
+    packet: Packet,
+    memory: File,
+}
+
+impl Sending {
+    pub(super) fn new(way: Way, lanes: usize, format: Format) -> Self {
+        Self {
+            way,
+            cursor: Some(0),
+            batches: (0..lanes).map(|_| Batch::new(format)).collect(),
+            packets: VecDeque::new(),
+            sealed: false,
+            lane: 0,
+            connections: 0,
+            kept: Vec::new(),
+        }
+    }
+
+    pub(super) fn way(&self) -> Way {
+        self.way
+    }
+
+    /// How many were written, and those that cannot be moved, and why.
+    pub(super) fn into_outcome(self) -> (usize, Vec<(Key, String)>) {
+        (self.connections, self.kept)
+    }
+
+    /// The next connection to be looked at.
+    fn next(&mut self, conns: &Conns, sent: &Slots) -> Option<Key> {
+        let cursor = self.cursor?;
+        let key = match self.way {
+            Way::Ahead | Way::Rehearse => conns.key_from(cursor),
+            Way::Pause => conns.changed_from(cursor, sent),
+        };
+        self.cursor = key.and_then(|key| key.index().checked_add(1));
+        key
+    }
+
+    /// Makes a packet of what has come together for a lane.
+    fn seal(&mut self, worker: WorkerIndex, lane: usize, part: Part) -> io::Result<()> {
+        let batch = &mut self.batches[lane];
+        let Batch { states, saved } = mem::replace(batch, Batch::new(batch.states.format()));
+        let (_, saved_ns) = saved.unwrap_or_default();
+        let packet = Packet::States { worker, connections: states.connections(), saved_ns, part };
+        let memory = write_memory(&states)?;
+        self.packets.push_back(StatesPacket { lane, packet, memory });
+        Ok(())
+    }
+
+    /// Nothing more comes: what is left becomes packets.
+    fn seal_all(&mut self, worker: WorkerIndex, moving: &Moving) -> io::Result<()> {
+        self.sealed = true;
+        for lane in 0..self.batches.len() {
+            let part = match self.way {
+                Way::Ahead if self.batches[lane].states.connections() == 0 => continue,
+                Way::Ahead => Part::Ahead,
+                Way::Pause => Part::Last { connections: moving.dealt_to(lane) },
+                Way::Rehearse => Part::Last { connections: 0 },
+            };
+            self.seal(worker, lane, part)?;
+        }
+        Ok(())
+    }
+}
+
+impl Batch {
+    fn new(format: Format) -> Self {
+        Self { states: States::new(format), saved: None }
+    }
+
+    fn is_full(&self) -> bool {
+        self.states.connections() >= PACKET_CONNECTIONS || self.states.body().len() >= PACKET_BYTES
+    }
+}
+
+impl Worker {
+    /// Goes on sending states; true once all are out. While everybody is served, a turn's share.
+    pub(super) fn send_states(
+        &mut self,
+        moving: &mut Moving,
+        sending: &mut Sending,
+    ) -> io::Result<bool> {
+        let (mut looked_at, mut written) = (0, 0);
+        loop {
+            while let Some(StatesPacket { lane, packet, memory }) = sending.packets.front() {
+                if !offer(moving.lane(*lane), packet, &[memory.as_fd()])? {
+                    moving.blocked = true;
+                    return Ok(false);
+                }
+                sending.packets.pop_front();
+            }
+            if sending.sealed {
+                return Ok(true);
+            }
+            let enough = looked_at >= TURN_CONNECTIONS || written >= TURN_BYTES;
+            if enough && sending.way != Way::Pause {
+                return Ok(false);
+            }
+            looked_at += 1;
+            if let Some(key) = sending.next(&self.conns, &moving.sent) {
+                written += self.save_one(moving, sending, key)?;
+            } else if self.send_deltas(moving)? {
+                // What is kept here has been taken back.
+                sending.seal_all(self.index, moving)?;
+            } else {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Writes one state, if it is to be sent this way; returns how many bytes it has.
+    fn save_one(
+        &mut self,
+        moving: &mut Moving,
+        sending: &mut Sending,
+        key: Key,
+    ) -> io::Result<usize> {
+        let Some(conn) = self.conns.get(key) else {
+            return Ok(0);
+        };
+        let way = sending.way;
+        if way == Way::Ahead && !(moving.sent.contains(key.index()) && self.goes_ahead(conn)) {
+            return Ok(0);
+        }
+        let lane = match way {
+            Way::Rehearse => sending.lane,
+            Way::Ahead | Way::Pause => moving.lane_of(key),
+        };
+        let now = self.dispatcher.now;
+        if sending.batches[lane].saved.is_some_and(|(tick, _)| tick != now) {
+            sending.seal(self.index, lane, way.part())?;
+        }
+        let batch = &mut sending.batches[lane];
+        batch.saved.get_or_insert_with(|| (now, clock::monotonic_ns()));
+        let before = batch.states.body().len();
+        let saved = batch.states.add(key, |writer| self.dispatcher.save_connection(conn, writer));
+        let written = batch.states.body().len() - before;
+        match saved {
+            Ok(()) => {
+                sending.connections += 1;
+            }
+            // It is asked again when it matters.
+            Err(_) if way == Way::Ahead => return Ok(0),
+            Err(reason) => {
+                sending.kept.push((key, reason.to_string()));
+                if way == Way::Pause {
+                    moving.closed(key);
+                }
+                return Ok(0);
+            }
+        }
+        if way == Way::Ahead {
+            #[cfg(debug_assertions)]
+            moving.twin.insert(key, (now, batch.states.body()[before..].to_vec()));
+            self.conns.sent_ahead(key);
+        }
+        if sending.batches[lane].is_full() {
+            sending.seal(self.index, lane, way.part())?;
+            sending.lane = (lane + 1) % sending.batches.len();
+        }
+        Ok(written)
+    }
+
+    /// Whether it may well be in the pause as it is now.
+    fn goes_ahead(&self, conn: &Connection) -> bool {
+        conn.session.is_at_rest() && self.dispatcher.saves_ahead(conn)
+    }
+
+    /// The simple twin of sending ahead: everything is saved again, as if it were then, and has to
+    /// be the same.
+    #[cfg(debug_assertions)]
+    pub(super) fn check_ahead(&mut self, moving: &Moving) {
+        let now = self.dispatcher.now;
+        for (&key, (then, ahead)) in &moving.twin {
+            if let Some(conn) = self.conns.get(key).filter(|_| self.conns.is_as_sent(key)) {
+                self.dispatcher.now = *then;
+                let mut states = States::new(moving.outlets.format);
+                let before = states.body().len();
+                let saved = states.add(key, |writer| self.dispatcher.save_connection(conn, writer));
+                assert!(
+                    saved.is_ok() && states.body()[before..] == ahead[..],
+                    "{key:?} has changed"
+                );
+            }
+        }
+        self.dispatcher.now = now;
+    }
+}
+
+fn write_memory(states: &States) -> io::Result<File> {
+    let (head, body) = states.sealed();
+    let mut memory = memory::file(c"steadfast-states")?;
+    memory.write_all(&head)?;
+    memory.write_all(body)?;
+    Ok(memory)
+}
