@@ -17,7 +17,7 @@ use drive::{Driven, Start};
 use steadfast::base::format::Format;
 use steadfast::base::slab::Key;
 use steadfast::handover::wire::{PROTOCOL, ToPredecessor, ToSuccessor};
-use steadfast::net::lane::{Origin, Packet};
+use steadfast::net::lane::{Origin, Packet, Part};
 use steadfast::ws::deflate::{Deflater, Strength};
 
 /// Longer ones slow a fuzzer down and teach it nothing.
@@ -104,7 +104,14 @@ fn loader() -> io::Result<BTreeSet<Vec<u8>>> {
         Packet::Descriptors { worker: 1, keys: vec![key, key] },
         Packet::Closed { worker: 1, keys: vec![key] },
         Packet::Level { worker: 1 },
-        Packet::State { worker: 1, connections: 2 },
+        Packet::States { worker: 1, connections: 2, saved_ns: 9, part: Part::Ahead },
+        Packet::States { worker: 1, connections: 2, saved_ns: 9, part: Part::More },
+        Packet::States {
+            worker: 1,
+            connections: 2,
+            saved_ns: 9,
+            part: Part::Last { connections: 3 },
+        },
     ];
     seeds.extend(packets.iter().map(Packet::encode));
     let to_successor = [
@@ -171,10 +178,14 @@ fn write(target: &str, mut seeds: BTreeSet<Vec<u8>>) -> io::Result<()> {
 
 fn write_all(target: &str, seeds: BTreeSet<Vec<u8>>) -> io::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
-    if folder.exists() {
-        fs::remove_dir_all(&folder)?;
-    }
     fs::create_dir_all(&folder)?;
+    for file in fs::read_dir(&folder)? {
+        let file = file?;
+        // Those with a name were written by hand.
+        if file.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+            fs::remove_file(file.path())?;
+        }
+    }
     for (number, seed) in seeds.into_iter().enumerate() {
         fs::write(folder.join(format!("{number:03}")), seed)?;
     }

@@ -381,9 +381,13 @@ fn visit(address: SocketAddr) -> io::Result<()> {
     io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
-    match answer.starts_with(b"HTTP/1.1 200 ") {
+    // A server that drains has said that one may try again: nobody was cut off.
+    let answer = String::from_utf8_lossy(&answer);
+    let head = answer.split("\r\n\r\n").next().unwrap_or_default().to_ascii_lowercase();
+    let asks_again = head.starts_with("http/1.1 503 ") && head.contains("retry-after: 1");
+    match head.starts_with("http/1.1 200 ") || asks_again {
         true => Ok(()),
-        false => Err(io::Error::new(ErrorKind::InvalidData, "another answer")),
+        false => Err(io::Error::new(ErrorKind::InvalidData, head)),
     }
 }
 
