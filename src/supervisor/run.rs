@@ -17,6 +17,8 @@ use super::machine::{Action, End, Event, Machine, Part, Pid, Told};
 use super::message::{Kept, Packet, ToServer, ToSupervisor, pair, receive, send, send_kept};
 use super::notify::Notifier;
 use super::{program, role};
+#[cfg(feature = "fault-points")]
+use crate::sys::fault;
 use crate::sys::poll::wait_readable;
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::spawn::Program;
@@ -48,6 +50,8 @@ pub struct Inherited {
 impl Inherited {
     /// Reads the state, and takes the descriptors it names.
     pub(super) fn read(state: OwnedFd) -> io::Result<Self> {
+        #[cfg(feature = "fault-points")]
+        fault::point("supervisor-reading");
         let mut file = File::from(state);
         file.rewind()?;
         let Written { version, machine, children, kept } = serde_json::from_reader(file)?;
@@ -74,6 +78,8 @@ impl Inherited {
         supervisor.children = children;
         supervisor.kept = kept;
         tracing::info!("the supervisor goes on as the new program");
+        #[cfg(feature = "fault-points")]
+        fault::point("supervisor-resumed");
         supervisor.run()
     }
 }
@@ -225,8 +231,14 @@ impl Supervisor {
                 }
                 None
             }
-            ToSupervisor::Serving => Some(Event::Serving(pid)),
+            ToSupervisor::Serving => {
+                #[cfg(feature = "fault-points")]
+                fault::point("supervisor-serving");
+                Some(Event::Serving(pid))
+            }
             ToSupervisor::StartSuccessor { binary } => {
+                #[cfg(feature = "fault-points")]
+                fault::point("supervisor-asked");
                 self.asked_by = pid;
                 Some(Event::StartSuccessor(pid, binary))
             }
@@ -316,7 +328,12 @@ impl Supervisor {
             start(&path, &arguments, &environment, descriptors)
         };
         let (pid, link) = match part {
-            Part::Probe => (start(&[])?, None),
+            Part::Probe => {
+                let pid = start(&[])?;
+                #[cfg(feature = "fault-points")]
+                fault::point("supervisor-probing");
+                (pid, None)
+            }
             Part::Server => {
                 let (ours, theirs) = packets::pair()?;
                 self.send_start(&ours, generation, &self.kept)?;
@@ -331,8 +348,12 @@ impl Supervisor {
                     (role::LINK_NUMBER, theirs.as_fd()),
                     (role::CHANNEL_NUMBER, of_successor.as_fd()),
                 ])?;
+                #[cfg(feature = "fault-points")]
+                fault::point("supervisor-started");
                 let message = ToServer::Successor { pid };
                 self.send(self.asked_by, &message, &[of_predecessor.as_fd()]);
+                #[cfg(feature = "fault-points")]
+                fault::point("supervisor-told");
                 (pid, Some(ours))
             }
         };
@@ -372,6 +393,8 @@ impl Supervisor {
             let kept = self.kept.iter().map(|kept| kept.fd.as_fd());
             let all: Vec<_> = kept.chain(of_children).chain([file.as_fd()]).collect();
             let environment = [role::of_supervisor(file.as_raw_fd())];
+            #[cfg(feature = "fault-points")]
+            fault::point("supervisor-executing");
             Err(exec::replace(&path, &arguments, &environment, &all))
         };
         match attempt() {
