@@ -22,7 +22,7 @@ use crate::sys::fault;
 use crate::sys::poll::wait_readable;
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::spawn::Program;
-use crate::sys::{children, clock, exec, inherited, memory, packets};
+use crate::sys::{children, clock, descriptors, exec, inherited, memory, packets};
 
 /// The version of the state that crosses an exec.
 pub(super) const STATE_VERSION: u32 = 1;
@@ -127,6 +127,8 @@ struct Supervisor {
     kept: Vec<Kept>,
     /// The server that has asked for a successor.
     asked_by: Pid,
+    /// Which request of it that was.
+    request: u64,
     /// The program to become.
     upcoming: Option<Option<PathBuf>>,
     status: Option<u8>,
@@ -134,6 +136,11 @@ struct Supervisor {
 
 impl Supervisor {
     fn new(arguments: Vec<OsString>) -> io::Result<Self> {
+        // Of its own it has few open, but the limit holds for what all processes of its user have
+        // sent and not received yet, too; and servers raise theirs.
+        if let Err(error) = descriptors::raise_open_files() {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+        }
         Ok(Self {
             arguments,
             machine: Machine::default(),
@@ -142,6 +149,7 @@ impl Supervisor {
             children: BTreeMap::new(),
             kept: Vec::new(),
             asked_by: 0,
+            request: 0,
             upcoming: None,
             status: None,
         })
@@ -236,10 +244,10 @@ impl Supervisor {
                 fault::point("supervisor-serving");
                 Some(Event::Serving(pid))
             }
-            ToSupervisor::StartSuccessor { binary } => {
+            ToSupervisor::StartSuccessor { binary, request } => {
                 #[cfg(feature = "fault-points")]
                 fault::point("supervisor-asked");
-                self.asked_by = pid;
+                (self.asked_by, self.request) = (pid, request);
                 Some(Event::StartSuccessor(pid, binary))
             }
             ToSupervisor::Stopping => Some(Event::Stopping(pid)),
@@ -267,7 +275,10 @@ impl Supervisor {
             }
             Action::Tell(pid, told) => self.signal(pid, |pid| children::send(pid, signal(told))),
             Action::Kill(pid) => self.signal(pid, children::kill),
-            Action::Refuse(pid, reason) => self.send(pid, &ToServer::Failed { reason }, &[]),
+            Action::Refuse(pid, reason) => {
+                let request = self.request;
+                self.send(pid, &ToServer::Failed { reason, request }, &[]);
+            }
             Action::KeepListeners(pid) => {
                 if let Some(child) = self.children.get_mut(&pid)
                     && !child.kept.is_empty()
@@ -297,11 +308,20 @@ impl Supervisor {
     }
 
     fn send(&self, pid: Pid, message: &ToServer, descriptors: &[BorrowedFd<'_>]) {
-        let link = self.children.get(&pid).and_then(|child| child.link.as_ref());
-        if let Some(link) = link
-            && let Err(error) = send(link, message, descriptors)
-        {
+        if let Err(error) = self.try_send(pid, message, descriptors) {
             tracing::warn!(pid, %error, "a child hears nothing more");
+        }
+    }
+
+    fn try_send(
+        &self,
+        pid: Pid,
+        message: &ToServer,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        match self.children.get(&pid).and_then(|child| child.link.as_ref()) {
+            Some(link) => send(link, message, descriptors),
+            None => Ok(()),
         }
     }
 
@@ -350,8 +370,14 @@ impl Supervisor {
                 ])?;
                 #[cfg(feature = "fault-points")]
                 fault::point("supervisor-started");
-                let message = ToServer::Successor { pid };
-                self.send(self.asked_by, &message, &[of_predecessor.as_fd()]);
+                let message = ToServer::Successor { pid, request: self.request };
+                if let Err(error) =
+                    self.try_send(self.asked_by, &message, &[of_predecessor.as_fd()])
+                {
+                    // Nobody would ever talk to it.
+                    self.signal(pid, children::kill);
+                    return Err(error);
+                }
                 #[cfg(feature = "fault-points")]
                 fault::point("supervisor-told");
                 (pid, Some(ours))
