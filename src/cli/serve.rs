@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::flags::KeyFlags;
-use super::{Checked, exit_code, load, logging};
+use super::{Checked, complain, exit_code, load, logging};
 use crate::config::{Context, Resolved};
 use crate::server::Entry;
 
@@ -69,7 +69,7 @@ pub(super) fn run<E: Display>(
             exit_code(serve(Ok(Checked { settings, alone: args.no_supervisor, entry })))
         }
         Err(text) => {
-            eprintln!("{text}");
+            complain(&text);
             exit_code(serve(Err(&text)))
         }
     }

@@ -69,7 +69,14 @@ impl Supervision {
     /// Says that this process is the server, and leaves copies of what is to survive its crash.
     pub(super) fn serving(&self, kept: &[(String, BorrowedFd<'_>)]) {
         let kept: Vec<_> = kept.iter().map(|(label, socket)| (label.as_str(), *socket)).collect();
-        self.tell(|link| link.keep(&kept).and_then(|()| link.serving()));
+        self.tell(|link| {
+            // Without copies a restart binds anew. Without the word of who serves, the supervisor
+            // would take the predecessor's end for that of the server, and end this process.
+            if let Err(error) = link.keep(&kept) {
+                tracing::warn!(%error, "the supervisor keeps no copies of the listeners");
+            }
+            link.serving()
+        });
     }
 
     /// Says that this process stops for good.
@@ -112,12 +119,12 @@ impl Supervision {
             matches!(link.receive(Duration::ZERO), Ok(Some(LinkEvent::Ended)) | Err(_))
         };
         if link.as_ref().is_some_and(ended) {
-            tracing::warn!("the supervisor is gone; nobody starts this server again if it crashes");
-            *link = None;
+            lose(&mut link);
         }
     }
 
-    /// Starts the program anew.
+    /// Starts the program anew. Without a supervisor, or if it dies before it has, we do so: of a
+    /// successor that it has started and we have not heard of, the channel ends, and it with it.
     ///
     /// # Errors
     /// It is not there, is no program, or processes or descriptors are lacking.
@@ -126,19 +133,32 @@ impl Supervision {
         let Some(asked) = &*link else {
             return launch(binary);
         };
-        asked.start_successor(binary)?;
-        match asked.receive(START_TIME_MAX)? {
+        match ask(asked, binary)? {
             Some(LinkEvent::Successor { pid, channel }) => {
                 Ok(Launched { process: Process::Other(pid), channel })
             }
             Some(LinkEvent::Failed(reason)) => Err(io::Error::other(reason)),
             Some(LinkEvent::Ended) => {
-                *link = None;
-                Err(io::Error::other("the supervisor is gone; try again to go on without it"))
+                lose(&mut link);
+                launch(binary)
             }
             None => Err(io::Error::other("the supervisor does not answer")),
         }
     }
+}
+
+/// Asks the supervisor for a successor, and waits for the answer.
+fn ask(link: &Link, binary: Option<&Path>) -> io::Result<Option<LinkEvent>> {
+    match link.start_successor(binary) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Some(LinkEvent::Ended)),
+        outcome => outcome.and_then(|()| link.receive(START_TIME_MAX)),
+    }
+}
+
+/// From now on there is no supervisor.
+fn lose(link: &mut Option<Link>) {
+    tracing::warn!("the supervisor is gone; nobody starts this server again if it crashes");
+    *link = None;
 }
 
 impl Process {
@@ -163,7 +183,7 @@ impl Process {
                     Err(_) => return reason,
                 },
                 // The supervisor takes its status, and logs it.
-                Self::Other(pid) if !process::exists(*pid) => return reason,
+                Self::Other(pid) if !process::is_running(*pid) => return reason,
                 Self::Other(_) => {}
                 // It has heard of it, and is nobody's to kill.
                 Self::Caller => return reason,

@@ -1,16 +1,20 @@
-//! What this process has been started as: in its environment, with the process id of whom it is
-//! meant for, so that what a server starts itself is not taken for one.
+//! What this process has been started as: in its environment, with a process id that tells whether
+//! it is meant, for what a server starts itself has the same text in its environment.
 //!
 //! ```text
-//! _STEADFAST_ROLE=1 server <parent>          the link at descriptor 3
-//! _STEADFAST_ROLE=1 successor <parent>       the link at 3, the channel at 4
-//! _STEADFAST_ROLE=1 probe <parent> <version> can it read a supervisor's state of this version?
+//! _STEADFAST_ROLE=1 server <supervisor>      the link at descriptor 3
+//! _STEADFAST_ROLE=1 successor <supervisor>   the link at 3, the channel at 4
+//! _STEADFAST_ROLE=1 probe <supervisor> <version>
+//!                                            can it read a supervisor's state of this version?
 //! _STEADFAST_ROLE=1 supervisor <self> <fd>   execed in place, its state at this descriptor
 //! ```
+//!
+//! A child is known by its link, which its supervisor has made, and not by its parent: that may be
+//! dead by now, or be whoever takes in orphans. A child that took itself for a program started by
+//! hand would begin as another supervisor, beside the server that goes on.
 
 use std::ffi::OsString;
 use std::os::fd::{OwnedFd, RawFd};
-use std::os::unix::process::parent_id;
 use std::{env, io, process};
 
 use super::link::Link;
@@ -59,9 +63,12 @@ impl Role {
     /// # Errors
     /// A descriptor is not there, or the state cannot be read.
     pub fn take() -> io::Result<Self> {
+        #[cfg(feature = "fault-points")]
+        crate::sys::fault::point("begun");
         let text = env::var_os(VARIABLE).and_then(|text| text.into_string().ok());
         let link = || inherited::take(LINK_NUMBER).map(Link::new);
-        match text.as_deref().and_then(|text| parse(text, process::id(), parent_id())) {
+        let link_maker = inherited::maker(LINK_NUMBER);
+        match text.as_deref().and_then(|text| parse(text, process::id(), link_maker)) {
             None => Ok(Self::Outermost),
             Some(Told::Server) => Ok(Self::Server(link()?)),
             Some(Told::Successor) => {
@@ -83,15 +90,16 @@ enum Told {
     Supervisor(RawFd),
 }
 
-/// What the variable says to this process.
-fn parse(text: &str, own: Pid, parent: Pid) -> Option<Told> {
+/// What the variable says to this process, whose link was made by `link_maker`.
+fn parse(text: &str, own: Pid, link_maker: Option<Pid>) -> Option<Told> {
     let words: Vec<&str> = text.split(' ').collect();
     let [VERSION, role, pid, rest @ ..] = &words[..] else { return None };
     let pid: Pid = pid.parse().ok()?;
     match (*role, rest) {
-        ("server", []) if pid == parent => Some(Told::Server),
-        ("successor", []) if pid == parent => Some(Told::Successor),
-        ("probe", [version]) if pid == parent => version.parse().ok().map(Told::Probe),
+        ("server", []) if Some(pid) == link_maker => Some(Told::Server),
+        ("successor", []) if Some(pid) == link_maker => Some(Told::Successor),
+        // It starts nothing that could have this from it.
+        ("probe", [version]) => version.parse().ok().map(Told::Probe),
         ("supervisor", [number]) if pid == own => number.parse().ok().map(Told::Supervisor),
         _ => None,
     }
@@ -124,7 +132,7 @@ mod tests {
             ("1 server 8", None),
             ("1 successor 7", Some(Told::Successor)),
             ("1 probe 7 3", Some(Told::Probe(3))),
-            ("1 probe 8 3", None),
+            ("1 probe 7 x", None),
             ("1 supervisor 8 5", Some(Told::Supervisor(5))),
             ("1 supervisor 7 5", None),
             ("2 server 7", None),
@@ -134,12 +142,18 @@ mod tests {
             ("1 king 7", None),
             ("", None),
         ] {
-            assert_eq!(parse(text, 8, 7), expected, "{text}");
+            assert_eq!(parse(text, 8, Some(7)), expected, "{text}");
         }
     }
 
     #[test]
-    fn a_child_reads_what_its_parent_writes() {
+    fn what_a_server_starts_itself_has_no_link() {
+        assert_eq!(parse("1 server 7", 8, None), None);
+        assert_eq!(parse("1 successor 7", 8, None), None);
+    }
+
+    #[test]
+    fn a_child_reads_what_its_supervisor_writes() {
         let own = process::id();
         for (part, expected) in [
             (Part::Server, Told::Server),
@@ -147,9 +161,9 @@ mod tests {
             (Part::Probe, Told::Probe(STATE_VERSION)),
         ] {
             let (_, text) = of_child(part);
-            assert_eq!(parse(text.to_str().unwrap(), own + 1, own), Some(expected));
+            assert_eq!(parse(text.to_str().unwrap(), own + 1, Some(own)), Some(expected));
         }
         let (_, text) = of_supervisor(9);
-        assert_eq!(parse(text.to_str().unwrap(), own, 1), Some(Told::Supervisor(9)));
+        assert_eq!(parse(text.to_str().unwrap(), own, None), Some(Told::Supervisor(9)));
     }
 }

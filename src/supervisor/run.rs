@@ -18,10 +18,12 @@ use super::message::{Kept, Packet, ToServer, ToSupervisor, pair, receive, send, 
 use super::notify::Notifier;
 use super::{program, role};
 use crate::handover::ownership::OwnershipWord;
+#[cfg(feature = "fault-points")]
+use crate::sys::fault;
 use crate::sys::poll::wait_readable;
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::spawn::Program;
-use crate::sys::{children, clock, exec, inherited, memory, packets};
+use crate::sys::{children, clock, descriptors, exec, inherited, memory, packets};
 
 /// The version of the state that crosses an exec.
 pub(super) const STATE_VERSION: u32 = 1;
@@ -50,6 +52,8 @@ pub struct Inherited {
 impl Inherited {
     /// Reads the state, and takes the descriptors it names.
     pub(super) fn read(state: OwnedFd) -> io::Result<Self> {
+        #[cfg(feature = "fault-points")]
+        fault::point("supervisor-reading");
         let mut file = File::from(state);
         file.rewind()?;
         let Written { version, machine, children, kept, word } = serde_json::from_reader(file)?;
@@ -79,6 +83,8 @@ impl Inherited {
         supervisor.kept = kept;
         supervisor.word = word;
         tracing::info!("the supervisor goes on as the new program");
+        #[cfg(feature = "fault-points")]
+        fault::point("supervisor-resumed");
         supervisor.run()
     }
 }
@@ -130,6 +136,8 @@ struct Supervisor {
     word: Option<OwnershipWord>,
     /// The server that has asked for a successor.
     asked_by: Pid,
+    /// Which request of it that was.
+    request: u64,
     /// The program to become.
     upcoming: Option<Option<PathBuf>>,
     status: Option<u8>,
@@ -137,6 +145,11 @@ struct Supervisor {
 
 impl Supervisor {
     fn new(arguments: Vec<OsString>) -> io::Result<Self> {
+        // Of its own it has few open, but the limit holds for what all processes of its user have
+        // sent and not received yet, too; and servers raise theirs.
+        if let Err(error) = descriptors::raise_open_files() {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+        }
         Ok(Self {
             arguments,
             machine: Machine::default(),
@@ -146,6 +159,7 @@ impl Supervisor {
             kept: Vec::new(),
             word: None,
             asked_by: 0,
+            request: 0,
             upcoming: None,
             status: None,
         })
@@ -235,9 +249,15 @@ impl Supervisor {
                 }
                 None
             }
-            ToSupervisor::Serving => Some(Event::Serving(pid)),
-            ToSupervisor::StartSuccessor { binary } => {
-                self.asked_by = pid;
+            ToSupervisor::Serving => {
+                #[cfg(feature = "fault-points")]
+                fault::point("supervisor-serving");
+                Some(Event::Serving(pid))
+            }
+            ToSupervisor::StartSuccessor { binary, request } => {
+                #[cfg(feature = "fault-points")]
+                fault::point("supervisor-asked");
+                (self.asked_by, self.request) = (pid, request);
                 Some(Event::StartSuccessor(pid, binary))
             }
             ToSupervisor::Stopping => Some(Event::Stopping(pid)),
@@ -282,7 +302,10 @@ impl Supervisor {
             }
             Action::Tell(pid, told) => self.signal(pid, |pid| children::send(pid, signal(told))),
             Action::Kill(pid) => self.signal(pid, children::kill),
-            Action::Refuse(pid, reason) => self.send(pid, &ToServer::Failed { reason }, &[]),
+            Action::Refuse(pid, reason) => {
+                let request = self.request;
+                self.send(pid, &ToServer::Failed { reason, request }, &[]);
+            }
             Action::KeepListeners(pid) => {
                 if let Some(child) = self.children.get_mut(&pid)
                     && !child.kept.is_empty()
@@ -319,11 +342,20 @@ impl Supervisor {
     }
 
     fn send(&self, pid: Pid, message: &ToServer, descriptors: &[BorrowedFd<'_>]) {
-        let link = self.children.get(&pid).and_then(|child| child.link.as_ref());
-        if let Some(link) = link
-            && let Err(error) = send(link, message, descriptors)
-        {
+        if let Err(error) = self.try_send(pid, message, descriptors) {
             tracing::warn!(pid, %error, "a child hears nothing more");
+        }
+    }
+
+    fn try_send(
+        &self,
+        pid: Pid,
+        message: &ToServer,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        match self.children.get(&pid).and_then(|child| child.link.as_ref()) {
+            Some(link) => send(link, message, descriptors),
+            None => Ok(()),
         }
     }
 
@@ -350,7 +382,12 @@ impl Supervisor {
             start(&path, &arguments, &environment, descriptors)
         };
         let (pid, link) = match part {
-            Part::Probe => (start(&[])?, None),
+            Part::Probe => {
+                let pid = start(&[])?;
+                #[cfg(feature = "fault-points")]
+                fault::point("supervisor-probing");
+                (pid, None)
+            }
             Part::Server => {
                 let (ours, theirs) = packets::pair()?;
                 self.send_start(&ours, generation, &self.kept)?;
@@ -365,8 +402,18 @@ impl Supervisor {
                     (role::LINK_NUMBER, theirs.as_fd()),
                     (role::CHANNEL_NUMBER, of_successor.as_fd()),
                 ])?;
-                let message = ToServer::Successor { pid };
-                self.send(self.asked_by, &message, &[of_predecessor.as_fd()]);
+                #[cfg(feature = "fault-points")]
+                fault::point("supervisor-started");
+                let message = ToServer::Successor { pid, request: self.request };
+                if let Err(error) =
+                    self.try_send(self.asked_by, &message, &[of_predecessor.as_fd()])
+                {
+                    // Nobody would ever talk to it.
+                    self.signal(pid, children::kill);
+                    return Err(error);
+                }
+                #[cfg(feature = "fault-points")]
+                fault::point("supervisor-told");
                 (pid, Some(ours))
             }
         };
@@ -408,6 +455,8 @@ impl Supervisor {
             let word = self.word.iter().map(AsFd::as_fd);
             let all: Vec<_> = kept.chain(word).chain(of_children).chain([file.as_fd()]).collect();
             let environment = [role::of_supervisor(file.as_raw_fd())];
+            #[cfg(feature = "fault-points")]
+            fault::point("supervisor-executing");
             Err(exec::replace(&path, &arguments, &environment, &all))
         };
         match attempt() {

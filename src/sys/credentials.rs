@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, AsRawFd};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Credentials {
     /// The process at the time of its connect(), listen() or socketpair(); 0 if it is not to be
-    /// seen from here. For logs alone: of a listener that was passed on, and of a socket pair, it
-    /// names whoever made it.
+    /// seen from here. Nothing to trust: of a listener that was passed on, and of a socket pair, it
+    /// names whoever made it, and that may be dead.
     pub pid: u32,
     /// The effective user id then.
     pub uid: u32,

@@ -2,7 +2,8 @@
 //! Nothing of it is in a program that was built without the feature `fault-points`.
 #![allow(unsafe_code)]
 
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
 /// The environment's variable that names a file with `<point>:<how>` in it, or with nothing. A file
@@ -12,15 +13,27 @@ pub const VARIABLE: &str = "STEADFAST_FAULT";
 /// Long enough for the other threads and processes to come to where they wait for this one.
 const LATE: Duration = Duration::from_millis(500);
 
+/// How long another process may take to die, and a test to let this one go on.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Ends or stops this process if this point was chosen: `kill` and `stop` as SIGKILL and SIGSTOP
 /// do, `exit` with status 1, `late` as `kill`, but only once all others have done what they can.
+/// `kill <pid>` ends another process, and goes on when that is dead; `hold` goes on when the file
+/// says something else, and until then there is a file with `.held` behind its name.
 pub fn point(name: &str) {
-    let chosen = env::var_os(VARIABLE).and_then(|path| fs::read_to_string(path).ok());
-    let chosen = chosen.unwrap_or_default();
+    let Some(path) = env::var_os(VARIABLE).map(PathBuf::from) else {
+        return;
+    };
+    let read = || fs::read_to_string(&path).unwrap_or_default();
+    let chosen = read();
     let Some((_, how)) = chosen.trim().split_once(':').filter(|(point, _)| *point == name) else {
         return;
     };
     match how {
+        "hold" => {
+            let _ = fs::write(path.with_added_extension("held"), name);
+            wait_until(|| read() != chosen);
+        }
         "kill" => raise(libc::SIGKILL),
         "stop" => raise(libc::SIGSTOP),
         "exit" => process::exit(1),
@@ -28,7 +41,25 @@ pub fn point(name: &str) {
             thread::sleep(LATE);
             raise(libc::SIGKILL);
         }
-        how => panic!("{VARIABLE}: there is no fault {how}"),
+        how => match how.strip_prefix("kill ").and_then(|pid| pid.parse().ok()) {
+            Some(pid) => kill(pid),
+            None => panic!("{VARIABLE}: there is no fault {how}"),
+        },
+    }
+}
+
+/// Ends another process, unless it is dead already.
+fn kill(pid: u32) {
+    if super::process::is_running(pid) {
+        let _ = super::children::kill(pid);
+    }
+    wait_until(|| !super::process::is_running(pid));
+}
+
+fn wait_until(holds: impl Fn() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !holds() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(1));
     }
 }
 

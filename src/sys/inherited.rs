@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
+use super::credentials::peer_credentials;
 use super::spawn::NUMBER_MIN;
 
 /// The numbers that have been taken: each descriptor has one owner.
@@ -35,11 +36,38 @@ pub fn take(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// The process that has made the socket pair of which descriptor `number` is one end; `None` if it
+/// is no such thing, or not open. Takes nothing.
+pub fn maker(number: RawFd) -> Option<u32> {
+    // SAFETY: this request takes no argument.
+    let is_open = number >= 0 && unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0;
+    if !is_open {
+        return None;
+    }
+    // SAFETY: it is open. Were another thread to close it meanwhile, the call below would ask about
+    // another file, or fail: it changes nothing.
+    let socket = unsafe { BorrowedFd::borrow_raw(number) };
+    peer_credentials(socket).ok().map(|credentials| credentials.pid)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::packets;
     use std::fs::File;
-    use std::os::fd::IntoRawFd;
+    use std::os::fd::{AsRawFd, IntoRawFd};
+
+    #[test]
+    fn a_pair_knows_its_maker() {
+        let (one, other) = packets::pair().unwrap();
+        assert_eq!(maker(one.as_raw_fd()), Some(std::process::id()));
+        drop(other);
+        assert_eq!(maker(one.as_raw_fd()), Some(std::process::id()), "of a dead one, too");
+        let file = File::open("/dev/null").unwrap();
+        for number in [file.as_raw_fd(), -1, 1_000_000] {
+            assert_eq!(maker(number), None, "{number}");
+        }
+    }
 
     #[test]
     fn each_is_taken_once() {

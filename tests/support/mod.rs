@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
+mod house;
+
+pub use house::*;
+
 /// Longest that any one answer may take.
 pub const WAIT: Duration = Duration::from_secs(30);
 
@@ -94,6 +98,8 @@ pub struct Server {
     config: PathBuf,
     log: PathBuf,
     fds_base: usize,
+    /// What is known of it if it has processes of more groups than one.
+    house: Option<House>,
 }
 
 impl Server {
@@ -127,7 +133,8 @@ impl Server {
                 .spawn()
                 .expect("the binary starts");
             let pid = child.id();
-            let mut server = Self { child, pid, address, config: config_path, log, fds_base: 0 };
+            let config = config_path;
+            let mut server = Self { child, pid, address, config, log, fds_base: 0, house: None };
             if server.comes_up() {
                 server.fds_base = server.fds();
                 return server;
@@ -145,7 +152,7 @@ impl Server {
                 return false;
             }
             // It says so when it has opened all that it keeps open.
-            if self.log().contains("steadfast serves")
+            if (self.log().contains("steadfast serves") || self.serves_in_silence())
                 && let Ok(mut probe) = TcpStream::connect(self.address)
             {
                 // Its end comes behind the server's having let go of it: the count of
@@ -196,6 +203,9 @@ impl Server {
     pub fn verb(&self, verb: &str) -> Command {
         let mut command = steadfast();
         command.args([verb, "--listen", &self.address.to_string()]);
+        if let Some(house) = &self.house {
+            command.env("XDG_RUNTIME_DIR", house.folder());
+        }
         command.stdout(Stdio::piped());
         command
     }
@@ -385,6 +395,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if let Some(house) = &self.house {
+            house.clear();
+        }
         let group = format!("-{}", self.child.id());
         let _ =
             Command::new("kill").args(["-s", "KILL", "--", &group]).stderr(Stdio::null()).status();
@@ -417,7 +430,7 @@ fn successor_in(line: &str, pid: u32) -> Option<u32> {
 }
 
 /// Whether a process is there, and not only its status.
-fn is_alive(pid: u32) -> bool {
+pub fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, fields)| !fields.starts_with(['Z', 'X']))
 }
@@ -656,6 +669,21 @@ impl<S: Transport> Client<S> {
             if frame.opcode == CLOSE {
                 self.expect_end();
                 return frame.close_code();
+            }
+        }
+    }
+
+    /// Asserts that the connection ends, or is reset.
+    #[track_caller]
+    pub fn expect_lost(&mut self) {
+        loop {
+            match self.try_frame() {
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(error) => {
+                    let kind = error.kind();
+                    return assert_ne!(kind, ErrorKind::WouldBlock, "no end within {WAIT:?}");
+                }
             }
         }
     }

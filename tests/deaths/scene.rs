@@ -1,0 +1,138 @@
+//! The stage on which processes die, and the fate of the connections there.
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+
+use crate::support::*;
+
+/// The file in a server's folder that says who is to die.
+const FAULT: &str = "fault";
+
+/// Messages the slow client has asked for, more than the buffers of both sockets hold.
+const QUEUED: usize = 16;
+
+/// A server with connections in every sort of trouble, which dies where it is told to.
+pub(crate) struct Scene {
+    pub(crate) server: Server,
+    /// In the middle of a frame.
+    pub(crate) cut: Client,
+    /// Has not read its answers.
+    pub(crate) slow: Client,
+    pub(crate) members: Vec<Client>,
+}
+
+impl Scene {
+    pub(crate) fn new(life: Life) -> Self {
+        let config = "workers = 2\ndrain_duration = '100ms'\n";
+        let server = Server::start_by(life, config, |house, mut command| {
+            command.env("STEADFAST_FAULT", house.folder().join(FAULT));
+            as_user(life, command, house)
+        });
+        let mut slow = server.connect_narrow();
+        slow.upgrade("/echo", "");
+        for number in 0..QUEUED {
+            slow.send(FIN | BINARY, &payload(number));
+        }
+        wait_until("a full queue", || server.memory() > 512 * KIB);
+        server.wait_idle();
+        let mut cut = server.open("/echo");
+        cut.send_bytes(&in_two().0);
+        let mut members: Vec<Client> = (0..20).map(|_| server.open("/rooms/a?self=1")).collect();
+        talk(&mut members, "before");
+        Self { server, cut, slow, members }
+    }
+
+    fn fault(&self) -> PathBuf {
+        self.server.house().folder().join(FAULT)
+    }
+
+    /// From now on a process that comes to `point` meets its fate.
+    pub(crate) fn die_at(&self, point: &str, how: &str) {
+        fs::write(self.fault(), format!("{point}:{how}")).expect("a written file");
+    }
+
+    /// From now on nobody dies.
+    pub(crate) fn live(&self) {
+        fs::write(self.fault(), "").expect("a written file");
+    }
+
+    /// Waits until a process is held at `point`, as it was told to be.
+    #[track_caller]
+    pub(crate) fn wait_held(&self, point: &str) {
+        let held = self.server.house().folder().join("fault.held");
+        wait_until(point, || fs::read_to_string(&held).is_ok_and(|held| held == point));
+    }
+
+    /// Asserts that nobody has lost a byte.
+    #[track_caller]
+    pub(crate) fn assert_unharmed(&mut self) {
+        self.cut.send_bytes(&in_two().1);
+        self.cut.expect_text("in two parts");
+        for number in 0..QUEUED {
+            assert!(self.slow.frame().payload == payload(number), "message {number}");
+        }
+        self.slow.assert_echo("all read");
+        talk(&mut self.members, "after");
+        self.server.assert_healthy();
+    }
+
+    /// Asserts that all connections are at their end.
+    #[track_caller]
+    pub(crate) fn assert_lost(&mut self) {
+        let others = [&mut self.cut, &mut self.slow];
+        for client in others.into_iter().chain(&mut self.members) {
+            client.expect_lost();
+        }
+    }
+
+    /// Asserts that what serves now has no connection but new ones, and says why.
+    #[track_caller]
+    pub(crate) fn assert_served_anew(&mut self) {
+        self.server.assert_healthy();
+        let mut newcomers: Vec<Client> =
+            (0..3).map(|_| self.server.open("/rooms/a?self=1")).collect();
+        talk(&mut newcomers, "anew");
+        let mut status = String::new();
+        wait_until("three connections", || {
+            status = self.server.status();
+            status.contains("\"connections\":3,")
+        });
+        assert!(status.contains("the predecessor has died"), "{status}");
+        assert!(!status.contains("pause_us"), "no such thing as an upgrade has been: {status}");
+    }
+}
+
+fn payload(number: usize) -> Vec<u8> {
+    (0..60_000_u32).map(|i| (i.wrapping_mul(number as u32 + 7) >> 3) as u8).collect()
+}
+
+pub(crate) fn in_two() -> (Vec<u8>, Vec<u8>) {
+    let mut first = frame(FIN | TEXT, b"in two parts");
+    let second = first.split_off(9);
+    (first, second)
+}
+
+/// Asserts that what a member says reaches every member once.
+#[track_caller]
+pub(crate) fn talk(members: &mut [Client], text: &str) {
+    for speaker in [0, members.len() - 1] {
+        let text = format!("{text} {speaker}");
+        members[speaker].send_text(&text);
+        for member in &mut *members {
+            member.expect_text(&text);
+        }
+    }
+}
+
+/// Does the same in several lives at once: most of it is waiting.
+#[track_caller]
+pub(crate) fn in_each_life(lives: &[Life], act: impl Fn(Life) + Sync) {
+    let failed: Vec<Life> = thread::scope(|scope| {
+        let act = &act;
+        let acts: Vec<_> =
+            lives.iter().map(|life| (*life, scope.spawn(move || act(*life)))).collect();
+        acts.into_iter().filter_map(|(life, act)| act.join().is_err().then_some(life)).collect()
+    });
+    assert!(failed.is_empty(), "it does not hold in these lives: {failed:?}");
+}
