@@ -253,7 +253,7 @@ mod tests {
     fn an_answer_that_comes_too_late_is_none() {
         let (supervisor, link) = linked();
         let (channel, other) = packets::pair().unwrap();
-        let failed = |request| ToServer::Failed { reason: request.to_string(), request };
+        let failed = |request: u64| ToServer::Failed { reason: request.to_string(), request };
         link.start_successor(None).unwrap();
         link.start_successor(None).unwrap();
         let late = ToServer::Successor { pid: 5, request: 1 };
