@@ -2,10 +2,16 @@
 
 use std::fs;
 use std::ops::AddAssign;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::process::Processes;
+
+/// Looks at a process after the first one, and the time between them.
+const LOOKS: usize = 4;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 /// What a process has at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,6 +48,26 @@ impl Sample {
             threads: field("Threads:")?,
             memory_bytes: field("RssAnon:")? * 1024,
         })
+    }
+
+    /// That of one process, without what it has for a moment only: the thread that answers whoever
+    /// has just asked for its status, say.
+    pub fn at_rest(pid: u32) -> Result<Self> {
+        let mut least = Self::of(pid)?;
+        for _ in 0..LOOKS {
+            thread::sleep(BETWEEN_LOOKS);
+            least = least.min(Self::of(pid)?);
+        }
+        Ok(least)
+    }
+
+    /// The smaller of both, figure by figure.
+    fn min(self, other: Self) -> Self {
+        Self {
+            descriptors: self.descriptors.min(other.descriptors),
+            threads: self.threads.min(other.threads),
+            memory_bytes: self.memory_bytes.min(other.memory_bytes),
+        }
     }
 
     /// The sum over a process and all below it; those that end meanwhile count nothing.

@@ -196,8 +196,8 @@ impl Subject {
         let pid = self.server_pid()?;
         let parent = self.child.id();
         let supervised = pid != parent && self.child.try_wait()?.is_none();
-        let supervisor = supervised.then(|| Sample::of(parent)).transpose()?;
-        Ok(Samples { server: Sample::of(pid)?, supervisor })
+        let supervisor = supervised.then(|| Sample::at_rest(parent)).transpose()?;
+        Ok(Samples { server: Sample::at_rest(pid)?, supervisor })
     }
 
     /// Has it end fast, and waits for that.
