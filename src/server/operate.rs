@@ -68,8 +68,8 @@ impl Operator for Operations {
         let begun = Instant::now();
         let before = center.accounts.connections() as u64;
         let time = request.duration.unwrap_or(center.drain);
-        tracing::info!(drain = ?time, connections = before, "draining");
         center.stop(Stop::Drain(time));
+        tracing::info!(drain = ?time, connections = before, "draining");
         center.wake();
         let mut heard = ControlFlow::Continue(());
         loop {

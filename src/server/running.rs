@@ -294,8 +294,8 @@ impl Running {
             self.stop(Stop::Fast);
         } else {
             let drain = self.center.drain;
-            tracing::info!(?drain, connections, "draining");
             self.stop(Stop::Drain(drain));
+            tracing::info!(?drain, connections, "draining");
         }
     }
 

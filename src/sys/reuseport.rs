@@ -2,8 +2,8 @@
 //! and to whom the kernel gives new connections.
 #![allow(unsafe_code)]
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -21,6 +21,9 @@ const RANDOM: u32 = 0xffff_f000 + 56;
 /// The state of a listening socket in /proc/net/tcp.
 const LISTENING: &str = "0A";
 
+/// About what a line has there.
+const LINE_BYTES: usize = 150;
+
 /// The inodes of all sockets of this network namespace that listen on exactly this address, ours
 /// among them, whoever has them.
 ///
@@ -32,13 +35,20 @@ pub fn listeners(address: SocketAddr) -> io::Result<Vec<u64>> {
         SocketAddr::V6(_) => "/proc/self/net/tcp6",
     };
     let address = as_in_proc(address);
-    let text = fs::read_to_string(table)?;
-    let of_line = |line: &str| {
+    let mut inodes = Vec::new();
+    // The sockets that listen come first. Behind them the kernel would walk through all connections
+    // there are: so no more is read at once than a line.
+    for line in BufReader::with_capacity(LINE_BYTES, File::open(table)?).lines().skip(1) {
+        let line = line?;
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let is_one = fields.get(1) == Some(&&*address) && fields.get(3) == Some(&LISTENING);
-        is_one.then(|| fields.get(9).and_then(|inode| inode.parse().ok())).flatten()
-    };
-    Ok(text.lines().skip(1).filter_map(of_line).collect())
+        if fields.get(3) != Some(&LISTENING) {
+            break;
+        }
+        if fields.get(1) == Some(&&*address) {
+            inodes.extend(fields.get(9).and_then(|inode| inode.parse::<u64>().ok()));
+        }
+    }
+    Ok(inodes)
 }
 
 /// An address as /proc/net/tcp has it: words of the address in the byte order of the machine.
@@ -174,6 +184,6 @@ mod tests {
 
     fn inode(listener: &TcpListener) -> u64 {
         let copy = listener.as_fd().try_clone_to_owned().unwrap();
-        fs::File::from(copy).metadata().unwrap().ino()
+        File::from(copy).metadata().unwrap().ino()
     }
 }

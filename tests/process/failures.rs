@@ -95,7 +95,7 @@ fn programs_that_speak_something_else() {
             ),
             (
                 say(r"A\001\000\143\000\000\000\144\000\000\000\003new\001\000\000\000"),
-                "(new) reads states of format 99 to 100, this one writes",
+                "the new program (new) reads 99 to 100; go by way of a version",
             ),
             (say("nonsense"), ""),
             // Ready, without a word of greeting.
