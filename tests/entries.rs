@@ -213,11 +213,10 @@ fn a_server_that_took_over_comes_back_after_a_crash() {
     second.wait_until_it_serves();
     first.wait_for_its_end();
     let status = second.status().expect("a server");
-    let pid = status["pid"].to_string();
-    assert!(Command::new("kill").args(["-s", "KILL", &pid]).status().expect("kill runs").success());
-    wait_until("another server", || {
-        second.status().is_some_and(|status| status["pid"].to_string() != pid)
-    });
+    let pid = &status["pid"];
+    let kill = Command::new("kill").args(["-s", "KILL", &pid.to_string()]).status();
+    assert!(kill.expect("kill runs").success());
+    wait_until("another server", || second.status().is_some_and(|status| status["pid"] != *pid));
     second.open("/echo").assert_echo("again");
     assert!(second.has_control());
 }
