@@ -6,6 +6,8 @@
 
 mod support;
 
+#[path = "deaths/limits.rs"]
+mod limits;
 #[path = "deaths/scene.rs"]
 mod scene;
 #[path = "deaths/sides.rs"]

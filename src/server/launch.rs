@@ -132,12 +132,6 @@ impl Supervision {
 
 /// Asks the supervisor for a successor, and waits for the answer.
 fn ask(link: &Link, binary: Option<&Path>) -> io::Result<Option<LinkEvent>> {
-    // An answer that came too late, to an earlier request, is none to this one.
-    while let Some(stale) = link.receive(Duration::ZERO)? {
-        if matches!(stale, LinkEvent::Ended) {
-            return Ok(Some(stale));
-        }
-    }
     match link.start_successor(binary) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Some(LinkEvent::Ended)),
         outcome => outcome.and_then(|()| link.receive(START_TIME_MAX)),

@@ -43,6 +43,10 @@ const CHANNEL_LOOK: Duration = Duration::from_millis(100);
 /// How long a successor may leave what it is sent unread.
 const UNREAD_MAX: Duration = Duration::from_secs(2);
 
+/// How long to wait while other processes of this user have as many descriptors under way as one
+/// may: each of them takes its own soon.
+const UNDER_WAY_MAX: Duration = Duration::from_secs(10);
+
 /// What operators are told of a successor that is dead.
 const ENDED: &str = "the new process has ended";
 
@@ -229,7 +233,7 @@ impl Center {
         sender: Sender<Event>,
         events: &Receiver<Event>,
     ) -> Result<Upgraded, Failed> {
-        let refused = |error: io::Error| Failed::new(FailureKind::Refused, error.to_string());
+        let refused = |error: io::Error| Failed::new(FailureKind::Refused, reason_of(&error));
         let begun = Instant::now();
         let plan = Plan {
             generation: self.generation,
@@ -455,11 +459,14 @@ impl Attempt<'_> {
     fn send_with(&self, message: &ToSuccessor, with: &[BorrowedFd<'_>]) -> io::Result<()> {
         // It reads all the time, or it is dead: a full channel is as good as an ended one, but a
         // few packets may pile up while it starts.
-        let until = Instant::now() + UNREAD_MAX;
+        let begun = Instant::now();
         loop {
             match packets::send(&*self.channel, &message.encode(), with, false) {
                 Err(error)
-                    if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until =>
+                    if error.kind() == io::ErrorKind::WouldBlock
+                        && begun.elapsed() < UNREAD_MAX
+                        || error.kind() == io::ErrorKind::QuotaExceeded
+                            && begun.elapsed() < UNDER_WAY_MAX =>
                 {
                     thread::sleep(Duration::from_millis(1));
                 }
@@ -555,6 +562,11 @@ enum Next {
 fn reason_of(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => ENDED.to_owned(),
+        // They are written to memory that is a file.
+        io::ErrorKind::FileTooLarge => {
+            "what is handed over is larger than a file may be; raise the limit (ulimit -f, LimitFSIZE=)"
+                .to_owned()
+        }
         _ => error.to_string(),
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::machine::Pid;
@@ -15,6 +16,8 @@ const START_TIME_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Link {
     socket: OwnedFd,
+    /// The number of the last request for a successor.
+    request: AtomicU64,
 }
 
 /// What a process learns at its start.
@@ -47,7 +50,7 @@ pub enum LinkEvent {
 
 impl Link {
     pub(super) fn new(socket: OwnedFd) -> Self {
-        Self { socket }
+        Self { socket, request: AtomicU64::new(0) }
     }
 
     /// What this process is to begin with; to be called first, and once.
@@ -94,13 +97,15 @@ impl Link {
     }
 
     /// Asks for a successor, of another program if one is named; [`LinkEvent::Successor`] or
-    /// [`LinkEvent::Failed`] is the answer. One that was asked for before is ended.
+    /// [`LinkEvent::Failed`] is the answer. One that was asked for before is ended, and if the answer
+    /// to that comes yet, it is passed over.
     ///
     /// # Errors
     /// The supervisor is gone; a path that is not UTF-8.
     pub fn start_successor(&self, binary: Option<&Path>) -> io::Result<()> {
         let binary = binary.map(Path::to_owned);
-        send(self, &ToSupervisor::StartSuccessor { binary }, &[])
+        let request = self.request.fetch_add(1, Ordering::Relaxed) + 1;
+        send(self, &ToSupervisor::StartSuccessor { binary, request }, &[])
     }
 
     /// Says that this process stops for good, so that its end is no crash, and the supervisor
@@ -130,15 +135,24 @@ impl Link {
             return Ok(Some(match receive(self, Some(timeout))? {
                 Packet::Nothing => return Ok(None),
                 Packet::Ended => LinkEvent::Ended,
-                Packet::Message(ToServer::Failed { reason }, _) => LinkEvent::Failed(reason),
-                Packet::Message(ToServer::Successor { pid }, mut fds) if fds.len() == 1 => {
+                Packet::Message(ToServer::Failed { reason, request }, _) if self.asked(request) => {
+                    LinkEvent::Failed(reason)
+                }
+                Packet::Message(ToServer::Successor { pid, request }, mut fds)
+                    if fds.len() == 1 && self.asked(request) =>
+                {
                     let channel = fds.pop().expect("there is one");
                     LinkEvent::Successor { pid, channel }
                 }
-                // Nothing that is said in the middle.
+                // Nothing that is said in the middle, or what came too late.
                 Packet::Message(..) => continue,
             }));
         }
+    }
+
+    /// Whether this is the answer to the last request.
+    fn asked(&self, request: u64) -> bool {
+        request == self.request.load(Ordering::Relaxed) || request == 0
     }
 }
 
@@ -200,9 +214,10 @@ mod tests {
         let (channel, other) = packets::pair().unwrap();
         assert!(link.receive(Duration::ZERO).unwrap().is_none());
         packets::send(&supervisor, b"{\"message\":\"of a newer program\"}", &[], false).unwrap();
-        send(&supervisor, &ToServer::Successor { pid: 5 }, &[channel.as_fd()]).unwrap();
+        let successor = ToServer::Successor { pid: 5, request: 0 };
+        send(&supervisor, &successor, &[channel.as_fd()]).unwrap();
         let reason = "no".to_owned();
-        send(&supervisor, &ToServer::Failed { reason }, &[]).unwrap();
+        send(&supervisor, &ToServer::Failed { reason, request: 0 }, &[]).unwrap();
         drop((supervisor, channel));
         let long = Duration::from_secs(60);
         let Some(LinkEvent::Successor { pid: 5, channel }) = link.receive(long).unwrap() else {
@@ -215,5 +230,23 @@ mod tests {
         assert!(matches!(link.receive(long).unwrap(), Some(LinkEvent::Failed(why)) if why == "no"));
         assert!(matches!(link.receive(long).unwrap(), Some(LinkEvent::Ended)));
         assert!(link.serving().is_err());
+    }
+
+    #[test]
+    fn an_answer_that_comes_too_late_is_none() {
+        let (supervisor, link) = linked();
+        let (channel, other) = packets::pair().unwrap();
+        let failed = |request: u64| ToServer::Failed { reason: request.to_string(), request };
+        link.start_successor(None).unwrap();
+        link.start_successor(None).unwrap();
+        let late = ToServer::Successor { pid: 5, request: 1 };
+        send(&supervisor, &late, &[channel.as_fd()]).unwrap();
+        send(&supervisor, &failed(1), &[]).unwrap();
+        send(&supervisor, &failed(2), &[]).unwrap();
+        drop(channel);
+        let long = Duration::from_secs(60);
+        assert!(matches!(link.receive(long).unwrap(), Some(LinkEvent::Failed(why)) if why == "2"));
+        let received = packets::receive(&other, &mut [0; 8], &mut Vec::new(), Some(long)).unwrap();
+        assert_eq!(received, packets::Received::Ended, "its successor is alone");
     }
 }

@@ -4,6 +4,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -36,7 +38,12 @@ pub(super) enum ToSupervisor {
     /// This process serves.
     Serving,
     /// Wanted: a successor.
-    StartSuccessor { binary: Option<PathBuf> },
+    StartSuccessor {
+        binary: Option<PathBuf>,
+        /// Comes back with the answer. Other programs may know nothing of it: 0.
+        #[serde(default)]
+        request: u64,
+    },
     /// This process stops, as an operator told it.
     Stopping,
     /// A process that the supervisor has not started has taken over.
@@ -58,9 +65,17 @@ pub(super) enum ToServer {
     /// One descriptor for each label.
     Kept { labels: Vec<String> },
     /// The successor is started; with the descriptor of this process's end of the channel.
-    Successor { pid: Pid },
+    Successor {
+        pid: Pid,
+        #[serde(default)]
+        request: u64,
+    },
     /// There is no successor.
-    Failed { reason: String },
+    Failed {
+        reason: String,
+        #[serde(default)]
+        request: u64,
+    },
 }
 
 /// What came over a link.
@@ -74,19 +89,37 @@ pub(super) enum Packet<T> {
     Ended,
 }
 
-/// Sends without waiting: a link has room for more than is ever under way.
+/// How long a message with descriptors waits while other processes of the same user have as many
+/// under way as one may: each of them takes its own soon.
+const DESCRIPTORS_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// How often it is tried.
+const DESCRIPTORS_RETRY: Duration = Duration::from_millis(1);
+
+/// Sends without waiting for the other end: a link has room for more than is ever under way.
 pub(super) fn send<T: Serialize>(
     link: impl AsFd,
     message: &T,
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    packets::send(link, &serde_json::to_vec(message)?, descriptors, false)
+    let bytes = serde_json::to_vec(message)?;
+    let until = Instant::now() + DESCRIPTORS_WAIT_MAX;
+    loop {
+        match packets::send(&link, &bytes, descriptors, false) {
+            Err(error)
+                if error.kind() == io::ErrorKind::QuotaExceeded && Instant::now() < until =>
+            {
+                thread::sleep(DESCRIPTORS_RETRY);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Receives the next message that is known.
 pub(super) fn receive<T: DeserializeOwned>(
     link: impl AsFd,
-    timeout: Option<std::time::Duration>,
+    timeout: Option<Duration>,
 ) -> io::Result<Packet<T>> {
     let mut buffer = vec![0; PACKET_BYTES_MAX];
     loop {

@@ -17,12 +17,10 @@ use super::machine::{Action, End, Event, Machine, Part, Pid, Told};
 use super::message::{Kept, Packet, ToServer, ToSupervisor, pair, receive, send, send_kept};
 use super::notify::Notifier;
 use super::{program, role};
-#[cfg(feature = "fault-points")]
-use crate::sys::fault;
 use crate::sys::poll::wait_readable;
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::spawn::Program;
-use crate::sys::{children, clock, exec, inherited, memory, packets};
+use crate::sys::{children, clock, descriptors, exec, inherited, memory, packets};
 
 /// The version of the state that crosses an exec.
 pub(super) const STATE_VERSION: u32 = 1;
@@ -51,7 +49,7 @@ impl Inherited {
     /// Reads the state, and takes the descriptors it names.
     pub(super) fn read(state: OwnedFd) -> io::Result<Self> {
         #[cfg(feature = "fault-points")]
-        fault::point("supervisor-reading");
+        crate::sys::fault::point("supervisor-reading");
         let mut file = File::from(state);
         file.rewind()?;
         let Written { version, machine, children, kept } = serde_json::from_reader(file)?;
@@ -79,7 +77,7 @@ impl Inherited {
         supervisor.kept = kept;
         tracing::info!("the supervisor goes on as the new program");
         #[cfg(feature = "fault-points")]
-        fault::point("supervisor-resumed");
+        crate::sys::fault::point("supervisor-resumed");
         supervisor.run()
     }
 }
@@ -127,6 +125,8 @@ struct Supervisor {
     kept: Vec<Kept>,
     /// The server that has asked for a successor.
     asked_by: Pid,
+    /// Which request of it that was.
+    request: u64,
     /// The program to become.
     upcoming: Option<Option<PathBuf>>,
     status: Option<u8>,
@@ -134,6 +134,11 @@ struct Supervisor {
 
 impl Supervisor {
     fn new(arguments: Vec<OsString>) -> io::Result<Self> {
+        // Of its own it has few open, but the limit holds for what all processes of its user have
+        // sent and not received yet, too; and servers raise theirs.
+        if let Err(error) = descriptors::raise_open_files() {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+        }
         Ok(Self {
             arguments,
             machine: Machine::default(),
@@ -142,6 +147,7 @@ impl Supervisor {
             children: BTreeMap::new(),
             kept: Vec::new(),
             asked_by: 0,
+            request: 0,
             upcoming: None,
             status: None,
         })
@@ -233,13 +239,13 @@ impl Supervisor {
             }
             ToSupervisor::Serving => {
                 #[cfg(feature = "fault-points")]
-                fault::point("supervisor-serving");
+                crate::sys::fault::point("supervisor-serving");
                 Some(Event::Serving(pid))
             }
-            ToSupervisor::StartSuccessor { binary } => {
+            ToSupervisor::StartSuccessor { binary, request } => {
                 #[cfg(feature = "fault-points")]
-                fault::point("supervisor-asked");
-                self.asked_by = pid;
+                crate::sys::fault::point("supervisor-asked");
+                (self.asked_by, self.request) = (pid, request);
                 Some(Event::StartSuccessor(pid, binary))
             }
             ToSupervisor::Stopping => Some(Event::Stopping(pid)),
@@ -267,7 +273,10 @@ impl Supervisor {
             }
             Action::Tell(pid, told) => self.signal(pid, |pid| children::send(pid, signal(told))),
             Action::Kill(pid) => self.signal(pid, children::kill),
-            Action::Refuse(pid, reason) => self.send(pid, &ToServer::Failed { reason }, &[]),
+            Action::Refuse(pid, reason) => {
+                let request = self.request;
+                self.send(pid, &ToServer::Failed { reason, request }, &[]);
+            }
             Action::KeepListeners(pid) => {
                 if let Some(child) = self.children.get_mut(&pid)
                     && !child.kept.is_empty()
@@ -297,11 +306,20 @@ impl Supervisor {
     }
 
     fn send(&self, pid: Pid, message: &ToServer, descriptors: &[BorrowedFd<'_>]) {
-        let link = self.children.get(&pid).and_then(|child| child.link.as_ref());
-        if let Some(link) = link
-            && let Err(error) = send(link, message, descriptors)
-        {
+        if let Err(error) = self.try_send(pid, message, descriptors) {
             tracing::warn!(pid, %error, "a child hears nothing more");
+        }
+    }
+
+    fn try_send(
+        &self,
+        pid: Pid,
+        message: &ToServer,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        match self.children.get(&pid).and_then(|child| child.link.as_ref()) {
+            Some(link) => send(link, message, descriptors),
+            None => Ok(()),
         }
     }
 
@@ -331,7 +349,7 @@ impl Supervisor {
             Part::Probe => {
                 let pid = start(&[])?;
                 #[cfg(feature = "fault-points")]
-                fault::point("supervisor-probing");
+                crate::sys::fault::point("supervisor-probing");
                 (pid, None)
             }
             Part::Server => {
@@ -349,11 +367,17 @@ impl Supervisor {
                     (role::CHANNEL_NUMBER, of_successor.as_fd()),
                 ])?;
                 #[cfg(feature = "fault-points")]
-                fault::point("supervisor-started");
-                let message = ToServer::Successor { pid };
-                self.send(self.asked_by, &message, &[of_predecessor.as_fd()]);
+                crate::sys::fault::point("supervisor-started");
+                let message = ToServer::Successor { pid, request: self.request };
+                if let Err(error) =
+                    self.try_send(self.asked_by, &message, &[of_predecessor.as_fd()])
+                {
+                    // Nobody would ever talk to it.
+                    self.signal(pid, children::kill);
+                    return Err(error);
+                }
                 #[cfg(feature = "fault-points")]
-                fault::point("supervisor-told");
+                crate::sys::fault::point("supervisor-told");
                 (pid, Some(ours))
             }
         };
@@ -394,7 +418,7 @@ impl Supervisor {
             let all: Vec<_> = kept.chain(of_children).chain([file.as_fd()]).collect();
             let environment = [role::of_supervisor(file.as_raw_fd())];
             #[cfg(feature = "fault-points")]
-            fault::point("supervisor-executing");
+            crate::sys::fault::point("supervisor-executing");
             Err(exec::replace(&path, &arguments, &environment, &all))
         };
         match attempt() {

@@ -61,8 +61,9 @@ pub struct Signals {
 
 impl Signals {
     /// Blocks every [`Signal`] in the calling thread, from now until it ends, and in all threads
-    /// it starts from now on; and ignores SIGPIPE in the whole process, so that writing to a
-    /// closed socket is an error like any other.
+    /// it starts from now on; and ignores SIGPIPE and SIGXFSZ in the whole process, so that writing
+    /// to a closed socket, or more than the limit on a file's size allows (which holds for memory
+    /// that is a file, too), is an error like any other.
     ///
     /// To be called before any other thread is started: one that does not block the signals would
     /// die of them, and the process with it. What was pending before is read too.
@@ -77,9 +78,11 @@ impl Signals {
             // It returns the error instead of setting errno.
             error => return Err(io::Error::from_raw_os_error(error)),
         }
-        // SAFETY: SIG_IGN is a valid disposition of SIGPIPE, and no handler is installed.
-        if unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) } == libc::SIG_ERR {
-            return Err(io::Error::last_os_error());
+        for number in [libc::SIGPIPE, libc::SIGXFSZ] {
+            // SAFETY: SIG_IGN is a valid disposition of both, and no handler is installed.
+            if unsafe { libc::signal(number, libc::SIG_IGN) } == libc::SIG_ERR {
+                return Err(io::Error::last_os_error());
+            }
         }
         // SAFETY: `set` is an initialised signal set; -1 asks for a new descriptor.
         let fd = unsafe { libc::signalfd(-1, &set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };

@@ -1,12 +1,14 @@
 //! A server as it lives in the wild: below its supervisor, perhaps as a user without privileges,
 //! with few files. All its processes are found by a folder of its own in their environment.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -263,16 +265,20 @@ fn accessible(path: PathBuf, user: Option<u32>) -> PathBuf {
 }
 
 /// The same for a program, which is copied there.
-fn accessible_program(program: &std::ffi::OsStr, user: Option<u32>) -> PathBuf {
-    static COPY: std::sync::Once = std::sync::Once::new();
+fn accessible_program(program: &OsStr, user: Option<u32>) -> PathBuf {
+    static COPYING: Mutex<()> = Mutex::new(());
     let path = PathBuf::from(program);
     let reached = accessible(path.clone(), user);
-    if reached != path {
-        COPY.call_once(|| {
-            fs::copy(&path, &reached).expect("a copy");
-        });
+    let _one_at_a_time = COPYING.lock().unwrap_or_else(PoisonError::into_inner);
+    if !reached.exists() {
+        fs::copy(&path, &reached).expect("a copy");
     }
     reached
+}
+
+/// A program where every user may start it.
+pub fn accessible_copy(program: &Path) -> PathBuf {
+    accessible_program(program.as_os_str(), Some(u32::MAX))
 }
 
 /// Sends a signal to a process, or with a minus before its number to a group.
