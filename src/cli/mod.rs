@@ -19,6 +19,7 @@ mod tests;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
@@ -79,7 +80,7 @@ impl Builder {
         match Role::take() {
             Ok(role) => self.run_as(role, args),
             Err(error) => {
-                eprintln!("steadfast: {error}");
+                complain(format_args!("steadfast: {error}"));
                 ExitCode::FAILURE
             }
         }
@@ -129,9 +130,15 @@ fn log_settings(args: &[OsString], context: &Context) -> config::Log {
 
 fn exit_code<E: Display>(outcome: Result<ExitCode, E>) -> ExitCode {
     outcome.unwrap_or_else(|error| {
-        eprintln!("steadfast: {error}");
+        complain(format_args!("steadfast: {error}"));
         ExitCode::FAILURE
     })
+}
+
+/// Says it on stderr, if that takes it: a server's may be a disk that is full, which is no reason to
+/// leave undone what else there is to do (`eprintln!` would panic).
+fn complain(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// A configuration to serve by.

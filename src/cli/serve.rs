@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::flags::KeyFlags;
-use super::{Checked, exit_code, load, logging};
+use super::{Checked, complain, exit_code, load, logging};
 use crate::config::{Context, Resolved};
 
 /// Run the server. The default verb.
@@ -51,7 +51,7 @@ pub(super) fn run<E: Display>(
             exit_code(serve(Ok(Checked { settings, alone: args.no_supervisor })))
         }
         Err(text) => {
-            eprintln!("{text}");
+            complain(&text);
             exit_code(serve(Err(&text)))
         }
     }

@@ -1,7 +1,6 @@
 //! The stage on which processes die, and the fate of the connections there.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::thread;
 
@@ -83,14 +82,7 @@ impl Scene {
     pub(crate) fn assert_lost(&mut self) {
         let others = [&mut self.cut, &mut self.slow];
         for client in others.into_iter().chain(&mut self.members) {
-            let end = loop {
-                match client.try_frame() {
-                    Ok(Some(_)) => {}
-                    Ok(None) => break true,
-                    Err(error) => break error.kind() != ErrorKind::WouldBlock,
-                }
-            };
-            assert!(end, "no end within {WAIT:?}");
+            client.expect_lost();
         }
     }
 

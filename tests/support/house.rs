@@ -137,6 +137,11 @@ impl Server {
         self.house.as_ref().expect("it was started in one")
     }
 
+    /// The file with its configuration.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
     /// The process that was started: the supervisor if there is one.
     pub fn first_pid(&self) -> u32 {
         self.child.id()
@@ -160,13 +165,22 @@ impl Server {
         status.expect("found above")
     }
 
+    /// Whether it serves, if its log goes nowhere.
+    pub(super) fn serves_in_silence(&self) -> bool {
+        let log = fs::read_link(format!("/proc/{}/fd/2", self.first_pid()));
+        log.is_ok_and(|log| log == Path::new("/dev/full")) && self.try_status().is_some()
+    }
+
     /// Finds out which process serves.
     #[track_caller]
     pub fn follow_status(&mut self) {
         let mut found = None;
         wait_until("a process that serves", || {
             let status = self.try_status().unwrap_or_default();
-            found = number_in(&status, "pid").filter(|pid| is_alive(*pid));
+            let told = number_in(&status, "pid");
+            // As it is known to itself: that may be another number than outside.
+            let processes = self.house().processes().into_iter();
+            found = told.and_then(|told| processes.into_iter().find(|pid| own(*pid) == Some(told)));
             found.is_some()
         });
         self.pid = found.expect("found above");
@@ -213,18 +227,23 @@ pub fn as_user(life: Life, command: Command, house: &House) -> Command {
             limited.args([&format!("--nofile={soft}:{hard}"), "--"]);
             limited.arg(accessible_program(command.get_program(), life.user));
             limited.args(command.get_args());
-            for (name, value) in command.get_envs() {
-                match value {
-                    Some(value) => limited.env(name, value),
-                    None => limited.env_remove(name),
-                };
-            }
-            limited
+            with_environment_of(limited, &command)
         }
     };
     if let Some(uid) = user(life) {
         // Somewhere it may be.
         command.uid(uid).gid(uid).current_dir(&house.folder);
+    }
+    command
+}
+
+/// `command` with the changes of the environment that `other` has.
+pub fn with_environment_of(mut command: Command, other: &Command) -> Command {
+    for (name, value) in other.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
     }
     command
 }
@@ -292,4 +311,18 @@ pub fn kill(target: impl ToString, signal: &str) {
 pub fn number_in(json: &str, name: &str) -> Option<u32> {
     let (_, rest) = json.split_once(&format!("\"{name}\":"))?;
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// The parent of a process, if it is there.
+pub fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name, which may hold spaces: the state, the parent.
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
+/// A process's number in the innermost namespace it is in.
+fn own(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    numbers.split_whitespace().last()?.parse().ok()
 }

@@ -152,7 +152,7 @@ impl Server {
                 return false;
             }
             // It says so when it has opened all that it keeps open.
-            if self.log().contains("steadfast serves")
+            if (self.log().contains("steadfast serves") || self.serves_in_silence())
                 && let Ok(mut probe) = TcpStream::connect(self.address)
             {
                 // Its end comes behind the server's having let go of it: the count of
@@ -659,6 +659,21 @@ impl<S: Transport> Client<S> {
             if frame.opcode == CLOSE {
                 self.expect_end();
                 return frame.close_code();
+            }
+        }
+    }
+
+    /// Asserts that the connection ends, or is reset.
+    #[track_caller]
+    pub fn expect_lost(&mut self) {
+        loop {
+            match self.try_frame() {
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(error) => {
+                    let kind = error.kind();
+                    return assert_ne!(kind, ErrorKind::WouldBlock, "no end within {WAIT:?}");
+                }
             }
         }
     }
