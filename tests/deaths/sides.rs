@@ -133,6 +133,16 @@ fn the_successor_dies_before_the_offer() {
 }
 
 #[test]
+fn the_successor_never_says_hello() {
+    the_predecessor_goes_on("begun", "stop", "took too long (in step start)", "");
+}
+
+#[test]
+fn the_successor_hangs_while_it_prepares() {
+    the_predecessor_goes_on("successor-prepared", "stop", "took too long (in step prepare)", "");
+}
+
+#[test]
 fn the_successor_hangs_with_everything_loaded() {
     the_predecessor_goes_on("successor-loaded", "stop", "took too long (in step state)", "");
 }
