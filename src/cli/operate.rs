@@ -1,6 +1,8 @@
 //! What the verbs that operate a running server share: finding it, asking it, and showing what
 //! comes back.
 
+mod interrupt;
+
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -87,7 +89,10 @@ impl Look {
 /// Sends a request to the server that is meant, and returns the exit status.
 pub(super) fn run(target: &Target, context: &Context, request: &Request, look: Look) -> ExitCode {
     match target.path(context) {
-        Ok(path) => ask(&path, request, look, &mut io::stdout(), &mut io::stderr()),
+        Ok(path) => match request {
+            Request::Upgrade(_) => interrupt::ask(&path, request, look),
+            _ => ask(&path, request, look, &mut io::stdout(), &mut io::stderr()),
+        },
         Err(text) => {
             eprintln!("{text}");
             ExitCode::from(EXIT_USAGE)
@@ -103,10 +108,31 @@ pub(super) fn ask(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> ExitCode {
-    let mut bar = Bar { look, out: &mut *out, shown: String::new() };
-    let answer = Client::connect(path)
-        .and_then(|mut client| client.request(request, |progress| bar.show(&progress)));
+    let answer =
+        Client::connect(path).and_then(|mut client| follow(&mut client, request, look, out));
+    show(answer, look, out, err)
+}
+
+/// Sends a request, and shows how far it is until it has come to something.
+fn follow(
+    client: &mut Client,
+    request: &Request,
+    look: Look,
+    out: &mut dyn Write,
+) -> Result<Outcome, ClientError> {
+    let mut bar = Bar { look, out, shown: String::new() };
+    let answer = client.request(request, |progress| bar.show(&progress));
     bar.erase();
+    answer
+}
+
+/// Shows what has come back, and returns the exit status.
+fn show(
+    answer: Result<Outcome, ClientError>,
+    look: Look,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> ExitCode {
     let outcome = answer.unwrap_or_else(|error| Outcome::Failed(as_failed(&error)));
     let status = match outcome {
         Outcome::Failed(_) => ExitCode::FAILURE,

@@ -95,6 +95,15 @@ impl Client {
         Ok(Self { path: path.to_owned(), stream, lines: Lines::new(REPLY_BYTES_MAX) })
     }
 
+    /// The connection, for another thread to shut down: the request under way ends with
+    /// [`ClientError::Ended`] then, and is taken back as if this value had been dropped.
+    ///
+    /// # Errors
+    /// No descriptor left.
+    pub fn connection(&self) -> io::Result<UnixStream> {
+        self.stream.try_clone()
+    }
+
     /// Sends a request and waits for its outcome. A value that is dropped half-way takes back an
     /// upgrade if that is still possible.
     ///

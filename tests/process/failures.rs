@@ -141,15 +141,39 @@ fn ctrl_c_takes_an_upgrade_back() {
         wait_until("it is under way", || server.status().contains("\"activity\":\"upgrading\""));
         kill(verb.id(), "INT");
         let output = verb.wait_with_output().expect("a child's end");
-        assert!(!output.status.success(), "{output:?}");
-        wait_until("the server knows", || server.log().contains("not upgraded"));
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8(output.stdout).expect("UTF-8");
+        assert!(said.contains("interrupted; the server goes on as before (nobody waits"), "{said}");
+        assert!(server.log().contains("not upgraded"));
         client.assert_echo("as before");
-        // Once the program that says nothing has been seen off.
-        wait_until("nobody upgrades", || server.status().contains("\"activity\":\"serving\""));
         server.wait_for_processes(&expected(&server));
         server.upgrade();
         client.assert_echo("after all");
     }
+}
+
+#[test]
+fn a_second_ctrl_c_waits_for_nobody() {
+    let server = Server::start_living(Life::SUPERVISED, "workers = 2\n", &[]);
+    // It answers nothing.
+    kill(server.pid(), "STOP");
+    let mut verb = server.verb("upgrade").spawn().expect("the binary starts");
+    wait_until("it has taken the signals over", || {
+        let status = fs::read_to_string(format!("/proc/{}/status", verb.id())).unwrap_or_default();
+        let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+        let blocked = blocked.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        // SIGINT is number 2.
+        blocked.unwrap_or_default() & 0b10 != 0
+    });
+    let mut status = None;
+    wait_until("its end", || {
+        kill(verb.id(), "INT");
+        status = verb.try_wait().expect("a child's status");
+        status.is_some()
+    });
+    assert_eq!(status.expect("found above").code(), Some(130));
+    kill(server.pid(), "CONT");
+    server.assert_healthy();
 }
 
 #[test]
