@@ -18,8 +18,6 @@ use super::message::{Kept, Packet, ToServer, ToSupervisor, pair, receive, send, 
 use super::notify::Notifier;
 use super::{program, role};
 use crate::handover::ownership::OwnershipWord;
-#[cfg(feature = "fault-points")]
-use crate::sys::fault;
 use crate::sys::poll::wait_readable;
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::spawn::Program;
@@ -53,7 +51,7 @@ impl Inherited {
     /// Reads the state, and takes the descriptors it names.
     pub(super) fn read(state: OwnedFd) -> io::Result<Self> {
         #[cfg(feature = "fault-points")]
-        fault::point("supervisor-reading");
+        crate::sys::fault::point("supervisor-reading");
         let mut file = File::from(state);
         file.rewind()?;
         let Written { version, machine, children, kept, word } = serde_json::from_reader(file)?;
@@ -84,7 +82,7 @@ impl Inherited {
         supervisor.word = word;
         tracing::info!("the supervisor goes on as the new program");
         #[cfg(feature = "fault-points")]
-        fault::point("supervisor-resumed");
+        crate::sys::fault::point("supervisor-resumed");
         supervisor.run()
     }
 }
@@ -251,12 +249,12 @@ impl Supervisor {
             }
             ToSupervisor::Serving => {
                 #[cfg(feature = "fault-points")]
-                fault::point("supervisor-serving");
+                crate::sys::fault::point("supervisor-serving");
                 Some(Event::Serving(pid))
             }
             ToSupervisor::StartSuccessor { binary, request } => {
                 #[cfg(feature = "fault-points")]
-                fault::point("supervisor-asked");
+                crate::sys::fault::point("supervisor-asked");
                 (self.asked_by, self.request) = (pid, request);
                 Some(Event::StartSuccessor(pid, binary))
             }
@@ -385,7 +383,7 @@ impl Supervisor {
             Part::Probe => {
                 let pid = start(&[])?;
                 #[cfg(feature = "fault-points")]
-                fault::point("supervisor-probing");
+                crate::sys::fault::point("supervisor-probing");
                 (pid, None)
             }
             Part::Server => {
@@ -403,7 +401,7 @@ impl Supervisor {
                     (role::CHANNEL_NUMBER, of_successor.as_fd()),
                 ])?;
                 #[cfg(feature = "fault-points")]
-                fault::point("supervisor-started");
+                crate::sys::fault::point("supervisor-started");
                 let message = ToServer::Successor { pid, request: self.request };
                 if let Err(error) =
                     self.try_send(self.asked_by, &message, &[of_predecessor.as_fd()])
@@ -413,7 +411,7 @@ impl Supervisor {
                     return Err(error);
                 }
                 #[cfg(feature = "fault-points")]
-                fault::point("supervisor-told");
+                crate::sys::fault::point("supervisor-told");
                 (pid, Some(ours))
             }
         };
@@ -456,7 +454,7 @@ impl Supervisor {
             let all: Vec<_> = kept.chain(word).chain(of_children).chain([file.as_fd()]).collect();
             let environment = [role::of_supervisor(file.as_raw_fd())];
             #[cfg(feature = "fault-points")]
-            fault::point("supervisor-executing");
+            crate::sys::fault::point("supervisor-executing");
             Err(exec::replace(&path, &arguments, &environment, &all))
         };
         match attempt() {
