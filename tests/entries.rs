@@ -6,6 +6,7 @@ mod support;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -265,6 +266,31 @@ fn what_cannot_be_taken_over_stays() {
     upgrade.kill().expect("a verb that runs");
     upgrade.wait().expect("its end");
     client.assert_echo("and still");
+}
+
+#[test]
+fn whoever_asks_and_goes_leaves_everything_as_it_was() {
+    let mut first = Service::start(&[]);
+    let mut client = first.open("/echo");
+    let control = scratch().join(format!("steadfast/{}.sock", first.address.port()));
+    for _ in 0..3 {
+        let mut caller = UnixStream::connect(&control).expect("a server");
+        let request = b"{\"version\":1,\"request\":\"hand_over\"}\n";
+        io::Write::write_all(&mut caller, request).expect("a request");
+        // A read that takes no descriptors: the kernel closes the channel that came with the line.
+        let mut line = [0; 256];
+        let len = caller.read(&mut line).expect("a reply");
+        assert!(line[..len].starts_with(b"{\"version\":1,\"reply\":\"channel\"}"), "{line:?}");
+        drop(caller);
+        client.assert_echo("whoever it was");
+        wait_until("that to be over", || {
+            first.status().is_some_and(|status| status["activity"] == "serving")
+        });
+    }
+    let mut second = first.beside(&["--takeover"]);
+    second.wait_until_it_serves();
+    client.assert_echo("somebody who means it");
+    assert!(first.wait_for_its_end().success(), "{}", first.log());
 }
 
 /// A command that runs the program in namespaces of its own; `None` where that is not permitted.

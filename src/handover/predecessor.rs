@@ -7,6 +7,7 @@
 //! Everything but the offer can be taken back: until the shared word says TAKEN, each error, each
 //! silence and each death ends with [`Action::Thaw`], and everybody is served as before.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::wire::{PROTOCOL, ToPredecessor, ToSuccessor};
@@ -128,6 +129,39 @@ pub enum Action {
     Done(Outcome),
 }
 
+/// What a predecessor waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The new program's greeting.
+    Start,
+    /// Its checks.
+    Prepare,
+    /// Descriptors have to be where they belong.
+    Copy,
+    /// Everything has to stand still.
+    Freeze,
+    /// States have to be loaded.
+    State,
+    /// The successor's decision.
+    Offer,
+    /// Nothing more.
+    Done,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Start => "start",
+            Self::Prepare => "prepare",
+            Self::Copy => "copy",
+            Self::Freeze => "freeze",
+            Self::State => "state",
+            Self::Offer => "offer",
+            Self::Done => "done",
+        })
+    }
+}
+
 /// How it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -212,16 +246,16 @@ impl Predecessor {
         (machine, vec![Action::Timer(PREPARE_TIMEOUT)])
     }
 
-    /// What the machine waits for, for people.
-    pub fn step(&self) -> &'static str {
+    /// How far it is.
+    pub fn step(&self) -> Step {
         match self.state {
-            State::Greeting => "start",
-            State::Preparing(_) => "prepare",
-            State::Copying { .. } => "copy",
-            State::Freezing { .. } | State::Settling { .. } => "freeze",
-            State::Saving { .. } | State::Adopting => "state",
-            State::Offered | State::Revoking { .. } => "offer",
-            State::Over => "done",
+            State::Greeting => Step::Start,
+            State::Preparing(_) => Step::Prepare,
+            State::Copying { .. } => Step::Copy,
+            State::Freezing { .. } | State::Settling { .. } => Step::Freeze,
+            State::Saving { .. } | State::Adopting => Step::State,
+            State::Offered | State::Revoking { .. } => Step::Offer,
+            State::Over => Step::Done,
         }
     }
 

@@ -23,7 +23,7 @@ use crate::control::{
     UpgradeRequest, Upgraded,
 };
 use crate::handover::ownership::OwnershipWord;
-use crate::handover::predecessor::{Action, Event, Outcome, Plan, Predecessor};
+use crate::handover::predecessor::{self, Action, Event, Outcome, Plan, Predecessor};
 use crate::handover::wire::{MESSAGE_BYTES_MAX, ToPredecessor, ToSuccessor};
 use crate::hub::WorkerIndex;
 use crate::net::accounts::Accounts;
@@ -644,12 +644,12 @@ impl Attempt<'_> {
 /// The step, as operators know it.
 fn step_of(machine: &Predecessor) -> Step {
     match machine.step() {
-        "start" | "prepare" => Step::Prepare,
-        "copy" => Step::Copy,
-        "freeze" => Step::Freeze,
-        "state" => Step::State,
-        "offer" => Step::Offer,
-        _ => Step::Done,
+        predecessor::Step::Start | predecessor::Step::Prepare => Step::Prepare,
+        predecessor::Step::Copy => Step::Copy,
+        predecessor::Step::Freeze => Step::Freeze,
+        predecessor::Step::State => Step::State,
+        predecessor::Step::Offer => Step::Offer,
+        predecessor::Step::Done => Step::Done,
     }
 }
 
