@@ -153,6 +153,14 @@ impl Outcome {
         if plan.is_steady() {
             self.problems.extend(growth(&self.rounds));
         }
+        let queued_min = plan.queued_bytes_min();
+        let most = self.rounds.iter().map(|round| round.samples.server.memory_bytes).max();
+        if let Some(most) = most.filter(|most| *most < queued_min) {
+            let (most, queued_min) = (mib(most), mib(queued_min));
+            let text =
+                format!("the server had {most:.1} MiB at most, and no {queued_min:.1} in queues");
+            self.problems.push(text);
+        }
         self.problems.extend(totals.examples.iter().cloned());
         self.totals = Some(totals);
     }
@@ -355,6 +363,17 @@ mod tests {
         let mut refusing = round(2);
         refusing.upgrade.answer = Some(serde_json::json!({ "refused": 3 }));
         assert!(problem(refusing, totals()).contains("3 connections refused"));
+    }
+
+    #[test]
+    fn queues_that_were_never_filled_prove_nothing() {
+        let of_slow = |second| problems_of(Scenario::Slow, second, totals());
+        let mut filled = round(2);
+        filled.samples.server.memory_bytes = 40 * MIB;
+        assert_eq!(of_slow(filled), [""; 0]);
+        let mut empty = round(2);
+        empty.samples.server.memory_bytes = 9 * MIB;
+        assert!(of_slow(empty)[0].contains("and no 20.0 in queues"));
     }
 
     #[test]

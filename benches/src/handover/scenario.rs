@@ -93,6 +93,12 @@ impl Plan {
         self.load.churn == 0.0 && self.load.slow == 0
     }
 
+    /// What the server has to hold at some upgrade for those that do not read: an eighth of what
+    /// they are sent, for the rest is in the sockets' buffers or comes later.
+    pub fn queued_bytes_min(&self) -> u64 {
+        (self.load.slow * self.load.slow_bytes) as u64 / 8
+    }
+
     /// Changes what `changes` says.
     pub fn change(&mut self, changes: &Changes) {
         fn set<T: Clone>(field: &mut T, value: Option<&T>) {
