@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -254,7 +254,12 @@ fn user(life: Life) -> Option<u32> {
     if is_root() {
         return Some(uid);
     }
-    say_untested("another user is not to be had: this runs as the test's own, which is not root");
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        say_untested(
+            "servers of another user, as this is not root: they are the test's own user's",
+        );
+    });
     None
 }
 
