@@ -2,12 +2,13 @@
 //!
 //! The other real clients (Python `websockets`, npm `ws`, Chromium) are in `tests/clients/`.
 
-use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+mod support;
 
+use std::io::ErrorKind;
+use std::net::TcpStream;
+use std::thread;
+
+use support::{MIB, WAIT};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::http::HeaderValue;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
@@ -15,17 +16,10 @@ use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
 use tungstenite::protocol::{WebSocket, WebSocketConfig};
 use tungstenite::{Error, Message};
 
-/// Longest that any one answer may take.
-const WAIT: Duration = Duration::from_secs(10);
-const MIB: usize = 1024 * 1024;
-
 type Client = WebSocket<TcpStream>;
 
 /// The binary, serving on a port of its own; killed when dropped.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-}
+struct Server(support::Server);
 
 impl Server {
     fn start() -> Self {
@@ -33,48 +27,7 @@ impl Server {
     }
 
     fn start_with(flags: &[&str]) -> Self {
-        // Between our letting go of a port and the server's taking it somebody else may have it.
-        for _ in 0..5 {
-            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-            let address = free.local_addr().expect("a bound address");
-            drop(free);
-            let mut child = Command::new(env!("CARGO_BIN_EXE_steadfast"))
-                .args([
-                    "serve",
-                    "--no-supervisor",
-                    "--workers",
-                    "2",
-                    "--listen",
-                    &address.to_string(),
-                ])
-                .args(flags)
-                .stdin(Stdio::null())
-                .spawn()
-                .expect("the binary starts");
-            if accepts(address, &mut child) {
-                return Self { child, address };
-            }
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        panic!("the server never came to accept connections");
-    }
-
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status();
-        assert!(status.expect("kill runs").success());
-    }
-
-    /// The exit status, once the process has ended by itself.
-    fn exit_status(&mut self) -> Option<i32> {
-        let until = Instant::now() + WAIT;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("a child's status") {
-                return status.code();
-            }
-            assert!(Instant::now() < until, "still running after {WAIT:?}");
-            thread::sleep(Duration::from_millis(10));
-        }
+        Self(support::Server::start_with("workers = 2\n", flags))
     }
 
     fn dial(&self, path: &str) -> Client {
@@ -82,12 +35,12 @@ impl Server {
     }
 
     fn try_dial(&self, path: &str, headers: &[(&'static str, &str)]) -> Result<Client, Error> {
-        let mut request = format!("ws://{}{path}", self.address).into_client_request()?;
+        let mut request = format!("ws://{}{path}", self.0.address).into_client_request()?;
         for (name, value) in headers {
             let value = HeaderValue::from_str(value).expect("a header value");
             request.headers_mut().insert(*name, value);
         }
-        let stream = TcpStream::connect(self.address)?;
+        let stream = TcpStream::connect(self.0.address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(WAIT))?;
         stream.set_write_timeout(Some(WAIT))?;
@@ -99,27 +52,6 @@ impl Server {
             Err(tungstenite::HandshakeError::Interrupted(_)) => panic!("no answer in {WAIT:?}"),
         }
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn accepts(address: SocketAddr, child: &mut Child) -> bool {
-    let until = Instant::now() + WAIT;
-    while Instant::now() < until {
-        if child.try_wait().expect("a child's status").is_some() {
-            return false;
-        }
-        if TcpStream::connect(address).is_ok() {
-            return true;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    false
 }
 
 /// The code of the server's Close, read until the connection's end; `None` is a Close without one.
@@ -340,15 +272,15 @@ fn a_room_has_one_order_for_all() {
 
 #[test]
 fn told_to_stop_it_says_so_and_ends_well() {
-    for (signal, code) in [("-TERM", CloseCode::Restart), ("-INT", CloseCode::Away)] {
+    for (signal, code) in [("TERM", CloseCode::Restart), ("INT", CloseCode::Away)] {
         let mut server = Server::start_with(&["--drain-duration", "200ms"]);
         let mut clients: Vec<Client> = (0..20).map(|_| server.dial("/echo")).collect();
-        server.signal(signal);
+        server.0.signal(signal);
         for client in &mut clients {
             assert_eq!(closed_with(client), Some(code), "{signal}");
         }
         drop(clients);
-        assert_eq!(server.exit_status(), Some(0), "{signal}");
-        assert!(TcpStream::connect(server.address).is_err(), "{signal}: somebody still listens");
+        assert_eq!(server.0.exit_status(), Some(0), "{signal}");
+        assert!(TcpStream::connect(server.0.address).is_err(), "{signal}: somebody still listens");
     }
 }
