@@ -363,18 +363,21 @@ fn occurrences(tokens: &[Token], words: &[&str]) -> Vec<usize> {
 }
 
 /// `unsafe` in `src/sys` alone (benches and fuzz targets are no part of the server), and each with
-/// its argument in the comment that ends just above it.
+/// its argument in the comment that ends just above it. An `unsafe fn` asks for one, where it is
+/// called; the blocks in its body are blocks like any other.
 fn unsafe_blocks(path: &str, text: &str) -> Vec<Problem> {
     let in_server = !path.starts_with("benches/") && !path.starts_with("fuzz/");
     let in_sys = path.starts_with("src/sys/");
     let lines: Vec<&str> = text.lines().collect();
     let mut problems = Vec::new();
-    for token in tokens(text) {
+    let tokens = tokens(text);
+    for (at, token) in tokens.iter().enumerate() {
         let mut problem = |what: &str| problems.push(Problem::new(path, token.line, what));
+        let declares = tokens.get(at + 1).is_some_and(|next| next.text == "fn");
         let names_it = token.text == "unsafe" || token.text == "unsafe_code";
         if names_it && in_server && !in_sys {
             problem("unsafe: only src/sys may; add a safe function there");
-        } else if token.text == "unsafe" && !is_argued(&lines, token.line - 1) {
+        } else if token.text == "unsafe" && !declares && !is_argued(&lines, token.line - 1) {
             problem("unsafe: say above it why it is sound, in a comment with SAFETY:");
         }
     }
@@ -570,12 +573,16 @@ fn unsafe_elsewhere_or_without_an_argument_is_found() {
     let bare = "f();\nunsafe { g() }";
     let too_far = "// SAFETY: for f\nf();\ng();\nunsafe { h() }";
     let allowed = "#![allow(unsafe_code)]";
+    let declared = "unsafe fn f() {\n    // SAFETY: it is\n    unsafe { g() }\n}";
+    let declared_bare = "unsafe fn f() {\n\n    unsafe { g() }\n}";
     let check = |path: &str, text: &str| lines(&unsafe_blocks(path, text));
-    for good in [argued, broken_in_two, allowed, "// unsafe\n\"unsafe\""] {
+    for good in [argued, broken_in_two, allowed, declared, "// unsafe\n\"unsafe\""] {
         assert_eq!(check("src/sys/a.rs", good), [], "{good}");
     }
     assert_eq!(check("src/sys/a.rs", bare), [2]);
     assert_eq!(check("src/sys/a.rs", too_far), [4]);
+    assert_eq!(check("src/sys/a.rs", declared_bare), [3]);
+    assert_eq!(check("src/ws/a.rs", declared), [1, 3]);
     assert_eq!(check("src/ws/a.rs", argued), [3]);
     assert_eq!(check("src/ws/a.rs", allowed), [1]);
     assert_eq!(check("tests/a.rs", argued), [3]);

@@ -1,6 +1,7 @@
 //! Layer 0: what the standard library, mio and socket2 do not offer of the system. Every `unsafe`
 //! of the crate is in here; one small file a mechanism.
 
+pub mod allocator;
 pub mod children;
 pub mod clock;
 pub mod credentials;
