@@ -20,8 +20,8 @@ use super::{CloseFrame, ProtocolError, Role};
 const DIRECT_BYTES_MIN: usize = 16 * 1024;
 
 /// Most bytes to read to their place at once: they are unmasked while they are in the second-level
-/// cache.
-const DIRECT_BYTES_MAX: u64 = 256 * 1024;
+/// cache, half a megabyte of which has to hold what the kernel copies them from, too.
+const DIRECT_BYTES_MAX: u64 = 128 * 1024;
 
 /// Received bytes and how far they have been decoded. Decoding unmasks them in place.
 #[derive(Debug)]

@@ -8,6 +8,9 @@ const CACHED_STEP: usize = 8 * 1024;
 /// Bytes from which a piece is worth vector registers; a shorter one is done before they are set up.
 const VECTOR_MIN: usize = 1024;
 
+/// Bytes of one step of it: a cache line.
+const VECTOR_BYTES: usize = 64;
+
 /// The masking key of one frame and how far into the payload it has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mask {
@@ -37,8 +40,19 @@ impl Mask {
 
     /// Masks or unmasks the next piece of the payload in place.
     pub fn apply(&mut self, piece: &mut [u8]) {
+        if piece.len() < VECTOR_MIN {
+            return self.apply_words(piece);
+        }
+        // Vectors that lie across cache lines take half as long again.
+        let start = piece.as_ptr().align_offset(VECTOR_BYTES).min(VECTOR_BYTES);
+        let (start, rest) = piece.split_at_mut(start);
+        self.apply_words(start);
+        let rest = apply_vectors(self.key, rest);
+        self.apply_words(rest);
+    }
+
+    fn apply_words(&mut self, piece: &mut [u8]) {
         let piece_len = piece.len();
-        let piece = if piece_len >= VECTOR_MIN { apply_vectors(self.key, piece) } else { piece };
         let wide = u128::from_ne_bytes(std::array::from_fn(|i| self.key[i % 4]));
         let mut steps = piece.chunks_exact_mut(16);
         for step in &mut steps {
@@ -74,8 +88,8 @@ impl Mask {
 /// compiler makes vector instructions of this shape; of a loop over integers it does not.
 #[inline(never)]
 fn apply_vectors(key: [u8; 4], piece: &mut [u8]) -> &mut [u8] {
-    let wide: [u8; 64] = std::array::from_fn(|i| key[i % 4]);
-    let (steps, rest) = piece.as_chunks_mut::<64>();
+    let wide: [u8; VECTOR_BYTES] = std::array::from_fn(|i| key[i % 4]);
+    let (steps, rest) = piece.as_chunks_mut::<VECTOR_BYTES>();
     for step in steps {
         for (byte, key) in step.iter_mut().zip(wide) {
             *byte ^= key;
