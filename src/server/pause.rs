@@ -1,8 +1,9 @@
 //! Where the time of a pause goes, as its predecessor sees it.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use crate::control::PauseSteps;
+use crate::sys::clock;
 
 /// A step of the pause begins, but for the first one, where the one before it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,10 +22,10 @@ pub(super) enum Moment {
     Over,
 }
 
-/// The moments there have been.
+/// The moments there have been, by the clock that the successor has, too, in nanoseconds.
 #[derive(Debug, Default)]
 pub(super) struct PauseClock {
-    at: [Option<Instant>; 6],
+    at: [Option<u64>; 6],
 }
 
 impl PauseClock {
@@ -32,15 +33,26 @@ impl PauseClock {
         let at = &mut self.at[moment as usize];
         // Settling takes several rounds.
         if moment == Moment::Saved || at.is_none() {
-            *at = Some(Instant::now());
+            *at = Some(clock::monotonic_ns());
         }
+    }
+
+    /// When it began.
+    pub(super) fn frozen_ns(&self) -> Option<u64> {
+        self.at[Moment::Freeze as usize]
+    }
+
+    /// How long it has lasted, or did last; `None` if it has not begun.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        let end_ns = self.at[Moment::Over as usize].unwrap_or_else(clock::monotonic_ns);
+        Some(Duration::from_nanos(end_ns.saturating_sub(self.frozen_ns()?)))
     }
 
     /// What the steps took, once it is over.
     pub(super) fn steps(&self) -> Option<PauseSteps> {
         let us = |from: Moment, to: Moment| {
             let (from, to) = (self.at[from as usize]?, self.at[to as usize]?);
-            Some(to.saturating_duration_since(from).as_micros() as u64)
+            Some(to.saturating_sub(from) / 1_000)
         };
         Some(PauseSteps {
             freeze_us: us(Moment::Freeze, Moment::Settle)?,
@@ -59,6 +71,7 @@ mod tests {
     #[test]
     fn the_steps_are_the_whole() {
         let mut clock = PauseClock::default();
+        assert_eq!((clock.frozen_ns(), clock.pause()), (None, None));
         let moments = [
             Moment::Freeze,
             Moment::Settle,
@@ -74,7 +87,7 @@ mod tests {
             clock.mark(moment);
         }
         let PauseSteps { freeze_us, settle_us, save_us, load_us, take_us } = clock.steps().unwrap();
-        let whole = clock.at[5].unwrap() - clock.at[0].unwrap();
+        let whole = clock.pause().unwrap();
         let sum = freeze_us + settle_us + save_us + load_us + take_us;
         // Each is cut to whole microseconds.
         assert!((sum..sum + 6).contains(&(whole.as_micros() as u64)));

@@ -337,14 +337,11 @@ impl Center {
             build: String::new(),
             pid: 0,
             format: Format::NEWEST,
-            frozen_at: None,
-            frozen_ns: 0,
-            pause: Duration::ZERO,
             clock: PauseClock::default(),
         };
         let outcome = attempt.run(plan, progress, events);
         attempt.over.store(true, Ordering::SeqCst);
-        let Attempt { build, pid, format, pause, clock, .. } = attempt;
+        let Attempt { build, pid, format, clock, .. } = attempt;
         let pid = process.id().unwrap_or(pid);
         let upgraded = |connections, refused: &[(Origin, String)]| Upgraded {
             dry_run,
@@ -354,7 +351,7 @@ impl Center {
             format: format.number(),
             connections,
             refused: by_reason(refused),
-            pause_us: pause.as_micros() as u64,
+            pause_us: clock.pause().unwrap_or_default().as_micros() as u64,
             pause_steps: clock.steps(),
             total_ms: begun.elapsed().as_millis() as u64,
         };
@@ -424,10 +421,6 @@ struct Attempt<'c> {
     pid: u32,
     /// Of the states, once it is known what the successor reads.
     format: Format,
-    frozen_at: Option<Instant>,
-    /// The same by the clock that the successor has, too.
-    frozen_ns: u64,
-    pause: Duration,
     clock: PauseClock,
 }
 
@@ -455,7 +448,7 @@ impl Attempt<'_> {
                 }
             }
             let connections = self.center.accounts.connections() as u64;
-            let pause_us = self.frozen_at.map(|at| at.elapsed().as_micros() as u64);
+            let pause_us = self.clock.pause().map(|pause| pause.as_micros() as u64);
             if progress(Progress { step: step_of(&machine), done: 0, connections, pause_us })
                 .is_break()
             {
@@ -498,8 +491,6 @@ impl Attempt<'_> {
                 self.center.mailboxes.order_all(&Order::Rehearse(outlets));
             }
             Action::Freeze => {
-                self.frozen_at = Some(Instant::now());
-                self.frozen_ns = clock::monotonic_ns();
                 self.clock.mark(Moment::Freeze);
                 self.center.mailboxes.set_frozen(true);
                 self.center.mailboxes.order_all(&Order::Freeze);
@@ -513,7 +504,8 @@ impl Attempt<'_> {
             Action::Save => {
                 self.clock.mark(Moment::Save);
                 let ids_upcoming = self.center.ids.upcoming();
-                self.send(&ToSuccessor::Frozen { ids_upcoming, at_ns: self.frozen_ns })?;
+                let at_ns = self.clock.frozen_ns().expect("it has been frozen");
+                self.send(&ToSuccessor::Frozen { ids_upcoming, at_ns })?;
                 self.center.mailboxes.order_all(&Order::Save);
                 #[cfg(feature = "fault-points")]
                 crate::sys::fault::point("predecessor-saved");
@@ -603,7 +595,6 @@ impl Attempt<'_> {
 
     fn release(&mut self, kept: &[Origin]) {
         self.clock.mark(Moment::Over);
-        self.pause = self.frozen_at.map_or(Duration::ZERO, |at| at.elapsed());
         self.center.mailboxes.set_frozen(false);
         for worker in 0..self.center.workers as WorkerIndex {
             let keys = kept.iter().filter(|origin| origin.worker == worker);
