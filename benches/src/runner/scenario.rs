@@ -110,6 +110,7 @@ pub fn all(scale: f64) -> Vec<Scenario> {
             100_000,
             vec![plain(1.3)],
         ),
+        echo("echo: 1 MB, 1 in flight, 1 connection", 1_000_000, 1, 1, 2_000, vec![plain(1.7)]),
         echo("echo: 1 MB, 1 in flight, 4 connections", 1_000_000, 1, 4, 2_000, vec![plain(1.7)]),
         rooms("rooms: 64 B, 8 publications in flight, 1,000 receivers", 64, 8, 400, vec![]),
         rooms(
