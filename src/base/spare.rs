@@ -13,17 +13,39 @@ pub struct Spare {
     buffers: Vec<Vec<u8>>,
     /// The capacities of all, added up.
     bytes: usize,
+    /// Bytes that [`grow`](Self::grow) has moved so far.
+    #[cfg(test)]
+    pub moved: usize,
 }
 
 impl Spare {
-    /// A buffer of this length; its content is arbitrary.
-    pub fn take(&mut self, len: usize) -> Vec<u8> {
-        let fits = |buffer: &Vec<u8>| buffer.capacity() >= len && buffer.capacity() / 4 <= len;
-        let found = self.buffers.iter().position(fits).map(|index| self.buffers.swap_remove(index));
-        let mut buffer = found.unwrap_or_default();
+    /// Sees to it that `buffer` has at least this capacity. Its bytes are copied once; nothing is
+    /// zeroed, for the room is only ever appended to.
+    pub fn grow(&mut self, buffer: &mut Vec<u8>, capacity: usize) {
+        #[cfg(test)]
+        {
+            self.moved += buffer.len();
+        }
+        if capacity < SPARE_BYTES_MIN {
+            buffer.reserve_exact(capacity.saturating_sub(buffer.len()));
+            return;
+        }
+        let mut larger = self.take(capacity);
+        larger.extend_from_slice(buffer);
+        self.put(std::mem::replace(buffer, larger));
+    }
+
+    /// An empty buffer of at least this capacity. It looks at all that are kept, which are at most
+    /// 128: each has at least [`SPARE_BYTES_MIN`].
+    fn take(&mut self, capacity: usize) -> Vec<u8> {
+        let fits =
+            |buffer: &Vec<u8>| buffer.capacity() >= capacity && buffer.capacity() / 4 <= capacity;
+        let Some(index) = self.buffers.iter().position(fits) else {
+            return Vec::with_capacity(capacity);
+        };
+        let mut buffer = self.buffers.swap_remove(index);
         self.bytes -= buffer.capacity();
-        // What was in use before is not cleared again.
-        buffer.resize(len, 0);
+        buffer.clear();
         buffer
     }
 
@@ -47,16 +69,19 @@ mod tests {
         spare.put(vec![1; SPARE_BYTES_MIN - 1]);
         spare.put(vec![2; 100_000]);
         assert_eq!(spare.bytes, 100_000);
-        let buffer = spare.take(90_000);
-        assert_eq!((buffer.len(), buffer[0], spare.bytes), (90_000, 2, 0));
-        assert_eq!(spare.take(90_000), vec![0; 90_000]);
+        let mut buffer = vec![3; 10];
+        spare.grow(&mut buffer, 90_000);
+        assert_eq!((&*buffer, buffer.capacity(), spare.bytes), (&[3; 10][..], 100_000, 0));
 
-        spare.put(vec![3; 1_000_000]);
-        assert_eq!(spare.take(100_000)[0], 0, "a large one is not spent on a small need");
+        spare.put(vec![4; 1_000_000]);
+        spare.grow(&mut buffer, 110_000);
+        assert!(buffer.capacity() < 1_000_000, "a large one is not spent on a small need");
+        assert_eq!((&*buffer, spare.bytes), (&[3; 10][..], 1_100_000));
+        assert_eq!(spare.moved, 20);
         for _ in 0..20 {
             spare.put(vec![0; 1_000_000]);
         }
         assert!(spare.bytes <= KEPT_BYTES_MAX);
-        assert_eq!(spare.buffers.len(), 8);
+        assert_eq!(spare.buffers.len(), 9);
     }
 }

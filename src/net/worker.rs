@@ -41,8 +41,9 @@ use crate::net::mailbox::{Mailboxes, Parcel, WAKER};
 use crate::net::stop::Stopping;
 use crate::session::Next;
 use crate::session::turn::TURN_BYTES_FLUSH;
-use crate::ws::Input;
+use crate::sys::receive;
 use crate::ws::deflate::Inflater;
+use crate::ws::{DirectRoom, Input};
 
 use conns::Conns;
 use moving::{Moving, Order};
@@ -337,7 +338,9 @@ impl Worker {
             }
             // The rest of a large message goes where it belongs, everything else to the buffer.
             let (outcome, room, direct) = match conn.session.direct_room() {
-                Some(place) => (conn.stream.read(place), place.len(), true),
+                Some(DirectRoom { buffer, len }) => {
+                    (receive::append(&conn.stream, buffer, len), len, true)
+                }
                 None => (conn.stream.read(&mut receive), receive.len(), false),
             };
             match outcome {

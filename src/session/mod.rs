@@ -29,7 +29,8 @@ use crate::http::{HeadError, ProxyError};
 use crate::ws::deflate::{Inflater, Strength};
 use crate::ws::header::CONTROL_PAYLOAD_BYTES_MAX;
 use crate::ws::{
-    CloseCode, CloseFrame, Decoder, Incoming, Input, Message, Opcode, ProtocolError, Role, Rules,
+    CloseCode, CloseFrame, Decoder, DirectRoom, Incoming, Input, Message, Opcode, ProtocolError,
+    Role, Rules,
 };
 
 use delivery::{Delivery, SlowConsumer};
@@ -374,14 +375,14 @@ impl Session {
 
     /// Where the next bytes of a large message belong, if reading them there from the socket saves
     /// a copy. [`receive_direct`](Self::receive_direct) tells how many there are.
-    pub fn direct_room(&mut self) -> Option<&mut [u8]> {
+    pub fn direct_room(&mut self) -> Option<DirectRoom<'_>> {
         match &mut self.state {
             State::Open(decoder) => decoder.direct_room(),
             _ => None,
         }
     }
 
-    /// So many bytes were read to [`direct_room`](Self::direct_room). To be followed by
+    /// So many bytes were appended to [`direct_room`](Self::direct_room). To be followed by
     /// [`receive`](Self::receive) with an empty input, for the message may be whole now.
     pub fn receive_direct(&mut self, len: usize, env: &mut Env<'_>) -> Option<Event<'static>> {
         self.last_inbound = env.now;

@@ -17,6 +17,7 @@ pub mod packets;
 pub mod poll;
 pub mod process;
 pub mod rand;
+pub mod receive;
 pub mod reuseport;
 pub mod signals;
 pub mod spawn;

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::base::snapshot::{Reader, SnapshotError, Writer};
-use crate::base::spare::{SPARE_BYTES_MIN, Spare};
+use crate::base::spare::Spare;
 
 use super::deflate::Inflater;
 use super::header::{CONTROL_PAYLOAD_BYTES_MAX, HEADER_BYTES_MAX, Header, Opcode, Parsing};
@@ -120,7 +120,22 @@ pub enum Incoming<'e> {
     Close(Option<CloseFrame>),
 }
 
+/// Room for the next bytes of a large frame.
+#[derive(Debug)]
+pub struct DirectRoom<'d> {
+    /// To be appended to. Its capacity has room for `len` bytes more.
+    pub buffer: &'d mut Vec<u8>,
+    /// Most bytes to append.
+    pub len: usize,
+}
+
 /// Decodes one connection's bytes.
+///
+/// Work per received byte is bounded: a payload byte is unmasked once, checked to be UTF-8 twice
+/// (while it arrives, and as a `String`), copied once from the input, and moved at most three times
+/// on average while its message grows ([`Partial::make_room`]). A header byte makes at most
+/// 14 bytes be looked at again. Empty fragments are bounded by `fragments_max`; inflating is bounded
+/// by [`Inflater::inflate`].
 #[derive(Debug)]
 pub struct Decoder {
     stage: Stage,
@@ -204,9 +219,8 @@ struct Partial {
     fragments: u32,
     /// Of uncompressed text only; compressed text is checked when it is inflated.
     utf8: Utf8Stream,
-    /// `data[..filled]` is the unmasked payload so far; what lies behind it is room.
+    /// The unmasked payload so far.
     data: Vec<u8>,
-    filled: usize,
 }
 
 #[derive(Debug)]
@@ -275,8 +289,10 @@ impl Decoder {
                 Incoming::Message(borrowed_message(text, bytes)?)
             }
             Step::Assembled(partial) if partial.compressed => {
-                let bytes = inflater.inflate(&partial.data, rules.message_bytes_max)?;
-                Incoming::Message(borrowed_message(partial.text, bytes)?)
+                let Partial { text, data, .. } = *partial;
+                let bytes = inflater.inflate(&data, rules.message_bytes_max)?;
+                spare.put(data);
+                Incoming::Message(borrowed_message(text, bytes)?)
             }
             Step::Assembled(partial) if partial.text => {
                 partial.utf8.finish()?;
@@ -301,18 +317,18 @@ impl Decoder {
     /// Where the next bytes of a large frame belong: whoever reads them from the socket to there
     /// saves a copy, and tells with [`received_direct`](Self::received_direct). `None` if they are
     /// not worth it.
-    pub fn direct_room(&mut self) -> Option<&mut [u8]> {
+    pub fn direct_room(&mut self) -> Option<DirectRoom<'_>> {
         let Stage::Data { remaining, .. } = self.stage else {
             return None;
         };
-        let partial = self.partial.as_mut()?;
-        let room = &mut partial.data[partial.filled..];
-        let len = (room.len() as u64).min(remaining).min(DIRECT_BYTES_MAX) as usize;
-        (len >= DIRECT_BYTES_MIN).then(|| &mut room[..len])
+        let buffer = &mut self.partial.as_mut()?.data;
+        let room = (buffer.capacity() - buffer.len()) as u64;
+        let len = room.min(remaining).min(DIRECT_BYTES_MAX) as usize;
+        (len >= DIRECT_BYTES_MIN).then_some(DirectRoom { buffer, len })
     }
 
-    /// So many bytes have been put to the front of [`direct_room`](Self::direct_room). The message
-    /// that they may complete comes with the next [`decode`](Self::decode), of an empty input.
+    /// So many bytes have been appended to [`direct_room`](Self::direct_room). The message that
+    /// they may complete comes with the next [`decode`](Self::decode), of an empty input.
     ///
     /// # Errors
     /// Text that is not UTF-8.
@@ -321,11 +337,10 @@ impl Decoder {
             && let Some(partial) = &mut self.partial
         {
             *remaining -= len as u64;
-            let piece = &mut partial.data[partial.filled..partial.filled + len];
+            let start = partial.data.len() - len;
             if let Some(mask) = mask {
-                mask.apply(piece);
+                mask.apply(&mut partial.data[start..]);
             }
-            partial.filled += len;
             partial.check_text(len)?;
         }
         Ok(())
@@ -377,20 +392,18 @@ impl Decoder {
             }
             Stage::Data { remaining, mask, fin } => {
                 let partial = self.partial.as_mut().expect("begun with the stage");
-                let piece = partial.take_piece(*remaining, mask, input, spare)?;
-                *remaining -= piece as u64;
+                let len = (input.rest().len() as u64).min(*remaining) as usize;
+                partial.make_room(len, *remaining, *fin, rules, spare);
+                let piece = input.take(len);
+                append(&mut partial.data, mask, &input.bytes[piece]);
+                partial.check_text(len)?;
+                *remaining -= len as u64;
                 if *remaining > 0 {
                     return Ok(Step::NeedMore);
                 }
                 let fin = *fin;
                 self.stage = Stage::BETWEEN_FRAMES;
-                match self.partial.take_if(|_| fin) {
-                    Some(mut partial) => {
-                        partial.data.truncate(partial.filled);
-                        Ok(Step::Assembled(partial))
-                    }
-                    None => Ok(Step::Again),
-                }
+                Ok(self.partial.take_if(|_| fin).map_or(Step::Again, Step::Assembled))
             }
             Stage::Control(frame) => {
                 let missing = usize::from(frame.len) - frame.payload.len();
@@ -441,7 +454,7 @@ impl Decoder {
                 if partial.fragments > rules.fragments_max {
                     return Err(ProtocolError::TooManyFragments);
                 }
-                (partial.filled as u64, partial.compressed)
+                (partial.data.len() as u64, partial.compressed)
             }
             None => (0, header.rsv1),
         };
@@ -464,7 +477,6 @@ impl Decoder {
                 fragments: 1,
                 utf8: Utf8Stream::default(),
                 data: Vec::new(),
-                filled: 0,
             }));
         }
         self.stage = Stage::Data { remaining: header.len, mask, fin: header.fin };
@@ -496,12 +508,12 @@ impl PartialControl {
 
 impl Partial {
     fn save(&self, writer: &mut Writer) {
-        let Self { text, compressed, fragments, utf8, data, filled } = self;
+        let Self { text, compressed, fragments, utf8, data } = self;
         writer.bool(*text);
         writer.bool(*compressed);
         writer.u32(*fragments);
         utf8.save(writer);
-        writer.bytes(&data[..*filled]);
+        writer.bytes(data);
     }
 
     /// The room that was there for the rest comes back with the next bytes.
@@ -517,53 +529,42 @@ impl Partial {
         if !data.ends_with(carry) || (!carry.is_empty() && (!text || compressed)) {
             return Err(SnapshotError::Invalid("end of a part of a text"));
         }
-        Ok(Self { text, compressed, fragments, utf8, filled: data.len(), data })
+        Ok(Self { text, compressed, fragments, utf8, data })
     }
 
-    /// Moves what the input has of the frame under way to `data`; returns how many bytes.
-    fn take_piece(
+    /// Sees to room for `len` bytes more, of the `remaining` ones of the frame under way.
+    ///
+    /// A length that is only declared allocates nothing: a frame gets its memory in one piece once
+    /// an eighth of it is there. Until then, and as long as further frames may follow, the room is
+    /// doubled. So the moves of a message come to at most three times its bytes: the sizes at which
+    /// it is moved are less than half of one another, but for one move to the largest size that a
+    /// message may have, and one to the final size, which the last frame tells.
+    fn make_room(
         &mut self,
+        len: usize,
         remaining: u64,
-        mask: &mut Option<Mask>,
-        input: &mut Input<'_>,
+        fin: bool,
+        rules: &Rules,
         spare: &mut Spare,
-    ) -> Result<usize, ProtocolError> {
-        let len = (input.rest().len() as u64).min(remaining) as usize;
-        self.make_room(len, remaining, spare);
-        let at = input.take(len);
-        let room = &mut self.data[self.filled..self.filled + len];
-        match mask {
-            Some(mask) => mask.apply_to(room, &input.bytes[at]),
-            None => room.copy_from_slice(&input.bytes[at]),
-        }
-        self.filled += len;
-        self.check_text(len)?;
-        Ok(len)
-    }
-
-    /// Sees to room for `len` bytes more, of the `remaining` ones of the frame. A length that is
-    /// only declared allocates nothing: a frame gets its memory in one piece once an eighth of it
-    /// is there, until then at most twice what is.
-    fn make_room(&mut self, len: usize, remaining: u64, spare: &mut Spare) {
-        let needed = self.filled + len;
-        if needed <= self.data.len() {
+    ) {
+        let needed = self.data.len() + len;
+        if needed <= self.data.capacity() {
             return;
         }
-        let whole = self.filled as u64 + remaining;
-        let target = if needed as u64 >= whole / 8 { whole as usize } else { 2 * needed };
-        if target < SPARE_BYTES_MIN {
-            self.data.resize(target, 0);
-            return;
-        }
-        let mut data = spare.take(target);
-        data[..self.filled].copy_from_slice(&self.data[..self.filled]);
-        spare.put(std::mem::replace(&mut self.data, data));
+        let whole = self.data.len() as u64 + remaining;
+        let (doubled, known) = (2 * needed as u64, needed as u64 >= whole / 8);
+        let target = match fin && known {
+            true => whole,
+            false if known => doubled.max(whole).min(rules.wire_bytes_max(self.compressed)),
+            false => doubled,
+        };
+        spare.grow(&mut self.data, needed.max(target as usize));
     }
 
     /// Checks the last `len` bytes, as far as that can be done before all is there.
     fn check_text(&mut self, len: usize) -> Result<(), ProtocolError> {
         if self.text && !self.compressed {
-            self.utf8.push(&self.data[self.filled - len..self.filled])?;
+            self.utf8.push(&self.data[self.data.len() - len..])?;
         }
         Ok(())
     }

@@ -74,14 +74,6 @@ impl Mask {
             self.apply(&mut out[start..]);
         }
     }
-
-    /// Copies the next piece of the payload to `out`, which is as long, masked or unmasked.
-    pub fn apply_to(&mut self, out: &mut [u8], piece: &[u8]) {
-        for (out, step) in out.chunks_mut(CACHED_STEP).zip(piece.chunks(CACHED_STEP)) {
-            out.copy_from_slice(step);
-            self.apply(out);
-        }
-    }
 }
 
 /// Masks as much of a long piece as is a multiple of 64 bytes, and returns what is left of it. The
@@ -148,14 +140,14 @@ mod tests {
             mask.apply_into(&mut copied, &plain[first..]);
             assert_eq!(copied, naive, "copied, split at {first}");
 
-            let mut copied = vec![0; plain.len()];
+            let mut copied = vec![];
             let mut mask = Mask::new(key);
-            mask.apply_to(&mut copied[..first], &plain[..first]);
+            mask.apply_into(&mut copied, &plain[..first]);
             let mut writer = Writer::new();
             mask.save(&mut writer);
             let mut mask = Mask::load(&mut Reader::new(writer.as_bytes())).unwrap();
-            mask.apply_to(&mut copied[first..], &plain[first..]);
-            assert_eq!(copied, naive, "copied to, split at {first}");
+            mask.apply_into(&mut copied, &plain[first..]);
+            assert_eq!(copied, naive, "saved between, split at {first}");
         }
     }
 

@@ -221,8 +221,8 @@ impl Driven {
         while let Some(room) = self.session.direct_room()
             && taken < bytes.len()
         {
-            let len = room.len().min(bytes.len() - taken);
-            room[..len].copy_from_slice(&bytes[taken..taken + len]);
+            let len = room.len.min(bytes.len() - taken);
+            room.buffer.extend_from_slice(&bytes[taken..taken + len]);
             taken += len;
             let mut env = Env {
                 turn: &mut self.turn,

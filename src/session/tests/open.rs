@@ -337,8 +337,8 @@ fn a_message_that_became_whole_during_a_pause_comes_after_it() {
     assert!(bench.send(&[1; 900]) && bench.send(&[2; 900]));
     let mut rest = &bytes[copied..];
     while let Some(room) = bench.session.direct_room() {
-        let len = room.len().min(rest.len());
-        room[..len].copy_from_slice(&rest[..len]);
+        let len = room.len.min(rest.len());
+        room.buffer.extend_from_slice(&rest[..len]);
         rest = &rest[len..];
         let told = bench.with(|session, env| session.receive_direct(len, env));
         assert_eq!(told, None);

@@ -271,8 +271,8 @@ fn what_is_read_to_its_place_is_decoded_like_everything_else() {
         let decoded = decoder.decode(&mut input, &RULES, &mut inflater, &mut spare);
         assert_eq!(decoded, Ok(None));
         while let Some(room) = decoder.direct_room() {
-            let len = room.len().min(rest.len()).min(10_007);
-            room[..len].copy_from_slice(&rest[..len]);
+            let len = room.len.min(rest.len()).min(10_007);
+            room.buffer.extend_from_slice(&rest[..len]);
             rest = &rest[len..];
             assert_eq!(decoder.received_direct(len), Ok(()));
         }
@@ -282,6 +282,47 @@ fn what_is_read_to_its_place_is_decoded_like_everything_else() {
         let decoded = decoder.decode(&mut input, &RULES, &mut inflater, &mut spare);
         assert_eq!(decoded, Ok(Some(Incoming::Message(Message::Text(Cow::Borrowed(&text))))));
     }
+}
+
+/// Bytes that growing has moved while this message arrived, for each of its bytes.
+fn moves_per_byte(fragments: usize, fragment_bytes: usize, read_bytes: usize) -> f64 {
+    let rules = Rules { fragments_max: u32::MAX, ..RULES };
+    let mut decoder = Decoder::default();
+    let mut inflater = Inflater::default();
+    let mut spare = Spare::default();
+    let mut bytes = Vec::new();
+    for index in 0..fragments {
+        let opcode = if index == 0 { Opcode::Binary } else { Opcode::Continuation };
+        bytes.extend(frame(index + 1 == fragments, opcode, &vec![7; fragment_bytes]));
+    }
+    let mut whole = None;
+    for piece in bytes.chunks_mut(read_bytes) {
+        let mut input = Input::new(piece);
+        let decoded = decoder.decode(&mut input, &rules, &mut inflater, &mut spare).unwrap();
+        whole = decoded.map(owned);
+        let held = decoder.partial.as_ref().map_or(0, |partial| partial.data.capacity());
+        assert!(held <= rules.message_bytes_max, "{held} bytes are held");
+    }
+    let payload = fragments * fragment_bytes;
+    assert_eq!(whole, Some(Incoming::Message(Message::Binary(Cow::Owned(vec![7; payload])))));
+    spare.moved as f64 / payload as f64
+}
+
+#[test]
+fn growing_moves_each_byte_at_most_three_times_on_average() {
+    let mut worst = 0_f64;
+    for size in [1 << 20, (1 << 20) - 4, 700_001, 262_145, 131_071, 65_537, 30_000] {
+        for fragments in [1, 2, 3, 7, 16, 129, 1_024, 1_500] {
+            for read_bytes in [100, 4_000, 65_536, 131_072] {
+                let moves = moves_per_byte(fragments, size / fragments, read_bytes);
+                assert!(moves <= 3.0, "{moves} of {size} in {fragments}, by {read_bytes}");
+                worst = worst.max(moves);
+            }
+        }
+    }
+    assert!(worst > 0.5, "nothing was counted: {worst}");
+    // A doubling at a time, from a fragment on.
+    assert!(moves_per_byte(1_024, 1_024, 131_072) <= 2.0);
 }
 
 #[test]
@@ -294,6 +335,6 @@ fn bad_text_fails_where_it_was_read_to() {
     let (mut inflater, mut spare) = (Inflater::default(), Spare::default());
     assert_eq!(decoder.decode(&mut input, &RULES, &mut inflater, &mut spare), Ok(None));
     let room = decoder.direct_room().expect("a quarter is there");
-    room[..30_000].copy_from_slice(&bytes[40_000..70_000]);
+    room.buffer.extend_from_slice(&bytes[40_000..70_000]);
     assert_eq!(decoder.received_direct(30_000), Err(ProtocolError::InvalidUtf8));
 }
