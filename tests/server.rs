@@ -8,6 +8,8 @@ mod http;
 mod library;
 #[path = "server/listeners.rs"]
 mod listeners;
+#[path = "server/logging.rs"]
+mod logging;
 #[path = "server/messages.rs"]
 mod messages;
 #[path = "server/stopping.rs"]

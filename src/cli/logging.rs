@@ -1,23 +1,34 @@
 //! Where log lines go: stderr, for people on a terminal, as JSON otherwise.
 //!
-//! Times are RFC 3339 in UTC. Secrets cannot get here by way of `Debug`: see
-//! [`Secret`](crate::config::Secret).
+//! No thread waits for stderr's reader: see [`stderr`](crate::sys::stderr). Times are RFC 3339 in
+//! UTC. Secrets cannot get here by way of `Debug`: see [`Secret`](crate::config::Secret).
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
+use std::panic::{self, PanicHookInfo};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
-use tracing::Subscriber;
+use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::config::{Log, LogFormat};
+use crate::net::log_limit::limited;
+use crate::sys::stderr;
 
-/// Begins to log to stderr. If the process has a subscriber already, as a library user's own
-/// binary may, that one stays.
+/// Most bytes of log lines that wait to be written; what exceeds it is dropped and counted. 1 MiB:
+/// some 4,000 lines, a tenth of a second of a server that logs each request, and small beside what
+/// a thousand connections cost.
+pub const QUEUE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Begins to log to stderr, panics included. If the process has a subscriber already, as a library
+/// user's own binary may, that one stays.
 pub fn init(log: &Log) {
-    let stderr = io::stderr();
-    let form = match (log.format, stderr.is_terminal()) {
+    let terminal = io::stderr().is_terminal();
+    let form = match (log.format, terminal) {
         (LogFormat::Human, color) => Form::Human { color },
         (LogFormat::Auto, true) => Form::Human { color: true },
         (LogFormat::Auto, false) | (LogFormat::Json, _) => Form::Json,
@@ -28,7 +39,81 @@ pub fn init(log: &Log) {
         Form::Human { color } => Form::Human { color: color && !no_color },
         Form::Json => Form::Json,
     };
-    let _ = tracing::subscriber::set_global_default(subscriber(&log.level, form, io::stderr));
+    if tracing::subscriber::set_global_default(subscriber(&log.level, form, || Line)).is_err() {
+        return;
+    }
+    let report = Report::new(form);
+    if let Err(error) = stderr::start(QUEUE_BYTES_MAX, move |dropped| report.line(dropped)) {
+        tracing::warn!(%error, "no thread for the log: a reader that is slow holds up the server");
+    }
+    panic::set_hook(Box::new(|info| log_panic(info)));
+}
+
+/// The standard library's own hook writes to stderr, and waits for it.
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let thread = thread.name().unwrap_or("unnamed");
+    let payload = info.payload_as_str().unwrap_or("no text");
+    let location = info.location().map(ToString::to_string);
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
+    let backtrace = backtrace.as_ref().map(tracing::field::display);
+    limited!(error, thread, location, backtrace, "panicked: {payload}");
+}
+
+/// What a log line is written to.
+struct Line;
+
+impl io::Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        stderr::write_line(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Makes the line about dropped lines, which looks like all others and comes at every level.
+struct Report {
+    dispatch: Dispatch,
+    text: Text,
+}
+
+impl Report {
+    fn new(form: Form) -> Self {
+        let text = Text::default();
+        let writer = text.clone();
+        let dispatch = Dispatch::new(subscriber("warn", form, move || writer.clone()));
+        Self { dispatch, text }
+    }
+
+    fn line(&self, dropped: u64) -> Vec<u8> {
+        let log = || tracing::warn!(dropped, "{dropped} log lines dropped");
+        tracing::dispatcher::with_default(&self.dispatch, log);
+        self.text.take()
+    }
+}
+
+/// What has been logged, in memory.
+#[derive(Clone, Default)]
+struct Text(Arc<Mutex<Vec<u8>>>);
+
+impl Text {
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl io::Write for Text {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,33 +143,30 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use tracing_subscriber::fmt::writer::BoxMakeWriter;
-
     use super::*;
     use crate::config::Secret;
 
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     /// What `log` writes under this level and form.
     fn logged(level: &str, form: Form, log: impl FnOnce()) -> String {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = subscriber(level, form, BoxMakeWriter::new(move || writer.clone()));
+        let text = Text::default();
+        let writer = text.clone();
+        let subscriber = subscriber(level, form, move || writer.clone());
         tracing::subscriber::with_default(subscriber, log);
-        String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
+        String::from_utf8(text.take()).unwrap()
+    }
+
+    #[test]
+    fn the_line_about_dropped_lines_has_the_form_of_the_others() {
+        let report = Report::new(Form::Json);
+        for dropped in [1, 17] {
+            let line = String::from_utf8(report.line(dropped)).unwrap();
+            assert!(line.ends_with('\n'), "{line}");
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!((&line["dropped"], &line["level"]), (&dropped.into(), &"WARN".into()));
+            assert_eq!(line["message"], format!("{dropped} log lines dropped"));
+        }
+        let human = Report::new(Form::Human { color: false }).line(2);
+        assert!(String::from_utf8(human).unwrap().contains("2 log lines dropped"));
     }
 
     #[test]

@@ -19,7 +19,6 @@ mod tests;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
@@ -29,6 +28,7 @@ use clap::Parser;
 use crate::config::{self, Context, Key, Resolved, Settings, Sources};
 use crate::server::{Builder, Entry, HANDOVER_VARIABLE, Server, is_successor, refuse_handover};
 use crate::supervisor::{self, Role};
+use crate::sys::stderr;
 
 /// The exit status for wrong usage or configuration.
 const EXIT_USAGE: u8 = 2;
@@ -76,6 +76,7 @@ impl Builder {
     /// As [`run_from_args`](Self::run_from_args) with other arguments; the first is the program's
     /// name.
     pub fn run_from(self, args: impl IntoIterator<Item = OsString>) -> ExitCode {
+        let _flush = FlushAtEnd;
         let args: Vec<OsString> = args.into_iter().collect();
         match Role::take() {
             Ok(role) => self.run_as(role, args),
@@ -135,10 +136,19 @@ fn exit_code<E: Display>(outcome: Result<ExitCode, E>) -> ExitCode {
     })
 }
 
-/// Says it on stderr, if that takes it: a server's may be a disk that is full, which is no reason to
-/// leave undone what else there is to do (`eprintln!` would panic).
+/// Says it on stderr, in the log's order, if that takes it: a server's may be a disk that is full,
+/// which is no reason to leave undone what else there is to do (`eprintln!` would panic).
 fn complain(text: impl Display) {
-    let _ = writeln!(io::stderr(), "{text}");
+    stderr::write_line(text.to_string().as_bytes());
+}
+
+/// Waits for the log's last lines, within bounds, however a command line ends.
+struct FlushAtEnd;
+
+impl Drop for FlushAtEnd {
+    fn drop(&mut self) {
+        stderr::flush();
+    }
 }
 
 /// A configuration to serve by.

@@ -14,6 +14,7 @@ use super::line::{Lines, NoLine};
 use super::listener::ControlListener;
 use super::message::{Failed, FailureKind, Outcome, Progress, Reply, Request, decode, encode};
 use super::{OnProgress, Operator};
+use crate::net::log_limit::limited;
 use crate::sys::credentials::peer_credentials;
 use crate::sys::poll::wait_readable;
 use crate::sys::{packets, process};
@@ -223,7 +224,7 @@ impl Acceptor {
 
     fn begin(&self, stream: UnixStream) {
         if let Err(failed) = self.admit(&stream) {
-            tracing::warn!(reason = %failed, "a connection to the control socket is refused");
+            limited!(warn, reason = %failed, "a connection to the control socket is refused");
             // The buffer of a fresh socket has room for it.
             let _ = send(&stream, &Reply::Outcome(Outcome::Failed(failed)));
         }

@@ -15,6 +15,7 @@ use crate::base::tick::Tick;
 use crate::hub::{Hub, WorkerIndex};
 use crate::net::connection::{Connection, NO_ROUTE, Pending};
 use crate::net::gate::{self, Gate, Verdict};
+use crate::net::log_limit::limited;
 use crate::net::route::{Route, Target};
 use crate::session::turn::Turn;
 use crate::session::{Closed, Env, Event};
@@ -119,7 +120,7 @@ impl Dispatcher {
             Event::Proxied(None) => {}
             Event::Proxied(Some(source)) => conn.peer = source.into(),
             Event::BadProxy(error) => {
-                tracing::warn!(connection = %conn.id, proxy = %conn.peer, %error, "no PROXY header");
+                limited!(warn, connection = %conn.id, proxy = %conn.peer, %error, "no PROXY header");
             }
             Event::Closed(closed) => self.on_closed(conn, key, &closed),
             Event::Head(head) => self.on_head(conn, key, &head),
@@ -221,7 +222,7 @@ impl Dispatcher {
         if let Some(app) = app
             && app.close(&mut cx, &mut state, closed).is_err()
         {
-            tracing::error!(connection = %conn.id, "the app panicked in close");
+            limited!(error, connection = %conn.id, "the app panicked in close");
         }
     }
 
@@ -276,7 +277,7 @@ impl Dispatcher {
 
     /// Ends a connection that does not take what is pushed to it.
     pub fn fail_slow(&mut self, conn: &mut Connection, key: Key) {
-        tracing::info!(connection = %conn.id, "slow consumer closed");
+        limited!(info, connection = %conn.id, "slow consumer closed");
         self.fail(conn, key, CloseFrame::new(CloseCode::POLICY, "too slow"));
     }
 
@@ -303,7 +304,7 @@ impl Dispatcher {
         let outcome = app.map_or(Ok(()), |app| callback(app, &mut cx, &mut state));
         conn.state = Some(state);
         if outcome == Err(Panicked) {
-            tracing::error!(connection = %conn.id, path = self.path(conn), "the app panicked");
+            limited!(error, connection = %conn.id, path = self.path(conn), "the app panicked");
             self.fail(conn, key, CloseFrame::new(CloseCode::INTERNAL, "internal error"));
         }
     }

@@ -8,6 +8,7 @@ use crate::base::limits::HeadLimits;
 use crate::base::network::TrustedProxies;
 use crate::http::{Head, redact_target};
 use crate::net::connection::{Connection, Facts, Pending, RouteIndex};
+use crate::net::log_limit::limited;
 use crate::net::route::{Route, Target};
 use crate::session::handshake::{self, Policy};
 
@@ -99,7 +100,7 @@ impl Gate {
         conn.passed = true;
         let handle = Handle::new(conn.id, address, post.0.clone());
         let decision = app.handshake(&request, &handle).map_err(|_| {
-            tracing::error!(connection = %conn.id, "the app panicked in handshake");
+            limited!(error, connection = %conn.id, "the app panicked in handshake");
             Refusal::new(500, "an internal error")
         })?;
         let policy = Policy { subprotocols: &route.subprotocols, deflate: route.deflate };

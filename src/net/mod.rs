@@ -10,6 +10,7 @@ pub mod dispatch;
 pub mod gate;
 pub mod lane;
 pub mod listener;
+pub(crate) mod log_limit;
 pub mod mailbox;
 pub mod record;
 pub mod route;

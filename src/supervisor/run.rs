@@ -21,7 +21,7 @@ use crate::handover::ownership::OwnershipWord;
 use crate::sys::poll::wait_readable;
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::spawn::Program;
-use crate::sys::{children, clock, descriptors, exec, inherited, memory, packets};
+use crate::sys::{children, clock, descriptors, exec, inherited, memory, packets, stderr};
 
 /// The version of the state that crosses an exec.
 pub(super) const STATE_VERSION: u32 = 1;
@@ -453,6 +453,8 @@ impl Supervisor {
             let word = self.word.iter().map(AsFd::as_fd);
             let all: Vec<_> = kept.chain(word).chain(of_children).chain([file.as_fd()]).collect();
             let environment = [role::of_supervisor(file.as_raw_fd())];
+            // The thread that writes the log ends with this program.
+            stderr::flush();
             #[cfg(feature = "fault-points")]
             crate::sys::fault::point("supervisor-executing");
             Err(exec::replace(&path, &arguments, &environment, &all))

@@ -21,4 +21,5 @@ pub mod receive;
 pub mod reuseport;
 pub mod signals;
 pub mod spawn;
+pub mod stderr;
 pub mod tcp;

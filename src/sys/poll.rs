@@ -19,6 +19,19 @@ pub fn wait_readable(
         .iter()
         .map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 })
         .collect();
+    wait(&mut polls, deadline)?;
+    Ok(polls.iter().map(|poll| poll.revents != 0).collect())
+}
+
+/// Waits until a descriptor takes bytes, or has failed.
+///
+/// # Errors
+/// As [`wait_readable`].
+pub fn wait_writable(fd: BorrowedFd<'_>) -> io::Result<()> {
+    wait(&mut [libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 }], None)
+}
+
+fn wait(polls: &mut [libc::pollfd], deadline: Option<Instant>) -> io::Result<()> {
     loop {
         // Rounded up, so that the last wait is not a loop around a poll that does not wait.
         let timeout_ms = deadline.map_or(-1, |deadline| {
@@ -28,7 +41,7 @@ pub fn wait_readable(
         let count = polls.len() as libc::nfds_t;
         // SAFETY: `polls` holds `count` valid entries, writable while the call lasts.
         if unsafe { libc::poll(polls.as_mut_ptr(), count, timeout_ms) } >= 0 {
-            return Ok(polls.iter().map(|poll| poll.revents != 0).collect());
+            return Ok(());
         }
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {

@@ -1,6 +1,6 @@
 //! Signals as something to read: blocked in every thread, and taken from a signalfd(2).
 //!
-//! No handler runs in the middle of anything, and the event loop learns of a signal as it does of
+//! No handler of theirs runs in the middle of anything, and the event loop learns of a signal as it does of
 //! a readable socket.
 #![allow(unsafe_code)]
 
