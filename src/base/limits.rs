@@ -1,81 +1,82 @@
 //! Every limit a peer can run into: its name, its default and the reason for it.
 //!
 //! [`HeadLimits`] hold before a route is known; [`Limits`] belong to a route. Sizes are bytes,
-//! times are [`Duration`]s (the timers behind them tick every 100 ms and round up).
+//! times are [`Duration`]s (the timers behind them tick every 100 ms and round up). How a limit is
+//! added: [`super::setting`].
 
 use std::time::Duration;
 
-/// What a request head may cost, before it is known which route it is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeadLimits {
-    /// Longest request head, from the method to the blank line, in bytes; beyond it 431.
-    /// 16 KiB: cookies of browsers come to 8 KiB and more.
-    pub head_bytes_max: usize,
-    /// Longest request target in bytes; beyond it 414. 8,000 is what RFC 9110 §4.1 recommends.
-    pub target_bytes_max: usize,
-    /// Most header fields; beyond it 431. 100, as the large HTTP servers have it.
-    pub headers_max: usize,
-    /// Time from accept to a complete head, in total, not idle: a drip of bytes does not extend it.
-    pub handshake_timeout: Duration,
+use super::setting::{Section, settings};
+use super::syntax::{COUNT_MAX, Count, GIB, KIB, MIB, Or, Size, Time};
+
+settings! {
+    /// What a request head may cost, before it is known which route it is for.
+    pub struct HeadLimits, "head." of Server {
+        /// Longest request head, from the method to the blank line.
+        head_bytes_max: usize as Size(256, MIB), default 16 * KIB as usize,
+            because "cookies of browsers come to 8 KiB and more", beyond "431";
+        /// Longest request target; at most `head.head_bytes_max`.
+        target_bytes_max: usize as Size(1, MIB), default 8_000,
+            because "what RFC 9110 §4.1 recommends to support", beyond "414";
+        /// Most header fields.
+        headers_max: usize as Count(1, 10_000), default 100,
+            because "as the large HTTP servers have it", beyond "431";
+        /// Time from accept to a complete head, in total: a drip of bytes does not extend it.
+        handshake_timeout: Duration as Time { zero: false }, default Duration::from_secs(10),
+            because "a half-open handshake holds a descriptor", beyond "the connection is closed";
+    }
 }
 
 impl Default for HeadLimits {
     fn default() -> Self {
-        Self {
-            head_bytes_max: 16 * 1024,
-            target_bytes_max: 8_000,
-            headers_max: 100,
-            handshake_timeout: Duration::from_secs(10),
-        }
+        Self::initial()
     }
 }
 
-/// What one open connection of a route may cost.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Longest message after reassembly and inflation, in bytes; beyond it 1009.
-    pub message_bytes_max: usize,
-    /// Most fragments of one message; beyond it 1008. Bounds what endless empty fragments cost.
-    pub fragments_max: u32,
-    /// Most bytes waiting in a connection's out queue. A reply above it pauses reading from that
-    /// peer; a push (a room's message) above it closes the slow consumer with 1008. An empty queue
-    /// always admits one maximal message.
-    pub queue_bytes_max: usize,
-    /// A peer silent for this long is sent a ping; `None` sends none. 25 s is below the 30 s and
-    /// 60 s after which common proxies drop an idle connection.
-    pub ping_interval: Option<Duration>,
-    /// After a ping, a peer with neither an inbound byte nor outbound progress for this long is
-    /// dead. Suspended while we have paused reading from it.
-    pub pong_timeout: Duration,
-    /// A connection without a message in either direction for this long is closed with 1001;
-    /// `None`, the default, never.
-    pub idle_timeout: Option<Duration>,
-    /// Time for the peer to answer our Close and to finish TCP; then the socket is dropped.
-    pub close_timeout: Duration,
-    /// Control frames a second a peer may send (token bucket of one second); beyond it 1008.
-    /// `None` is no limit.
-    pub control_rate_max: Option<u32>,
-    /// Messages a second a peer may send; beyond it 1008. Off by default: what is sane depends on
-    /// the app.
-    pub message_rate_max: Option<u32>,
-    /// Rooms one connection may be in. Bounds what leaving them costs.
-    pub rooms_max: usize,
+settings! {
+    /// What one open connection of a route may cost.
+    pub struct Limits, "limits." of Both {
+        /// Longest message after reassembly and inflation.
+        message_bytes_max: usize as Size(1, GIB), default MIB as usize,
+            because "a message is held in memory as a whole", beyond "1009";
+        /// Most fragments of one message.
+        fragments_max: u32 as Count(1, COUNT_MAX), default 1_024,
+            because "bounds what endless empty fragments cost", beyond "1008";
+        /// Most bytes waiting in a connection's out queue. An empty queue always admits one maximal
+        /// message.
+        queue_bytes_max: usize as Size(1, GIB), default MIB as usize,
+            because "one slow reader must not hold the server's memory",
+            beyond "a reply pauses reading from that peer; a push closes it with 1008";
+        /// A peer silent for this long is sent a ping.
+        ping_interval: Option<Duration> as Or("off", Time { zero: false }),
+            default Some(Duration::from_secs(25)),
+            because "below the 30 s and 60 s after which common proxies drop an idle connection",
+            beyond "a ping is sent";
+        /// After a ping, the time for an inbound byte or outbound progress. Suspended while reading
+        /// from the peer is paused.
+        pong_timeout: Duration as Time { zero: false }, default Duration::from_secs(10),
+            because "a dead peer is noticed within 35 s", beyond "the connection is dropped";
+        /// The time without a message in either direction after which a connection is closed.
+        idle_timeout: Option<Duration> as Or("off", Time { zero: false }), default None,
+            because "quiet is normal for most apps, and pings find the dead", beyond "1001";
+        /// The time for the peer to answer our Close and to finish TCP.
+        close_timeout: Duration as Time { zero: false }, default Duration::from_secs(5),
+            because "a round trip and a retransmission, with room", beyond "the socket is dropped";
+        /// Control frames a second a peer may send.
+        control_rate_max: Option<u32> as Or("off", Count(1, COUNT_MAX)), default Some(100),
+            because "each asks for an answer; honest clients send one in seconds", beyond "1008";
+        /// Messages a second a peer may send.
+        message_rate_max: Option<u32> as Or("off", Count(1, COUNT_MAX)), default None,
+            because "what is sane depends on the app", beyond "1008";
+        /// Rooms one connection may be in.
+        rooms_max: usize as Count(1, COUNT_MAX), default 128,
+            because "bounds what leaving them costs", beyond "the join is refused";
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            message_bytes_max: 1024 * 1024,
-            fragments_max: 1_024,
-            queue_bytes_max: 1024 * 1024,
-            ping_interval: Some(Duration::from_secs(25)),
-            pong_timeout: Duration::from_secs(10),
-            idle_timeout: None,
-            close_timeout: Duration::from_secs(5),
-            control_rate_max: Some(100),
-            message_rate_max: None,
-            rooms_max: 128,
-        }
+        Self::initial()
     }
 }
 

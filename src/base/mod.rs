@@ -7,9 +7,11 @@ pub mod id;
 pub mod limits;
 pub mod network;
 pub mod rate;
+pub(crate) mod setting;
 pub mod slab;
 pub mod snapshot;
 pub mod spare;
+pub(crate) mod syntax;
 pub mod tick;
 pub mod wheel;
 

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::config::{self, Context, KEYS, Key, Scope, Shape, Sources};
+use crate::config::{self, Context, Key, Scope, Sources, keys};
 
 /// The keys that flags gave, with their values.
 #[derive(Debug, Clone, Default)]
@@ -14,7 +14,7 @@ pub(super) struct KeyFlags(pub(super) Vec<(&'static Key, String)>);
 
 /// Each key that has a flag, with the flag's name without its dashes.
 static FLAGS: LazyLock<Vec<(&'static Key, String)>> = LazyLock::new(|| {
-    let of_server = KEYS.iter().filter(|key| key.scope != Scope::Route);
+    let of_server = keys().filter(|key| key.scope != Scope::Route);
     of_server.map(|key| (key, key.flag().trim_start_matches('-').to_owned())).collect()
 });
 
@@ -54,7 +54,7 @@ impl FromArgMatches for KeyFlags {
 }
 
 fn arg(key: &'static Key, name: &'static str) -> Arg {
-    let arg = Arg::new(key.name).long(name).value_name(value_name(&key.shape)).help(help(key));
+    let arg = Arg::new(key.name).long(name).value_name(key.syntax.value_name()).help(help(key));
     let arg = match key.name.split_once('.') {
         None => arg,
         // `-h` is for the flags one uses by hand.
@@ -63,17 +63,19 @@ fn arg(key: &'static Key, name: &'static str) -> Arg {
         Some(("deflate", _)) => arg.help_heading("Compression").hide_short_help(true),
         Some(_) => arg,
     };
-    match key.shape {
-        Shape::Boolean => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
-        shape if shape.is_list() => arg.action(ArgAction::Append),
+    match key.syntax {
+        syntax if syntax.is_switch() => {
+            arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+        }
+        syntax if syntax.is_list() => arg.action(ArgAction::Append),
         _ => arg,
     }
 }
 
 /// What the key means, its environment variable and its default.
 fn help(key: &Key) -> String {
-    let meaning = key.meaning.replace('`', "");
-    let repeated = if key.shape.is_list() { " May be repeated." } else { "" };
+    let meaning = key.meaning().replace('`', "");
+    let repeated = if key.syntax.is_list() { " May be repeated." } else { "" };
     let variable = key.environment(None);
     let default = match DEFAULTS.get(key.name).map(String::as_str) {
         None | Some("") => String::new(),
@@ -81,21 +83,4 @@ fn help(key: &Key) -> String {
     };
     format!("{meaning}{repeated} [env: {variable}]{default}")
         .replace("[default: ]", "[default: none]")
-}
-
-fn value_name(shape: &Shape) -> &'static str {
-    match shape {
-        Shape::Boolean => "BOOL",
-        Shape::Count { .. } => "N",
-        Shape::Bytes { .. } => "SIZE",
-        Shape::Duration { .. } => "DURATION",
-        Shape::Choice(_) => "WORD",
-        Shape::LogLevel => "LEVEL",
-        Shape::Path => "PATH",
-        Shape::Listen => "ADDR",
-        Shape::Proxies => "NETWORK",
-        Shape::Pattern | Shape::App | Shape::Origins | Shape::Subprotocols | Shape::Tokens => {
-            unreachable!("keys of routes have no flags")
-        }
-    }
 }

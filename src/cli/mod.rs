@@ -125,8 +125,7 @@ fn log_settings(args: &[OsString], context: &Context) -> config::Log {
         Ok(CommandLine { verb: Verb::Serve(args) }) => args.load(context).ok(),
         _ => None,
     };
-    let fallback = || config::Log { level: "info".to_owned(), format: config::LogFormat::Auto };
-    configured.map_or_else(fallback, |resolved| resolved.settings.log)
+    configured.map(|resolved| resolved.settings.log).unwrap_or_default()
 }
 
 fn exit_code<E: Display>(outcome: Result<ExitCode, E>) -> ExitCode {

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::client::escape;
 use super::{EXIT_USAGE, load};
-use crate::config::{Context, KEYS, Key};
+use crate::config::{Context, Key, keys};
 use crate::control::{
     Activity, Client, ClientError, Failed, FailureKind, Outcome, Progress, Record, Request, Status,
     Step, UpgradeOutcome, Upgraded, path,
@@ -57,7 +57,7 @@ impl Target {
 }
 
 fn key(name: &str) -> &'static Key {
-    KEYS.iter().find(|key| key.name == name).expect("the table has each key that is named here")
+    keys().find(|key| key.name == name).expect("the table has each key that is named here")
 }
 
 /// How an outcome is shown.

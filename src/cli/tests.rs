@@ -3,7 +3,7 @@
 use clap::CommandFactory;
 
 use super::*;
-use crate::config::{KEYS, ListenAddr, Scope};
+use crate::config::{ListenAddr, Scope, keys};
 
 fn args(words: &[&str]) -> Vec<OsString> {
     std::iter::once(&"steadfast").chain(words).map(OsString::from).collect()
@@ -112,7 +112,7 @@ fn the_help_of_serve_has_every_key_with_its_variable_and_default() {
     let help = command.find_subcommand_mut("serve").unwrap().render_long_help().to_string();
     // The terminal's width decides where lines break.
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-    for key in KEYS.iter().filter(|key| key.scope != Scope::Route) {
+    for key in keys().filter(|key| key.scope != Scope::Route) {
         assert!(
             help.contains(&format!("{} ", key.flag()))
                 || help.contains(&format!("{}[=", key.flag()))

@@ -1,4 +1,4 @@
-//! The manual's pages on configuration and limits, written from the table of keys.
+//! The manual's pages on configuration and limits, written from the keys' declarations.
 //!
 //! `BLESS=1 cargo test reference` writes them anew; without it a page that differs is a failure.
 
@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::{env, fs};
 
-use super::{Context, KEYS, Key, Scope, Shape, Sources, resolve};
+use super::resolve::REQUIRED;
+use super::{Context, Key, Scope, Sources, keys, resolve};
 use crate::base::limits::ROOM_NAME_BYTES_MAX;
 
 const CONFIGURATION_HEAD: &str = r#"# Configuration
 
-<!-- Written by `BLESS=1 cargo test reference` from `src/config/keys.rs`; edit there. -->
+<!-- Written by `BLESS=1 cargo test reference` from `src/config/settings.rs` and `src/base/limits.rs`; edit there. -->
 
 A value comes from one of four sources. The later wins, key by key:
 
@@ -76,7 +77,7 @@ and `deflate` for itself, as in `[routes.limits]`; what it leaves out it inherit
 
 const LIMITS_HEAD: &str = r#"# Limits
 
-<!-- Written by `BLESS=1 cargo test reference` from `src/config/keys.rs`; edit there. -->
+<!-- Written by `BLESS=1 cargo test reference` from `src/config/settings.rs` and `src/base/limits.rs`; edit there. -->
 
 Everything a peer can make the server hold or do has a limit with a name, a default and a reason.
 Each is a key of the configuration; those of `limits` can differ by route. What follows beyond it is an
@@ -97,31 +98,11 @@ fn defaults() -> BTreeMap<String, String> {
 }
 
 fn default(key: &Key, defaults: &BTreeMap<String, String>) -> String {
-    let required = matches!(key.shape, Shape::Pattern | Shape::App);
     let route = (key.scope == Scope::Route).then_some(0);
     match defaults[&key.name_in(route)].as_str() {
-        _ if required => "required".to_owned(),
+        _ if REQUIRED.contains(&key.name) => "required".to_owned(),
         "" | "[]" => "none".to_owned(),
         value => format!("`{value}`"),
-    }
-}
-
-/// The type with its bounds, in a few words.
-fn kind(shape: &Shape) -> String {
-    let name = shape.name();
-    match shape {
-        Shape::Count { min, max, word } => {
-            let most =
-                if *max < u64::from(u32::MAX) { format!(" to {max}") } else { String::new() };
-            let from = if most.is_empty() { "from " } else { "" };
-            let word = word.map_or(String::new(), |word| format!(" or `\"{word}\"`"));
-            format!("{name} {from}{min}{most}{word}")
-        }
-        Shape::Duration { off: true, .. } => format!("{name} or `\"off\"`"),
-        Shape::Choice(words) => {
-            words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", ")
-        }
-        _ => name.to_owned(),
     }
 }
 
@@ -154,11 +135,12 @@ fn key_table(page: &mut String, keys: impl Iterator<Item = &'static Key>) {
     let defaults = defaults();
     *page += "| key | type | default | environment | meaning |\n|---|---|---|---|---|\n";
     for key in keys {
-        let Key { name, scope, shape, meaning, reason, beyond: _ } = key;
+        let Key { scope, syntax, reason, .. } = key;
         let route = (*scope == Scope::Route).then_some(0);
-        let name = name.strip_prefix("routes.").unwrap_or(name);
+        let name = key.written(route.is_some()).unwrap();
         let why = if reason.is_empty() { String::new() } else { format!(" Why: {reason}.") };
-        let (kind, default) = (kind(shape), default(key, &defaults));
+        let (kind, default) = (as_markdown(&syntax.name()), default(key, &defaults));
+        let meaning = key.meaning();
         let variable = key.environment(route);
         writeln!(page, "| `{name}` | {kind} | {default} | `{variable}` | {meaning}{why} |")
             .unwrap();
@@ -168,31 +150,16 @@ fn key_table(page: &mut String, keys: impl Iterator<Item = &'static Key>) {
 fn configuration_page() -> String {
     let mut page = CONFIGURATION_HEAD.to_owned();
     let mut seen = Vec::new();
-    for shape in KEYS.iter().map(|key| &key.shape) {
-        let general = match shape {
-            Shape::Boolean | Shape::Choice(_) | Shape::Count { .. } | Shape::App | Shape::Path => continue,
-            Shape::Duration { .. } => "`\"10s\"`, `\"500ms\"`, `\"1m30s\"`: whole numbers with `h`, `m`, `s` \
-                or `ms`, added up; where it makes sense `\"off\"`, or `\"0s\"`. A number alone is an error."
-                .to_owned(),
-            Shape::Bytes { .. } => "bytes as a number, or a string with a unit: `\"64 KiB\"` (`B`, `KiB`, \
-                `MiB`, `GiB`, each 1,024 of the one before)."
-                .to_owned(),
-            _ => as_markdown(&sentence(&shape.allowed())),
-        };
-        let title = match shape {
-            Shape::LogLevel => "level",
-            Shape::Pattern => "route's path",
-            _ => shape.name(),
-        };
+    for (title, text) in keys().filter_map(|key| key.syntax.manual()) {
         if !seen.contains(&title) {
+            writeln!(page, "- **{title}**: {}", as_markdown(&sentence(&text))).unwrap();
             seen.push(title);
-            writeln!(page, "- **{title}**: {general}").unwrap();
         }
     }
     page += "\n## Keys of the server\n\n";
-    key_table(&mut page, KEYS.iter().filter(|key| key.scope != Scope::Route));
+    key_table(&mut page, keys().filter(|key| key.scope != Scope::Route));
     page += ROUTES_HEAD;
-    key_table(&mut page, KEYS.iter().filter(|key| key.scope == Scope::Route));
+    key_table(&mut page, keys().filter(|key| key.scope == Scope::Route));
     page
 }
 
@@ -200,14 +167,14 @@ fn limits_page() -> String {
     let mut page = LIMITS_HEAD.to_owned();
     let defaults = defaults();
     page += "| limit | default | beyond it | what it bounds, and why |\n|---|---|---|---|\n";
-    for key in KEYS {
+    for key in keys() {
         let in_section = key.name.starts_with("head.") || key.name.starts_with("limits.");
         if !in_section && !key.name.ends_with("_max") {
             continue;
         }
-        let Key { name, meaning, reason, beyond, .. } = key;
-        let beyond = beyond.unwrap_or_else(|| panic!("{name} says what happens beyond it"));
-        let default = default(key, &defaults);
+        let Key { name, reason, beyond, .. } = key;
+        assert!(!beyond.is_empty(), "{name} says what happens beyond it");
+        let (default, meaning) = (default(key, &defaults), key.meaning());
         writeln!(page, "| `{name}` | {default} | {beyond} | {meaning} {} |", sentence(reason))
             .unwrap();
     }

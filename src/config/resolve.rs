@@ -4,19 +4,22 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use super::error::{did_you_mean, line_of, place_in_file};
-use super::keys::{self, Key};
-use super::route::{AllowedOrigins, has_parameter, matched_paths};
-use super::value::{Item, Value, one_of, quoted};
+use super::syntax::{TOKENS, has_parameter, matched_paths};
 use super::written::{Merged, Source};
 use super::{
-    Context, Deflate, Error, Errors, HeadLimits, Limits, Listed, ListenAddr, Log, LogFormat,
-    Origin, Place, Resolved, Route, Secret, Settings, Sources, TrustedProxies,
+    Context, Error, Errors, Key, Listed, Origin, Place, Resolved, Route, Scope, Secret, Settings,
+    Sources, keys,
 };
+use crate::base::setting::{Section, Visitor};
+use crate::base::syntax::{Describe, Syntax, one_of, quoted};
+
+/// What a route cannot do without.
+pub(super) const REQUIRED: [&str; 2] = ["routes.path", "routes.app"];
 
 pub(super) fn resolve(sources: &Sources<'_>, context: &Context) -> Result<Resolved, Errors> {
     let merged = Merged::collect(sources);
-    let mut reader =
-        Reader { sources, context, merged: &merged, errors: Vec::new(), listing: Vec::new() };
+    let (errors, listing) = (Vec::new(), Vec::new());
+    let mut reader = Reader { sources, context, merged: &merged, route: None, errors, listing };
     let settings = reader.settings();
     reader.check(&settings);
     let Reader { errors, listing, .. } = reader;
@@ -34,173 +37,78 @@ pub(super) fn resolve(sources: &Sources<'_>, context: &Context) -> Result<Resolv
     Err(Errors(errors))
 }
 
-/// Reads each key of a section into the field of the same name, on top of `$base`. The pattern
-/// without `..` is the point: a new field does not compile until it is listed here, and then it
-/// has to be in the table of keys.
-macro_rules! section {
-    ($reader:expr, $route:expr, $section:literal, $base:expr, $Type:ident { $($field:ident),* $(,)? }) => {{
-        let $Type { $($field),* } = $base;
-        $Type { $($field: $reader.value($route, concat!($section, stringify!($field)), $field)),* }
-    }};
-}
-
 struct Reader<'a> {
     sources: &'a Sources<'a>,
     context: &'a Context,
     merged: &'a Merged,
+    /// The route whose keys are being read; `None`: the server's.
+    route: Option<usize>,
     errors: Vec<Error>,
     listing: Vec<Listed>,
 }
 
-impl Reader<'_> {
-    fn settings(&mut self) -> Settings {
-        let listen = vec![ListenAddr::Tcp(([127, 0, 0, 1], 8000).into())];
-        let listen = self.value(None, "listen", &listen);
-        let workers = self.value(None, "workers", &None).unwrap_or(self.context.cores);
-        let control = self.value(None, "control", &None);
-        let connections_max = self.value(None, "connections_max", &None);
-        let drain_duration = std::time::Duration::from_secs(10);
-        let drain_duration = self.value(None, "drain_duration", &drain_duration);
-        let trusted_proxies = self.value(None, "trusted_proxies", &TrustedProxies::default());
-        let proxy_protocol = self.value(None, "proxy_protocol", &false);
-        let forwarded_for = self.value(None, "forwarded_for", &false);
-        let log = Log { level: "info".to_owned(), format: LogFormat::Auto };
-        let log = section!(self, None, "log.", &log, Log { level, format });
-        let head = self.head();
-        let limits = self.limits(None, &Limits::default());
-        let deflate = self.deflate(None, &Deflate::default());
-        let routes = self.routes(&limits, &deflate);
-        Settings {
-            listen,
-            workers,
-            control,
-            connections_max,
-            log,
-            drain_duration,
-            trusted_proxies,
-            proxy_protocol,
-            forwarded_for,
-            head,
-            limits,
-            deflate,
-            routes,
-        }
-    }
-
-    fn head(&mut self) -> HeadLimits {
-        section!(
-            self,
-            None,
-            "head.",
-            &HeadLimits::default(),
-            HeadLimits { head_bytes_max, target_bytes_max, headers_max, handshake_timeout }
-        )
-    }
-
-    fn limits(&mut self, route: Option<usize>, base: &Limits) -> Limits {
-        section!(
-            self,
-            route,
-            "limits.",
-            base,
-            Limits {
-                message_bytes_max,
-                fragments_max,
-                queue_bytes_max,
-                ping_interval,
-                pong_timeout,
-                idle_timeout,
-                close_timeout,
-                control_rate_max,
-                message_rate_max,
-                rooms_max,
-            }
-        )
-    }
-
-    fn deflate(&mut self, route: Option<usize>, base: &Deflate) -> Deflate {
-        section!(
-            self,
-            route,
-            "deflate.",
-            base,
-            Deflate { enabled, level, threshold_bytes, server_window_bits }
-        )
-    }
-
-    fn routes(&mut self, limits: &Limits, deflate: &Deflate) -> Vec<Route> {
-        if self.merged.routes.is_empty() {
-            let defaults = self.context.routes_default.iter().enumerate();
-            return defaults
-                .map(|(index, (path, app))| self.route(index, path, app, limits, deflate))
-                .collect();
-        }
-        let indices: Vec<usize> = self.merged.routes.keys().copied().collect();
-        for index in &indices {
-            for key in ["path", "app"] {
-                self.require(*index, key);
-            }
-        }
-        indices.into_iter().map(|index| self.route(index, "", "", limits, deflate)).collect()
-    }
-
-    fn route(
-        &mut self,
-        index: usize,
-        path: &str,
-        app: &str,
-        limits: &Limits,
-        deflate: &Deflate,
-    ) -> Route {
-        let route = Some(index);
-        let path = self.value(route, "routes.path", &path.to_owned());
-        let app = self.value(route, "routes.app", &app.to_owned());
-        let allowed_origins =
-            self.value(route, "routes.allowed_origins", &AllowedOrigins::default());
-        let subprotocols = self.value(route, "routes.subprotocols", &Vec::new());
-        let tokens = self.value(route, "routes.tokens", &Vec::new());
-        let tokens_file = self.value(route, "routes.tokens_file", &None);
-        let connections_per_ip_max = self.value(route, "routes.connections_per_ip_max", &None);
-        let tokens = match tokens_file {
-            Some(file) => self.tokens_of_file(index, &file),
-            None => tokens,
-        };
-        let limits = self.limits(route, limits);
-        let deflate = self.deflate(route, deflate);
-        Route {
-            path,
-            app,
-            allowed_origins,
-            subprotocols,
-            tokens,
-            connections_per_ip_max,
-            limits,
-            deflate,
-        }
-    }
-
-    /// The value of a key: what was written, or else `base`.
-    fn value<T: Value + Clone>(&mut self, route: Option<usize>, name: &'static str, base: &T) -> T {
-        let key = table_entry(name);
-        let mut value = base.clone();
-        if let Some(written) = self.merged.values.get(&(route, name)) {
-            match T::parse(&written.raw, &key.shape) {
-                Ok(parsed) => value = parsed,
+impl Visitor for Reader<'_> {
+    /// Puts what was written for the key, if that is right, in the place of the default.
+    fn key<T>(&mut self, key: &'static Key, syntax: &impl Syntax<T>, value: &mut T) {
+        if let Some(written) = self.merged.values.get(&(self.route, key.name)) {
+            match syntax.parse(&written.raw) {
+                Ok(parsed) => *value = parsed,
                 Err(problem) => {
-                    let help = format!("allowed: {}", key.shape.allowed());
                     let source = match (&written.source, problem.span) {
                         (Source::File(_), Some(span)) => Source::File(span),
                         (source, _) => source.clone(),
                     };
-                    self.error(&source, problem.message, Some(help));
+                    self.error(&source, problem.message, Some(allowed(syntax)));
                 }
             }
         }
-        self.list(route, key, &value);
-        value
+        self.list(key, syntax.print(value));
+    }
+}
+
+impl Reader<'_> {
+    fn settings(&mut self) -> Settings {
+        let mut settings = Settings::initial();
+        settings.visit(self);
+        if settings.workers == 0 {
+            settings.workers = self.context.cores;
+        }
+        settings.routes = self.routes(&settings);
+        settings
     }
 
-    fn list<T: Value>(&mut self, route: Option<usize>, key: &'static Key, value: &T) {
+    fn routes(&mut self, settings: &Settings) -> Vec<Route> {
+        let default = Route {
+            limits: settings.limits.clone(),
+            deflate: settings.deflate.clone(),
+            ..Route::initial()
+        };
+        let routes: Vec<(usize, Route)> = if self.merged.routes.is_empty() {
+            let routes = self.context.routes_default.iter().map(|(path, app)| Route {
+                path: path.clone(),
+                app: app.clone(),
+                ..default.clone()
+            });
+            routes.enumerate().collect()
+        } else {
+            self.merged.routes.keys().map(|index| (*index, default.clone())).collect()
+        };
+        routes.into_iter().map(|(index, route)| self.route(index, route)).collect()
+    }
+
+    fn route(&mut self, index: usize, mut route: Route) -> Route {
+        self.require(index);
+        self.route = Some(index);
+        route.visit(self);
+        self.route = None;
+        if let Some(file) = &route.tokens_file {
+            route.tokens = self.tokens_of_file(index, file);
+        }
+        route
+    }
+
+    fn list(&mut self, key: &'static Key, value: String) {
+        let route = self.route;
         let origin = match self.merged.values.get(&(route, key.name)).map(|written| &written.source)
         {
             Some(Source::File(Range { start, .. })) => {
@@ -210,10 +118,9 @@ impl Reader<'_> {
             Some(Source::Environment(name)) => Origin::Environment(name.clone()),
             Some(Source::Flag(flag)) => Origin::Flag(flag.clone()),
             // A route's own view of a server-wide key says nothing new.
-            None if route.is_some() && key.scope == keys::Scope::Both => return,
+            None if route.is_some() && key.scope == Scope::Both => return,
             None => Origin::Default,
         };
-        let value = value.show(&key.shape);
         self.listing.push(Listed { key: key.name_in(route), value, origin });
     }
 
@@ -233,18 +140,22 @@ impl Reader<'_> {
         match self.merged.values.get(&(route, name)) {
             Some(written) => self.error(&written.source, message, help),
             None => {
-                let place = Place::Default(table_entry(name).name_in(route));
+                let key = keys().find(|key| key.name == name).expect("a key of the table");
+                let place = Place::Default(key.name_in(route));
                 self.errors.push(Error { place, message, help });
             }
         }
     }
 
-    fn require(&mut self, index: usize, leaf: &str) {
-        let name = if leaf == "path" { "routes.path" } else { "routes.app" };
-        if !self.merged.values.contains_key(&(Some(index), name)) {
-            let source = &self.merged.routes[&index];
-            let help = format!("allowed: {}", table_entry(name).shape.allowed());
-            self.error(source, format!("the route has no `{leaf}`"), Some(help));
+    fn require(&mut self, index: usize) {
+        let Some(head) = self.merged.routes.get(&index) else {
+            return; // a default route
+        };
+        for key in keys().filter(|key| REQUIRED.contains(&key.name)) {
+            if !self.merged.values.contains_key(&(Some(index), key.name)) {
+                let leaf = key.written(true).unwrap_or(key.name);
+                self.error(head, format!("the route has no `{leaf}`"), Some(allowed(key.syntax)));
+            }
         }
     }
 
@@ -281,15 +192,12 @@ impl Reader<'_> {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            match Secret::parse_item(line) {
+            match (TOKENS.parse)(line) {
                 Ok(token) => tokens.push(token),
                 Err(message) => self.errors.push(Error {
                     place: Place::Other(format!("{}:{}", path.display(), number + 1)),
                     message,
-                    help: Some(format!(
-                        "allowed: {}",
-                        table_entry("routes.tokens").shape.allowed()
-                    )),
+                    help: Some(allowed(&TOKENS)),
                 }),
             }
         }
@@ -368,7 +276,6 @@ impl Reader<'_> {
     }
 }
 
-/// The table's entry for a key the code reads.
-fn table_entry(name: &str) -> &'static Key {
-    keys::KEYS.iter().find(|key| key.name == name).expect("each key that is read is in the table")
+fn allowed(syntax: &(impl Describe + ?Sized)) -> String {
+    format!("allowed: {}", syntax.allowed())
 }

@@ -9,9 +9,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{did_you_mean, place_in_file};
-use super::keys::{self, Scope};
-use super::value::Raw;
-use super::{Error, KEYS, Key, Place, Sources};
+use super::{Error, Key, Place, Scope, Sources, keys};
+use crate::base::syntax::Raw;
 
 /// A key of the server (`None`) or of the route of this index.
 pub(super) type Id = (Option<usize>, &'static str);
@@ -126,20 +125,25 @@ fn is_not_ours(name: &str) -> bool {
         || name.starts_with("PORT_")
 }
 
+/// The key of this name, written for the server or in a route.
+fn find(name: &str, in_route: bool) -> Option<&'static Key> {
+    keys().find(|key| key.written(in_route) == Some(name))
+}
+
+/// The sections in which keys may be written: `limits`.
+fn sections(in_route: bool) -> impl Iterator<Item = &'static str> {
+    let names = keys().filter_map(move |key| key.written(in_route));
+    names.filter_map(|name| name.split_once('.')).map(|(section, _)| section)
+}
+
 /// The key that the variable sets.
 fn find_variable(name: &str) -> Option<(Option<usize>, &'static Key)> {
-    if let Some(key) =
-        KEYS.iter().find(|key| key.scope != Scope::Route && key.environment(None) == name)
-    {
-        return Some((None, key));
-    }
-    let rest = name.strip_prefix("STEADFAST_ROUTES_")?;
-    let (index, _) = rest.split_once('_')?;
-    let route: usize = index.parse().ok()?;
-    let key = KEYS
-        .iter()
-        .find(|key| key.scope != Scope::Server && key.environment(Some(route)) == name)?;
-    Some((Some(route), key))
+    let index = name.strip_prefix("STEADFAST_ROUTES_").and_then(|rest| rest.split('_').next());
+    let routes = [None, index.and_then(|index| index.parse().ok())];
+    routes.into_iter().find_map(|route: Option<usize>| {
+        let mut allowed = keys().filter(|key| key.written(route.is_some()).is_some());
+        Some((route, allowed.find(|key| key.environment(route) == name)?))
+    })
 }
 
 /// A variable that exists and has a name like this one.
@@ -147,12 +151,12 @@ fn suggested_variable(name: &str) -> Option<String> {
     let index = name.strip_prefix("STEADFAST_ROUTES_").and_then(|rest| rest.split('_').next());
     let route: Option<usize> = index.and_then(|index| index.parse().ok());
     // The prefix is common to all and would make everything look alike.
-    let (prefix, other_scope) = match route {
-        Some(route) => (format!("STEADFAST_ROUTES_{route}_"), Scope::Server),
-        None => ("STEADFAST_".to_owned(), Scope::Route),
+    let prefix = match route {
+        Some(route) => format!("STEADFAST_ROUTES_{route}_"),
+        None => "STEADFAST_".to_owned(),
     };
-    let keys = KEYS.iter().filter(|key| key.scope != other_scope);
-    let known: Vec<String> = keys.map(|key| key.environment(route)).collect();
+    let allowed = keys().filter(|key| key.written(route.is_some()).is_some());
+    let known: Vec<String> = allowed.map(|key| key.environment(route)).collect();
     let tails = known.iter().filter_map(|name| name.strip_prefix(&prefix));
     did_you_mean(name.strip_prefix(&prefix)?, tails).map(|tail| format!("{prefix}{tail}"))
 }
@@ -187,10 +191,10 @@ impl FileReader<'_> {
             let name = format!("{prefix}{}", key.get_ref());
             if name == "routes" && !in_route {
                 self.read_routes(value);
-            } else if let Some(key) = keys::find(&name, in_route) {
+            } else if let Some(key) = find(&name, in_route) {
                 let source = Source::File(value.span());
                 self.merged.insert(route, key, raw(value.get_ref()), source);
-            } else if keys::is_section(&name, in_route) {
+            } else if sections(in_route).any(|section| section == name) {
                 match value.get_ref() {
                     DeValue::Table(table) => self.read_table(table, &format!("{name}."), route),
                     _ => self.error(
@@ -229,20 +233,12 @@ impl FileReader<'_> {
 
 /// What to say about a key that does not exist: a name like it, or where a key of its name lives.
 fn suggestion(name: &str, in_route: bool) -> Option<String> {
-    let names: Vec<&str> = KEYS
-        .iter()
-        .filter_map(|key| match (key.scope, in_route) {
-            (Scope::Server, true) | (Scope::Route, false) => None,
-            (Scope::Route, true) => key.name.strip_prefix("routes."),
-            _ => Some(key.name),
-        })
-        .collect();
-    let sections = ["log", "head", "limits", "deflate", "routes"];
-    if let Some(near) = did_you_mean(name, names.iter().copied()) {
+    let names = keys().filter_map(|key| key.written(in_route));
+    if let Some(near) = did_you_mean(name, names) {
         return Some(format!("did you mean `{near}`?"));
     }
     let leaf = name.rsplit('.').next().unwrap_or(name);
-    if let Some(key) = KEYS.iter().find(|key| key.name.rsplit('.').next() == Some(leaf)) {
+    if let Some(key) = keys().find(|key| key.name.rsplit('.').next() == Some(leaf)) {
         return Some(match (key.scope, key.name.rsplit_once('.')) {
             (Scope::Route, _) => format!("`{leaf}` belongs in a [[routes]]"),
             (Scope::Server, None) => format!("`{leaf}` belongs to the server, above all tables"),
@@ -253,7 +249,8 @@ fn suggestion(name: &str, in_route: bool) -> Option<String> {
             (Scope::Both, None) => format!("did you mean `{}`?", key.name),
         });
     }
-    did_you_mean(name, sections.into_iter()).map(|section| format!("did you mean `{section}`?"))
+    let sections = sections(in_route).chain((!in_route).then_some("routes"));
+    did_you_mean(name, sections).map(|section| format!("did you mean `{section}`?"))
 }
 
 fn raw(value: &DeValue<'_>) -> Raw {

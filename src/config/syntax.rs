@@ -1,33 +1,128 @@
-//! What a route's keys allow: path patterns and origins.
+//! The syntaxes that only the configuration knows: addresses, networks, origins, path patterns, log
+//! levels, secrets.
 
-use super::value::{Item, Problem, Raw, Shape, Value, quoted};
-use crate::base::network::{IpNetwork, TrustedProxies};
+use std::net::Ipv6Addr;
 
-/// Which origins (RFC 6454) may connect from a browser. No `Origin` at all is not a browser and is
-/// none of this policy's business; `null` never matches.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AllowedOrigins {
-    /// Every origin may (`*`).
-    pub any: bool,
-    /// An origin whose host and port are those of the request's Host may (`same-host`).
-    pub same_host: bool,
-    /// These may: in lower case, without their scheme's default port.
-    pub origins: Vec<String>,
-}
+use super::{AllowedOrigins, Secret};
+use crate::base::network::{IpNetwork, ListenAddr, TrustedProxies};
+use crate::base::syntax::{List, Problem, Raw, Syntax, Text, quoted};
+use crate::http::is_token;
 
-impl Default for AllowedOrigins {
-    fn default() -> Self {
-        Self { any: false, same_host: true, origins: Vec::new() }
-    }
-}
+/// Addresses to listen on.
+pub(super) const LISTEN: List<ListenAddr> = List {
+    name: "addresses",
+    value_name: "ADDR",
+    allowed: "addresses such as \"127.0.0.1:8000\", \"[::]:80\" or \"unix:/run/steadfast.sock\"",
+    least: 1,
+    secret: false,
+    parse: |text| text.parse(),
+    print: |address| quoted(&address.to_string()),
+};
 
-impl Value for AllowedOrigins {
-    fn parse(raw: &Raw, shape: &Shape) -> Result<Self, Problem> {
-        let items = Vec::<AllowedOrigin>::parse(raw, shape)?;
+/// Networks, and `unix`.
+pub(super) const PROXIES: List<TrustedProxy> = List {
+    name: "networks",
+    value_name: "NETWORK",
+    allowed: "networks such as \"10.0.0.0/8\" or \"::1\", and \"unix\" for every peer on a Unix \
+              socket",
+    least: 0,
+    secret: false,
+    parse: |text| match text {
+        "unix" => Ok(TrustedProxy::Unix),
+        _ => text.parse().map(TrustedProxy::Network),
+    },
+    print: |proxy| match proxy {
+        TrustedProxy::Network(network) => quoted(&network.to_string()),
+        TrustedProxy::Unix => quoted("unix"),
+    },
+};
+
+/// Origins, `same-host`, `*`.
+pub(super) const ORIGINS: List<AllowedOrigin> = List {
+    name: "origins",
+    value_name: "ORIGIN",
+    allowed: "origins such as \"https://example.org\" or \"http://localhost:3000\", \
+              \"same-host\", or \"*\" alone for all",
+    least: 0,
+    secret: false,
+    parse: |text| match text {
+        "*" => Ok(AllowedOrigin::Any),
+        "same-host" => Ok(AllowedOrigin::SameHost),
+        _ => origin(text).map(AllowedOrigin::Origin),
+    },
+    print: |origin| match origin {
+        AllowedOrigin::Any => quoted("*"),
+        AllowedOrigin::SameHost => quoted("same-host"),
+        AllowedOrigin::Origin(origin) => quoted(origin),
+    },
+};
+
+/// Subprotocol names.
+pub(super) const SUBPROTOCOLS: List<String> = List {
+    name: "names",
+    value_name: "NAME",
+    allowed: "names of letters, digits and !#$%&'*+-.^_`|~",
+    least: 0,
+    secret: false,
+    parse: |text| match is_token(text.as_bytes()) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is not a subprotocol's name")),
+    },
+    print: |name| quoted(name),
+};
+
+/// Bearer tokens.
+pub(super) const TOKENS: List<Secret> = List {
+    name: "secrets",
+    value_name: "SECRET",
+    allowed: "secrets of letters, digits and !#$%&'*+-.^_`|~, so that each also fits a subprotocol",
+    // An empty list could be read as "nobody" and as "everybody".
+    least: 1,
+    secret: true,
+    parse: |text| match text {
+        "" => Err("a secret is empty".to_owned()),
+        _ if is_token(text.as_bytes()) => Ok(Secret::new(text)),
+        _ => Err("a secret has a character that is not allowed".to_owned()),
+    },
+    print: |_| "…".to_owned(),
+};
+
+/// A route's path pattern.
+pub(super) const PATTERN: Text = Text {
+    title: "route's path",
+    value_name: "PATTERN",
+    allowed: "a path such as \"/echo\" or \"/rooms/{name}\": segments of letters, digits and \
+              -._~!$&'()*+,;=:@%, or {parameter}",
+    check: check_pattern,
+};
+
+/// An app's name.
+pub(super) const APP: Text = Text {
+    title: "",
+    value_name: "APP",
+    allowed: "the name of an app",
+    check: |text| match text {
+        "" => Err("the name is empty".to_owned()),
+        _ => Ok(()),
+    },
+};
+
+/// A level filter.
+pub(super) const LEVEL: Text = Text {
+    title: "level",
+    value_name: "LEVEL",
+    allowed: "off, error, warn, info, debug or trace, then perhaps levels of modules: \
+              \"info,steadfast::net=debug\"",
+    check: check_level,
+};
+
+impl Syntax<AllowedOrigins> for List<AllowedOrigin> {
+    fn parse(&self, raw: &Raw) -> Result<AllowedOrigins, Problem> {
+        let items: Vec<AllowedOrigin> = Syntax::parse(self, raw)?;
         if items.len() > 1 && items.contains(&AllowedOrigin::Any) {
             return Err("\"*\" is not alone in the list".to_owned().into());
         }
-        let mut allowed = Self { any: false, same_host: false, origins: Vec::new() };
+        let mut allowed = AllowedOrigins { same_host: false, ..AllowedOrigins::default() };
         for item in items {
             match item {
                 AllowedOrigin::Any => allowed.any = true,
@@ -38,39 +133,21 @@ impl Value for AllowedOrigins {
         Ok(allowed)
     }
 
-    fn show(&self, shape: &Shape) -> String {
-        let Self { any, same_host, origins } = self;
+    fn print(&self, value: &AllowedOrigins) -> String {
+        let AllowedOrigins { any, same_host, origins } = value;
         let mut items = Vec::new();
         items.extend(any.then_some(AllowedOrigin::Any));
         items.extend(same_host.then_some(AllowedOrigin::SameHost));
         items.extend(origins.iter().cloned().map(AllowedOrigin::Origin));
-        items.show(shape)
+        self.print(&items)
     }
 }
 
-#[derive(PartialEq)]
-enum AllowedOrigin {
+#[derive(Debug, PartialEq)]
+pub(super) enum AllowedOrigin {
     Any,
     SameHost,
     Origin(String),
-}
-
-impl Item for AllowedOrigin {
-    fn parse_item(text: &str) -> Result<Self, String> {
-        match text {
-            "*" => Ok(Self::Any),
-            "same-host" => Ok(Self::SameHost),
-            _ => origin(text).map(Self::Origin),
-        }
-    }
-
-    fn show_item(&self) -> String {
-        match self {
-            Self::Any => quoted("*"),
-            Self::SameHost => quoted("same-host"),
-            Self::Origin(origin) => quoted(origin),
-        }
-    }
 }
 
 /// `scheme://host[:port]` as browsers serialise it (RFC 6454 §6.2): lower case, no default port.
@@ -93,7 +170,7 @@ fn origin(text: &str) -> Result<String, String> {
         _ => (authority, None),
     };
     let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(ip) => ip.parse::<std::net::Ipv6Addr>().is_ok(),
+        Some(ip) => ip.parse::<Ipv6Addr>().is_ok(),
         None => {
             !host.is_empty()
                 && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
@@ -110,7 +187,7 @@ fn origin(text: &str) -> Result<String, String> {
 }
 
 /// Whether `text` is a path pattern; the error says what is wrong.
-pub(super) fn check_pattern(text: &str) -> Result<(), String> {
+fn check_pattern(text: &str) -> Result<(), String> {
     let Some(path) = text.strip_prefix('/') else {
         return Err(format!("{text:?} does not begin with \"/\""));
     };
@@ -163,10 +240,11 @@ pub(super) fn has_parameter(pattern: &str, name: &str) -> bool {
     pattern.split('/').any(|segment| parameter(segment) == Some(name))
 }
 
-impl Value for TrustedProxies {
-    fn parse(raw: &Raw, shape: &Shape) -> Result<Self, Problem> {
-        let mut proxies = Self::default();
-        for proxy in Vec::<TrustedProxy>::parse(raw, shape)? {
+impl Syntax<TrustedProxies> for List<TrustedProxy> {
+    fn parse(&self, raw: &Raw) -> Result<TrustedProxies, Problem> {
+        let items: Vec<TrustedProxy> = Syntax::parse(self, raw)?;
+        let mut proxies = TrustedProxies::default();
+        for proxy in items {
             match proxy {
                 TrustedProxy::Network(network) => proxies.networks.push(network),
                 TrustedProxy::Unix => proxies.unix = true,
@@ -175,34 +253,40 @@ impl Value for TrustedProxies {
         Ok(proxies)
     }
 
-    fn show(&self, shape: &Shape) -> String {
-        let Self { networks, unix } = self;
+    fn print(&self, value: &TrustedProxies) -> String {
+        let TrustedProxies { networks, unix } = value;
         let mut items: Vec<_> = networks.iter().copied().map(TrustedProxy::Network).collect();
         items.extend(unix.then_some(TrustedProxy::Unix));
-        items.show(shape)
+        self.print(&items)
     }
 }
 
-#[derive(PartialEq)]
-enum TrustedProxy {
+#[derive(Debug, PartialEq)]
+pub(super) enum TrustedProxy {
     Network(IpNetwork),
     Unix,
 }
 
-impl Item for TrustedProxy {
-    fn parse_item(text: &str) -> Result<Self, String> {
-        match text {
-            "unix" => Ok(Self::Unix),
-            _ => text.parse().map(Self::Network),
+/// tracing-subscriber takes `inof` for a target and logs everything of it: be stricter.
+fn check_level(text: &str) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    for (index, part) in text.split(',').enumerate() {
+        match part.split_once('=') {
+            None if index > 0 => return Err(format!("{part:?} in {text:?} is not module=level")),
+            None if LEVELS.contains(&part) => {}
+            None => return Err(format!("{part:?} is not a level")),
+            Some((_, level)) if !LEVELS.contains(&level) => {
+                return Err(format!("{level:?} in {text:?} is not a level"));
+            }
+            Some((module, _)) => {
+                let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+                if module.is_empty() || !module.chars().all(plain) {
+                    return Err(format!("{module:?} in {text:?} is not a module"));
+                }
+            }
         }
     }
-
-    fn show_item(&self) -> String {
-        match self {
-            Self::Network(network) => quoted(&network.to_string()),
-            Self::Unix => quoted("unix"),
-        }
-    }
+    Ok(())
 }
 
 #[cfg(test)]
