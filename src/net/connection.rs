@@ -39,6 +39,14 @@ pub struct Connection {
     pub memberships: Memberships,
     /// The deadline its live entry in the timer wheel is for; others are stale.
     pub armed: Tick,
+    /// What the event loop remembers of it.
+    pub flags: Flags,
+}
+
+/// What the event loop remembers of a connection. None of it moves in a handover: the successor has
+/// lists, timers and an epoll of its own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Flags {
     /// The wheel has an entry for its deadlines as an open connection.
     pub timed: bool,
     /// In the list of connections to be flushed.
@@ -85,11 +93,7 @@ impl Connection {
             pending: None,
             memberships: Memberships::default(),
             armed: Tick::NEVER,
-            timed: false,
-            dirty: false,
-            ready: false,
-            unread: false,
-            hung_up: false,
+            flags: Flags::default(),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::hub::{Hub, WorkerIndex};
 use crate::net::connection::{Connection, NO_ROUTE, Pending};
 use crate::net::gate::{self, Gate, Verdict};
 use crate::net::log_limit::limited;
+use crate::net::mode::Mode;
 use crate::net::route::{Route, Target};
 use crate::session::turn::Turn;
 use crate::session::{Closed, Env, Event};
@@ -64,11 +65,8 @@ pub struct Dispatcher {
     pub now: Tick,
     /// What the connection at hand has made us do this turn; see [`WORK_BUDGET`].
     pub work: usize,
-    /// The server stops: handshakes are refused.
-    pub stopping: bool,
-    /// A handover is at its point of decision: nothing is read or written, and nobody is blamed
-    /// for a queue that cannot drain.
-    pub frozen: bool,
+    /// What the worker may do at the moment.
+    pub mode: Mode,
 }
 
 impl Dispatcher {
@@ -143,7 +141,7 @@ impl Dispatcher {
             conn,
             handle_at,
             &self.post,
-            self.stopping,
+            self.mode.is_stopping(),
         );
         match verdict {
             Verdict::Respond(response) => {
@@ -241,7 +239,7 @@ impl Dispatcher {
     pub fn on_command(&mut self, conn: &mut Connection, key: Key, command: Command) {
         let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
         match command {
-            Command::Send(Outgoing { opcode, payload }) if self.frozen => {
+            Command::Send(Outgoing { opcode, payload }) if self.mode.is_frozen() => {
                 conn.session.send(opcode, payload, &mut env);
             }
             Command::Send(Outgoing { opcode, payload }) => {

@@ -80,6 +80,18 @@ impl Listener {
             Self::Unix(listener) => listener.register(registry, token, Interest::READABLE),
         }
     }
+
+    /// Takes it out of an epoll. To be called before it is given up while another process holds
+    /// it, for epoll would go on watching what the descriptor stands for.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl.
+    pub fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => listener.deregister(registry),
+            Self::Unix(listener) => listener.deregister(registry),
+        }
+    }
 }
 
 impl AsFd for Listener {

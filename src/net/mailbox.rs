@@ -16,8 +16,7 @@ use mio::{Poll, Token, Waker};
 use crate::app::{Address, Command, Outgoing, Post, Undeliverable};
 use crate::base::slab::Key;
 use crate::hub::{self, Publication, WorkerIndex};
-use crate::net::stop::Stop;
-use crate::net::worker::moving::Order;
+use crate::net::order::Order;
 
 /// Most items in one lane of a mailbox. A turn of a busy worker makes some hundreds.
 const LANE_ITEMS_MAX: usize = 4_096;
@@ -35,15 +34,13 @@ pub enum Parcel {
     Hub(hub::Mail),
     /// For one connection.
     Command(Key, Command),
-    /// Stop.
-    Stop(Stop),
-    /// A step of a handover.
+    /// From the main thread, or a handover's.
     Order(Order),
 }
 
 impl Parcel {
     fn is_delivery(&self) -> bool {
-        matches!(self, Self::Hub(hub::Mail::Deliver(_)) | Self::Stop(_) | Self::Order(_))
+        matches!(self, Self::Hub(hub::Mail::Deliver(_)) | Self::Order(_))
     }
 
     fn bytes(&self) -> usize {
@@ -111,9 +108,9 @@ impl Mailbox {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn order(&self, parcel: Parcel) {
+    fn order(&self, order: Order) {
         let mut lanes = self.lock();
-        lanes.deliveries.push(parcel);
+        lanes.deliveries.push(Parcel::Order(order));
         self.wake(lanes);
     }
 
@@ -183,25 +180,16 @@ impl Mailboxes {
         deliveries_stay
     }
 
-    /// Orders every worker to stop; never refused.
-    pub fn stop(&self, stop: Stop) {
-        self.order(|| Parcel::Stop(stop));
-    }
-
-    /// Tells every worker to take a step of a handover; never refused.
+    /// Gives every worker an order; never refused.
     pub fn order_all(&self, order: &Order) {
-        self.order(|| Parcel::Order(order.clone()));
+        for mailbox in &self.boxes {
+            mailbox.order(order.clone());
+        }
     }
 
     /// The same for one worker.
     pub fn order_one(&self, worker: WorkerIndex, order: Order) {
-        self.boxes[usize::from(worker)].order(Parcel::Order(order));
-    }
-
-    fn order(&self, parcel: impl Fn() -> Parcel) {
-        for mailbox in &self.boxes {
-            mailbox.order(parcel());
-        }
+        self.boxes[usize::from(worker)].order(order);
     }
 
     /// While the workers are frozen, nothing is taken from other threads: what they send would

@@ -12,6 +12,8 @@ pub mod lane;
 pub mod listener;
 pub(crate) mod log_limit;
 pub mod mailbox;
+pub mod mode;
+pub mod order;
 pub mod record;
 pub mod route;
 pub mod states;

@@ -147,11 +147,7 @@ impl Dispatcher {
             // The successor has lists, timers and an epoll of its own, which tells again what is
             // there to be read.
             armed: _,
-            timed: _,
-            dirty: _,
-            ready: _,
-            unread: _,
-            hung_up: _,
+            flags: _,
         } = conn;
         let at = &self.routes[usize::from(*route)];
         // A handshake whose client has gone may still have these: nobody needs them any more.

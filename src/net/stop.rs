@@ -47,14 +47,23 @@ impl Stopping {
     /// passed.
     pub fn due(&mut self, now: Tick) -> &[Key] {
         let from = self.closed;
-        self.closed = match self.how {
+        self.closed = self.due_by(now);
+        &self.keys[from..self.closed]
+    }
+
+    /// Whether some have their turn by `now`, and have not had it.
+    pub fn has_due(&self, now: Tick) -> bool {
+        self.closed < self.due_by(now)
+    }
+
+    fn due_by(&self, now: Tick) -> usize {
+        match self.how {
             Stop::Drain(time) if now < self.since.after(time) && !time.is_zero() => {
                 let passed = now.since(self.since).as_secs_f64() / time.as_secs_f64();
                 ((self.keys.len() as f64 * passed) as usize).min(self.keys.len())
             }
             Stop::Drain(_) | Stop::Fast => self.keys.len(),
-        };
-        &self.keys[from..self.closed]
+        }
     }
 
     /// Whether every connection had its turn.

@@ -13,6 +13,7 @@ mod accepting;
 pub mod adopting;
 mod conns;
 mod deal;
+mod freezing;
 pub mod moving;
 mod sending;
 mod slots;
@@ -38,7 +39,8 @@ use crate::net::connection::{Connection, NO_ROUTE};
 use crate::net::dispatch::{DELIVERY_WORK, Dispatcher, Fed, WORK_BUDGET, env};
 use crate::net::listener::Listener;
 use crate::net::mailbox::{Mailboxes, Parcel, WAKER};
-use crate::net::stop::Stopping;
+use crate::net::mode::Mode;
+use crate::net::order::Order;
 use crate::session::Next;
 use crate::session::turn::TURN_BYTES_FLUSH;
 use crate::sys::receive;
@@ -46,7 +48,7 @@ use crate::ws::deflate::Inflater;
 use crate::ws::{DirectRoom, Input};
 
 use conns::Conns;
-use moving::{Moving, Order};
+use moving::Moving;
 use slots::Slots;
 
 /// Tokens of listeners: this and below, far above any connection's key.
@@ -100,6 +102,8 @@ pub struct Worker {
     conns: Conns,
     inflater: Inflater,
     receive: Box<[u8]>,
+    /// See [`READ_BUDGET`].
+    read_budget: usize,
     wheel: Wheel<Key>,
     /// Due entries of the wheel; empty between turns.
     due: Vec<(Tick, Key)>,
@@ -121,7 +125,6 @@ pub struct Worker {
     accept_after: Tick,
     /// There was no room for the last connection.
     accept_paused: bool,
-    stopping: Option<Stopping>,
     /// Orders of a handover, for the end of the turn.
     orders: VecDeque<Order>,
     /// A handover of which we are the predecessor.
@@ -130,8 +133,6 @@ pub struct Worker {
     shared: Slots,
     /// Mail has been taken since it was last asked for.
     took_mail: bool,
-    /// No deadline fires before every socket has been read once: silence during a freeze is ours.
-    timers_held: bool,
 }
 
 impl Worker {
@@ -150,6 +151,7 @@ impl Worker {
             conns: Conns::default(),
             inflater: Inflater::default(),
             receive: vec![0; RECEIVE_BYTES].into_boxed_slice(),
+            read_budget: READ_BUDGET,
             due: Vec::new(),
             dirty: Vec::new(),
             ready: Vec::new(),
@@ -160,12 +162,10 @@ impl Worker {
             accept_ready: Vec::new(),
             accept_after: Tick::START,
             accept_paused: false,
-            stopping: None,
             orders: VecDeque::new(),
             moving: None,
             shared: Slots::default(),
             took_mail: false,
-            timers_held: false,
         }
     }
 
@@ -215,17 +215,13 @@ impl Worker {
             self.on_io(event);
         }
         for &key in &ready {
-            if let Some(conn) = self.conns.get_mut(key) {
-                conn.ready = false;
+            if let Some((flags, _)) = self.conns.flags_mut(key) {
+                flags.ready = false;
                 self.drive(key);
             }
         }
         for index in accept_ready {
             self.accept(index);
-        }
-        if self.timers_held {
-            // Until all that had happened has been looked at.
-            self.timers_held = events.iter().count() >= EVENTS_MAX || !self.ready.is_empty();
         }
         self.fire_timers();
         self.go_on_stopping();
@@ -249,7 +245,7 @@ impl Worker {
         if let Some(moving) = self.moving.as_ref().filter(|moving| moving.is_busy()) {
             return Some(if moving.is_blocked() { LANE_PAUSE } else { Duration::ZERO });
         }
-        if self.dispatcher.frozen {
+        if self.dispatcher.mode.is_frozen() {
             return self.mailboxes.has_mail(self.index).then_some(Duration::ZERO);
         }
         // Nobody wakes us again for requests that were left in the mailbox while we were congested.
@@ -264,7 +260,10 @@ impl Worker {
         if !self.accept_ready.is_empty() {
             next = next.min(self.accept_after);
         }
-        if self.stopping.is_some() {
+        if let Mode::Stopping(stopping) = &self.dispatcher.mode {
+            if stopping.has_due(now) {
+                return Some(Duration::ZERO);
+            }
             next = next.min(now.after(Duration::ZERO));
         }
         (next != Tick::NEVER).then(|| next.elapsed().saturating_sub(elapsed))
@@ -274,9 +273,6 @@ impl Worker {
 
     #[inline]
     fn on_io(&mut self, event: &Event) {
-        if self.dispatcher.frozen {
-            return;
-        }
         let Token(token) = event.token();
         let Some(key) = Key::from_u64(token as u64) else {
             if event.token() != WAKER {
@@ -284,17 +280,22 @@ impl Worker {
             }
             return;
         };
-        let Some(conn) = self.conns.get_mut(key) else {
+        let Some((flags, session)) = self.conns.flags_mut(key) else {
             return;
         };
-        if event.is_writable() && conn.session.queued() > 0 {
-            mark(&mut conn.dirty, &mut self.dirty, key);
+        flags.hung_up |= event.is_read_closed() || event.is_error();
+        let readable = event.is_readable() || flags.hung_up;
+        flags.unread |= readable;
+        if let Mode::Frozen(frozen) = &mut self.dispatcher.mode {
+            if is_broken(event) {
+                frozen.broken.push(key);
+            }
+            return;
         }
-        if event.is_read_closed() || event.is_error() {
-            conn.hung_up = true;
+        if event.is_writable() && session.queued() > 0 {
+            mark(&mut flags.dirty, &mut self.dirty, key);
         }
-        if event.is_readable() || conn.hung_up {
-            conn.unread = true;
+        if readable {
             self.drive(key);
         }
         if is_broken(event) {
@@ -313,7 +314,7 @@ impl Worker {
     /// Decodes what is parked, then reads and decodes until the socket is empty, reading is paused
     /// or the budget is used up.
     fn drive(&mut self, key: Key) {
-        if self.congested || self.dispatcher.frozen {
+        if self.congested || self.dispatcher.mode.is_frozen() {
             self.mark_ready(key);
             return;
         }
@@ -327,9 +328,9 @@ impl Worker {
             self.feed(key, &mut []);
         }
         let mut receive = std::mem::take(&mut self.receive);
-        let mut budget = READ_BUDGET;
+        let (mut budget, mut heard) = (self.read_budget, false);
         while let Some(conn) = self.conns.get_mut(key)
-            && conn.unread
+            && conn.flags.unread
             && conn.session.wants_read()
         {
             if budget == 0 || self.dispatcher.work >= WORK_BUDGET {
@@ -343,18 +344,19 @@ impl Worker {
                 }
                 None => (conn.stream.read(&mut receive), receive.len(), false),
             };
+            heard = true;
             match outcome {
                 Ok(0) => {
-                    conn.unread = false;
+                    conn.flags.unread = false;
                     let event = conn.session.peer_finished();
                     if let Some(event) = event {
                         self.dispatcher.on_event(conn, key, event);
                     }
-                    mark(&mut conn.dirty, &mut self.dirty, key);
+                    mark(&mut conn.flags.dirty, &mut self.dirty, key);
                 }
                 Ok(len) => {
                     // A short read has emptied the socket, unless its end is there to be read, too.
-                    conn.unread = len == room || conn.hung_up;
+                    conn.flags.unread = len == room || conn.flags.hung_up;
                     let share = if direct { DIRECT_SHARE } else { 1 };
                     budget = budget.saturating_sub(len.div_ceil(share));
                     // What the peer knew when it sent this, we have to know too.
@@ -365,12 +367,15 @@ impl Worker {
                         self.feed(key, &mut receive[..len]);
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => conn.unread = false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => conn.flags.unread = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => self.lost(key, &error),
             }
         }
         self.receive = receive;
+        if heard {
+            self.conns.heard(key);
+        }
         self.carry_out();
     }
 
@@ -379,9 +384,9 @@ impl Worker {
         let mut input = Input::new(bytes);
         while let Some(conn) = self.conns.get_mut(key) {
             // With the pong the next ping may be due before the time for the pong was up.
-            conn.timed &= !conn.session.awaits_pong();
+            conn.flags.timed &= !conn.session.awaits_pong();
             let fed = self.dispatcher.feed(conn, key, &mut input, &mut self.inflater);
-            mark(&mut conn.dirty, &mut self.dirty, key);
+            mark(&mut conn.flags.dirty, &mut self.dirty, key);
             match fed {
                 Fed::Intents => self.carry_out(),
                 Fed::All | Fed::Enough => {
@@ -411,17 +416,17 @@ impl Worker {
     fn lost(&mut self, key: Key, error: &io::Error) {
         if let Some(conn) = self.conns.get_mut(key) {
             tracing::debug!(connection = %conn.id, %error, "connection lost");
-            conn.unread = false;
+            conn.flags.unread = false;
             if let Some(event) = conn.session.lost() {
                 self.dispatcher.on_event(conn, key, event);
             }
-            mark(&mut conn.dirty, &mut self.dirty, key);
+            mark(&mut conn.flags.dirty, &mut self.dirty, key);
         }
     }
 
     fn mark_ready(&mut self, key: Key) {
-        if let Some(conn) = self.conns.get_mut(key) {
-            mark(&mut conn.ready, &mut self.ready, key);
+        if let Some((flags, _)) = self.conns.flags_mut(key) {
+            mark(&mut flags.ready, &mut self.ready, key);
         }
     }
 
@@ -458,16 +463,16 @@ impl Worker {
             let Some(conn) = self.conns.get_mut(member.key) else {
                 continue;
             };
-            if self.dispatcher.frozen {
+            if self.dispatcher.mode.is_frozen() {
                 let Dispatcher { turn, now, .. } = &self.dispatcher;
                 conn.session.deliver_unbounded(delivery, turn, *now);
-                mark(&mut conn.dirty, &mut self.dirty, member.key);
+                mark(&mut conn.flags.dirty, &mut self.dirty, member.key);
                 continue;
             }
             let limits = &self.dispatcher.routes[usize::from(conn.route)].limits;
             match conn.session.deliver(delivery, &self.dispatcher.turn, limits, self.dispatcher.now)
             {
-                Ok(()) => mark(&mut conn.dirty, &mut self.dirty, member.key),
+                Ok(()) => mark(&mut conn.flags.dirty, &mut self.dirty, member.key),
                 Err(_) => slow.push(member.key),
             }
         }
@@ -480,7 +485,7 @@ impl Worker {
                 if conn.session.deliver(delivery, turn, limits, self.dispatcher.now).is_err() {
                     self.dispatcher.fail_slow(conn, key);
                 }
-                mark(&mut conn.dirty, &mut self.dirty, key);
+                mark(&mut conn.flags.dirty, &mut self.dirty, key);
             }
         }
     }
@@ -528,13 +533,12 @@ impl Worker {
                 hub.set_subscribed(&room, worker, false);
             }
             Parcel::Command(key, command) => self.on_command(key, command),
-            Parcel::Stop(stop) => self.stop(stop),
             Parcel::Order(order) => self.orders.push_back(order),
         }
     }
 
     fn on_command(&mut self, key: Key, command: Command) {
-        if !self.dispatcher.frozen
+        if !self.dispatcher.mode.is_frozen()
             && let Command::Send(message) = &command
             && let Some(conn) = self.conns.get(key)
             && let limits = &self.dispatcher.routes[usize::from(conn.route)].limits
@@ -545,7 +549,7 @@ impl Worker {
         }
         if let Some(conn) = self.conns.get_mut(key) {
             self.dispatcher.on_command(conn, key, command);
-            mark(&mut conn.dirty, &mut self.dirty, key);
+            mark(&mut conn.flags.dirty, &mut self.dirty, key);
         }
     }
 
@@ -564,7 +568,7 @@ impl Worker {
     // ---- time ----
 
     fn fire_timers(&mut self) {
-        if self.dispatcher.frozen || self.timers_held {
+        if self.dispatcher.mode.is_frozen() {
             return;
         }
         let mut due = std::mem::take(&mut self.due);
@@ -577,13 +581,35 @@ impl Worker {
             if conn.armed != at {
                 continue;
             }
-            self.dispatcher.on_deadline(conn, key);
             conn.armed = Tick::NEVER;
+            if self.conns.is_unheard(key) && !self.hear(key) {
+                continue;
+            }
+            let Some(conn) = self.conns.get_mut(key) else {
+                continue;
+            };
+            self.dispatcher.on_deadline(conn, key);
             arm(conn, key, &self.dispatcher, &mut self.wheel);
-            mark(&mut conn.dirty, &mut self.dirty, key);
+            mark(&mut conn.flags.dirty, &mut self.dirty, key);
             self.carry_out();
         }
         self.due = due;
+    }
+
+    /// Reads a connection whose deadline has come and that nobody has read since the last freeze: the
+    /// silence was ours, and what ends it may have arrived. False if that has to wait.
+    fn hear(&mut self, key: Key) -> bool {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return false;
+        };
+        if self.congested {
+            conn.armed = self.dispatcher.now.after(Duration::ZERO);
+            self.wheel.insert(conn.armed, key);
+            return false;
+        }
+        conn.flags.unread = true;
+        self.drive(key);
+        true
     }
 
     // ---- what goes out ----
@@ -609,8 +635,8 @@ impl Worker {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        conn.dirty = false;
-        if self.dispatcher.frozen {
+        conn.flags.dirty = false;
+        if self.dispatcher.mode.is_frozen() {
             conn.session.spill(&self.dispatcher.turn);
             return;
         }
@@ -622,7 +648,7 @@ impl Worker {
             self.dispatcher.now,
         ) {
             Ok(Next::Wait) => {}
-            Ok(Next::Resume) => mark(&mut conn.ready, &mut self.ready, key),
+            Ok(Next::Resume) => mark(&mut conn.flags.ready, &mut self.ready, key),
             Ok(Next::ShutdownWrite) => {
                 // If it fails the peer is gone, which reading will tell.
                 let _ = conn.stream.shutdown_write();
@@ -633,15 +659,15 @@ impl Worker {
                 self.doomed.push(key);
             }
         }
-        if conn.unread && conn.session.wants_read() {
+        if conn.flags.unread && conn.session.wants_read() {
             // No event will tell again: it waited for a decision, or for its queue to drain.
-            mark(&mut conn.ready, &mut self.ready, key);
+            mark(&mut conn.flags.ready, &mut self.ready, key);
         }
         // An open connection's deadlines only move away, but for the arrival of a pong, so that one
         // entry is enough; it is looked at when it fires.
         let open = conn.session.is_open();
-        if !open || !conn.timed {
-            conn.timed = open;
+        if !open || !conn.flags.timed {
+            conn.flags.timed = open;
             arm(conn, key, &self.dispatcher, &mut self.wheel);
         }
     }
@@ -682,3 +708,6 @@ fn arm(conn: &mut Connection, key: Key, dispatcher: &Dispatcher, wheel: &mut Whe
         wheel.insert(deadline, key);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ use crate::net::dispatch::Dispatcher;
 use crate::net::gate::Gate;
 use crate::net::listener::Listener;
 use crate::net::mailbox::Mailboxes;
+use crate::net::mode::Mode;
 use crate::net::worker::adopting::Adoption;
 use crate::net::worker::{Parts, Worker};
 use crate::session::turn::Turn;
@@ -127,8 +128,7 @@ impl WorkerSetup {
             post: PostBox(mailboxes),
             now: Tick::from_elapsed(started.elapsed()),
             work: 0,
-            stopping: false,
-            frozen: false,
+            mode: Mode::Serving,
         }
     }
 }

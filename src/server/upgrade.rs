@@ -29,8 +29,8 @@ use crate::hub::WorkerIndex;
 use crate::net::accounts::Accounts;
 use crate::net::lane::Origin;
 use crate::net::mailbox::Mailboxes;
+use crate::net::order::{Order, Outlets, Report};
 use crate::net::stop::Stop;
-use crate::net::worker::moving::{Order, Outlets, Report};
 use crate::sys::clock;
 use crate::sys::packets::{self, Received};
 
@@ -185,7 +185,7 @@ impl Center {
             *self.steered() = Some(Steered::away_from(&self.listeners));
         }
         self.supervision.stopping();
-        self.mailboxes.stop(stop);
+        self.mailboxes.order_all(&Order::Stop(stop));
     }
 
     /// Everything is over: whoever listens beside us goes on without us.

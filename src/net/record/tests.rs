@@ -12,6 +12,7 @@ use crate::base::tick::Tick;
 use crate::hub::{Hub, Mail};
 use crate::net::dispatch::Fed;
 use crate::net::gate::Gate;
+use crate::net::mode::Mode;
 use crate::net::route::Pattern;
 use crate::net::stream::Stream;
 use crate::session::handshake::DeflatePolicy;
@@ -121,8 +122,7 @@ impl Process {
             post: PostBox(Arc::new(Nowhere)),
             now: Tick::new(now),
             work: 0,
-            stopping: false,
-            frozen: false,
+            mode: Mode::Serving,
         };
         Self { dispatcher, counts }
     }

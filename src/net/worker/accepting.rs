@@ -20,7 +20,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Worker {
     pub(super) fn accept(&mut self, index: usize) {
-        if self.dispatcher.now < self.accept_after {
+        if self.dispatcher.mode.is_frozen() || self.dispatcher.now < self.accept_after {
             self.accept_again(index);
             return;
         }

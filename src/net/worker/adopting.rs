@@ -17,7 +17,7 @@ use std::time::Duration;
 use mio::Events;
 
 use super::slots::Slots;
-use super::{EVENTS_MAX, Worker, is_broken};
+use super::{EVENTS_MAX, Worker};
 use crate::app::Address;
 use crate::base::slab::Key;
 use crate::base::snapshot::{Reader, SnapshotError};
@@ -89,8 +89,6 @@ struct Parked {
     places: Places,
     /// By slot here: its state is loaded.
     loaded: Slots,
-    /// Their sockets have been announced as broken.
-    broken: Vec<Key>,
     /// What cannot be served, and why: there is no place for it, or its state does not load. It is
     /// refused with the last states, and not before: it may end until then, or be another.
     unfit: HashMap<Origin, String>,
@@ -150,7 +148,7 @@ impl Worker {
     /// # Errors
     /// None that the handover's thread is not told of.
     pub fn adopt(&mut self, adoption: &Adoption) -> bool {
-        self.freeze(true);
+        self.freeze();
         let mut parked = Parked::default();
         let finding = match self.receive_all(adoption, &mut parked) {
             Ok(None) => {
@@ -208,7 +206,7 @@ impl Worker {
             let was_level = parked.level;
             self.on_packet(packet, descriptors.drain(..), adoption.rehearsal, parked)?;
             if parked.level > was_level && parked.level == adoption.senders {
-                self.take_first_edges(parked)?;
+                self.take_first_edges()?;
                 let _ = adoption.findings.send((self.index, Finding::Level));
             }
         }
@@ -218,7 +216,7 @@ impl Worker {
     /// Each socket is announced once as writable because it was registered. That is taken now, while
     /// everybody is served elsewhere: the first turns here would go into it, a microsecond for each
     /// connection. What else is announced is kept for when they are ours.
-    fn take_first_edges(&mut self, parked: &mut Parked) -> io::Result<()> {
+    fn take_first_edges(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         // Not until there are none: as long as they are served, more come.
         for _ in 0..self.conns.len().div_ceil(EVENTS_MAX) {
@@ -228,18 +226,8 @@ impl Worker {
                 Err(error) => return Err(error),
             }
             for event in &events {
-                let Some(key) = Key::from_u64(event.token().0 as u64) else {
-                    // The mailbox, which is looked into.
-                    continue;
-                };
-                let Some(conn) = self.conns.get_mut(key) else {
-                    continue;
-                };
-                conn.hung_up |= event.is_read_closed() || event.is_error();
-                conn.unread |= event.is_readable() || conn.hung_up;
-                if is_broken(event) {
-                    parked.broken.push(key);
-                }
+                // We are frozen: it is noted.
+                self.on_io(event);
             }
         }
         Ok(())
@@ -380,7 +368,7 @@ impl Worker {
             self.dispatcher.restore(conn, key, restored);
             self.accounts.enter_adopted(self.index);
             parked.loaded.insert(key.index());
-            conn.timed = conn.session.is_open();
+            conn.flags.timed = conn.session.is_open();
             super::arm(conn, key, &self.dispatcher, &mut self.wheel);
         }
         self.carry_out();
@@ -416,7 +404,7 @@ impl Worker {
     fn conclude(&mut self, instruction: Instruction, mut parked: Parked) -> bool {
         match instruction {
             Instruction::Serve(listeners, begun) => {
-                self.begin_serving(&parked.broken);
+                self.thaw();
                 self.listen_or_say(listeners);
                 let _ = begun.send(());
                 true
@@ -425,7 +413,7 @@ impl Worker {
                 for (_, conn) in self.conns.iter() {
                     let _ = conn.stream.shutdown();
                 }
-                self.freeze(false);
+                self.thaw();
                 for key in self.conns.keys().collect::<Vec<_>>() {
                     // Those that are loaded are counted, in rooms, and known to their apps.
                     if parked.loaded.contains(key.index()) {
@@ -447,20 +435,6 @@ impl Worker {
         if let Err(error) = self.listen(listeners) {
             tracing::error!(%error, "a worker accepts no new connections");
         }
-    }
-
-    /// The connections are ours. epoll tells of what came in meanwhile; what was read and not
-    /// decoded, and what waits to be written, it knows nothing of.
-    fn begin_serving(&mut self, broken: &[Key]) {
-        self.freeze(false);
-        self.timers_held = true;
-        for (key, conn) in self.conns.iter_mut() {
-            if conn.unread || !conn.session.is_at_rest() {
-                super::mark(&mut conn.ready, &mut self.ready, key);
-                super::mark(&mut conn.dirty, &mut self.dirty, key);
-            }
-        }
-        broken.iter().for_each(|&key| self.lost_if_unread(key));
     }
 }
 

@@ -1,13 +1,16 @@
-//! A worker's connections, and which of them have been left alone since their state was sent ahead.
+//! A worker's connections, which of them have been left alone since their state was sent ahead, and
+//! which have been read since the last freeze.
 //!
-//! Invariant: a connection counts as sent ahead only if nobody has been given it mutably since. So
-//! no code that changes a connection has to remember to say so.
+//! Invariant: a connection counts as sent ahead only if nobody has been given it mutably since, all
+//! but its [`Flags`], which do not move. So no code that changes a connection has to remember to say
+//! so.
 
 use std::ops::Deref;
 
 use super::slots::Slots;
 use crate::base::slab::{Key, Slab};
-use crate::net::connection::Connection;
+use crate::net::connection::{Connection, Flags};
+use crate::session::Session;
 
 /// The connections of a worker. What changes nothing is [`Slab`]'s.
 #[derive(Default)]
@@ -15,6 +18,8 @@ pub(super) struct Conns {
     slab: Slab<Connection>,
     /// By slot; empty but during a handover.
     ahead: Slots,
+    /// By slot: not read yet since the last freeze.
+    unheard: Slots,
 }
 
 impl Deref for Conns {
@@ -36,6 +41,12 @@ impl Conns {
         conn
     }
 
+    /// What the event loop remembers of a connection, and its session. No change of it.
+    #[inline]
+    pub(super) fn flags_mut(&mut self, key: Key) -> Option<(&mut Flags, &Session)> {
+        self.slab.get_mut(key).map(|conn| (&mut conn.flags, &conn.session))
+    }
+
     /// See [`Slab::iter_mut`].
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut Connection)> {
         self.ahead = Slots::default();
@@ -52,8 +63,25 @@ impl Conns {
         let conn = self.slab.remove(key);
         if conn.is_some() {
             self.ahead.remove(key.index());
+            self.unheard.remove(key.index());
         }
         conn
+    }
+
+    /// From now on nobody has been heard.
+    pub(super) fn forget_heard(&mut self) {
+        self.unheard = self.slab.keys().map(Key::index).collect();
+    }
+
+    /// It has been read.
+    #[inline]
+    pub(super) fn heard(&mut self, key: Key) {
+        self.unheard.remove(key.index());
+    }
+
+    /// Whether it has been there since before the last freeze, and has not been read since.
+    pub(super) fn is_unheard(&self, key: Key) -> bool {
+        self.unheard.contains(key.index())
     }
 
     /// Its state has been sent, as it is now.

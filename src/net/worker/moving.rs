@@ -15,81 +15,21 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use super::Worker;
 use super::deal::Deal;
 use super::sending::{Sending, Way};
 use super::slots::Slots;
-use super::{Worker, mark};
-use crate::base::format::Format;
 use crate::base::slab::Key;
 use crate::hub::WorkerIndex;
 use crate::net::lane::{DESCRIPTORS_MAX, KEYS_MAX, Packet};
+use crate::net::order::{Order, Outlets, Report};
 use crate::net::stop::Stop;
 use crate::sys::packets;
 
 /// Packets of descriptors sent a turn: some hundred microseconds in which nobody is served.
 const COPY_BATCHES: usize = 2;
-
-/// What the handover's thread asks of a worker.
-#[derive(Debug, Clone)]
-pub enum Order {
-    /// Begin to send the connections' descriptors.
-    PreCopy(Outlets),
-    /// Stop reading, writing and accepting.
-    Freeze,
-    /// Take the mail there is.
-    Settle,
-    /// Send the connections' states.
-    Save,
-    /// Send the states of connections that go on being served, to see whether they would load.
-    Rehearse(Outlets),
-    /// Go on as if nothing had happened.
-    Thaw,
-    /// The successor owns all connections but `kept`, which are drained here.
-    Release {
-        /// Those that could not move.
-        kept: Arc<[Key]>,
-        /// Over how long they are closed.
-        drain: Duration,
-    },
-}
-
-/// Where a worker sends to: the successor's workers, and the handover's thread.
-#[derive(Debug, Clone)]
-pub struct Outlets {
-    /// One for each worker of the successor.
-    pub lanes: Arc<[OwnedFd]>,
-    /// What the successor reads states in.
-    pub format: Format,
-    /// What has become of an order.
-    pub reports: Sender<(WorkerIndex, Report)>,
-}
-
-/// What a worker answers.
-#[derive(Debug)]
-pub enum Report {
-    /// Every descriptor has been sent once.
-    Copied,
-    /// Nothing is read, written or accepted any more.
-    Frozen,
-    /// The mail there was has been taken.
-    Settled {
-        /// There was none, and none waits to go out.
-        idle: bool,
-    },
-    /// All states have been sent.
-    Saved {
-        /// How many, with those that were sent ahead.
-        connections: usize,
-        /// Connections that cannot be moved, and why.
-        kept: Vec<(Key, String)>,
-    },
-    /// An order cannot be carried out.
-    Failed(io::Error),
-}
 
 /// A handover under way.
 #[derive(Debug)]
@@ -266,8 +206,15 @@ impl Worker {
                 moving.begin_states(Phase::Saving, Way::Rehearse);
                 self.moving = Some(moving);
             }
+            Order::Stop(stop) => self.stop(stop),
+            Order::Freeze if self.dispatcher.mode.is_stopping() => {
+                self.in_phase(|worker, moving| {
+                    let error = io::Error::other("the server is stopping");
+                    moving.report(worker, Report::Failed(error));
+                });
+            }
             Order::Freeze => {
-                self.freeze(true);
+                self.freeze();
                 self.in_phase(|_, moving| moving.phase = Phase::Freezing);
             }
             Order::Settle => {
@@ -287,9 +234,7 @@ impl Worker {
             Order::Thaw => {
                 self.moving = None;
                 self.conns.forget_ahead();
-                if self.dispatcher.frozen {
-                    self.thaw();
-                }
+                self.thaw();
             }
             Order::Release { kept, drain } => self.release(&kept, drain),
         }
@@ -431,34 +376,10 @@ impl Worker {
         }
     }
 
-    // ---- frozen, and after ----
-
-    /// From now on nothing is read, written or accepted, no deadline fires, and no verdict on slow
-    /// consumers is given.
-    pub(super) fn freeze(&mut self, frozen: bool) {
-        self.dispatcher.frozen = frozen;
-        self.took_mail = false;
-    }
-
-    /// Every connection is driven again: an edge that was fetched meanwhile does not come back.
-    pub(super) fn thaw(&mut self) {
-        self.freeze(false);
-        self.timers_held = true;
-        for (key, conn) in self.conns.iter_mut() {
-            conn.unread = true;
-            mark(&mut conn.ready, &mut self.ready, key);
-            mark(&mut conn.dirty, &mut self.dirty, key);
-        }
-        for index in 0..self.listeners.len() {
-            self.accept_again(index);
-        }
-    }
-
     /// Gives up what has moved, without a word to anybody: the successor speaks for it now.
     fn release(&mut self, kept: &[Key], drain: Duration) {
         self.moving = None;
-        self.listeners.clear();
-        self.accept_ready.clear();
+        self.close_listeners();
         for key in self.conns.keys().collect::<Vec<_>>() {
             if kept.contains(&key) {
                 continue;

@@ -4,6 +4,14 @@
 #[derive(Debug, Default)]
 pub(super) struct Slots(Vec<u64>);
 
+impl FromIterator<u32> for Slots {
+    fn from_iter<I: IntoIterator<Item = u32>>(slots: I) -> Self {
+        let mut all = Self::default();
+        slots.into_iter().for_each(|slot| all.insert(slot));
+        all
+    }
+}
+
 impl Slots {
     pub(super) fn insert(&mut self, slot: u32) {
         let word = slot as usize / 64;

@@ -1,51 +1,71 @@
 //! Stopping, by and by or at once.
 
 use super::{Worker, mark};
+use crate::net::mode::Mode;
 use crate::net::stop::{Stop, Stopping};
 
 impl Worker {
     pub(super) fn stop(&mut self, how: Stop) {
-        if self.stopping.as_ref().is_some_and(|stopping| stopping.how() == Stop::Fast) {
-            return;
-        }
-        if self.stopping.is_none() {
-            for listener in &self.listeners {
-                if let Err(error) = listener.drop_new_connections() {
-                    tracing::warn!(%error, "new connections may be reset when the listener closes");
+        match &mut self.dispatcher.mode {
+            // Its sockets may be another process's: first it has to know.
+            Mode::Frozen(frozen) => {
+                if frozen.stop != Some(Stop::Fast) {
+                    frozen.stop = Some(how);
+                }
+                return;
+            }
+            Mode::Stopping(stopping) if stopping.how() == Stop::Fast => return,
+            Mode::Stopping(_) => {}
+            Mode::Serving => {
+                for listener in &self.listeners {
+                    if let Err(error) = listener.drop_new_connections() {
+                        tracing::warn!(%error, "new connections may be reset when the listener closes");
+                    }
                 }
             }
         }
-        self.dispatcher.stopping = true;
-        self.stopping = Some(Stopping::new(how, self.dispatcher.now, self.conns.keys().collect()));
+        let stopping = Stopping::new(how, self.dispatcher.now, self.conns.keys().collect());
+        self.dispatcher.mode = Mode::Stopping(stopping);
     }
 
     pub(super) fn go_on_stopping(&mut self) {
-        let Some(mut stopping) = self.stopping.take() else {
+        let Mode::Stopping(stopping) = &mut self.dispatcher.mode else {
             return;
         };
-        if !self.listeners.is_empty() && self.dispatcher.now >= stopping.listeners_until() {
+        let (now, frame) = (self.dispatcher.now, stopping.close_frame());
+        let listeners_until = stopping.listeners_until();
+        let due = stopping.due(now).to_vec();
+        if !self.listeners.is_empty() && now >= listeners_until {
             for index in 0..self.listeners.len() {
                 self.accept_all(index);
             }
-            self.listeners.clear();
+            self.close_listeners();
         }
-        let frame = stopping.close_frame();
-        for &key in stopping.due(self.dispatcher.now) {
+        for key in due {
             if let Some(conn) = self.conns.get_mut(key) {
                 self.dispatcher.stop(conn, frame.clone());
-                mark(&mut conn.dirty, &mut self.dirty, key);
+                mark(&mut conn.flags.dirty, &mut self.dirty, key);
             }
         }
-        self.stopping = Some(stopping);
+    }
+
+    /// Gives the listeners up. Another process may go on listening on the same sockets, of which
+    /// our epoll would go on telling: it watches what a descriptor stands for.
+    pub(super) fn close_listeners(&mut self) {
+        for mut listener in self.listeners.drain(..) {
+            let _ = listener.deregister(self.poll.registry());
+        }
+        self.accept_ready.clear();
     }
 
     pub(super) fn has_stopped(&self) -> bool {
-        self.stopping.as_ref().is_some_and(|stopping| {
-            let timeouts = self.dispatcher.routes.iter().map(|route| route.limits.close_timeout);
-            // The last connection of all, not of this worker: rooms have their home here.
-            let nobody_left = self.accounts.connections() == 0 && self.listeners.is_empty();
-            let overdue = stopping.until(timeouts.max().unwrap_or_default()) <= self.dispatcher.now;
-            overdue || (stopping.all_told() && nobody_left)
-        })
+        let Mode::Stopping(stopping) = &self.dispatcher.mode else {
+            return false;
+        };
+        let timeouts = self.dispatcher.routes.iter().map(|route| route.limits.close_timeout);
+        // The last connection of all, not of this worker: rooms have their home here.
+        let nobody_left = self.accounts.connections() == 0 && self.listeners.is_empty();
+        let overdue = stopping.until(timeouts.max().unwrap_or_default()) <= self.dispatcher.now;
+        overdue || (stopping.all_told() && nobody_left)
     }
 }

@@ -1,0 +1,47 @@
+//! What a worker may do at the moment. Each activity asks at the one place where it begins:
+//!
+//! ```text
+//!            accept       read         write        deadlines   messages for members
+//! Serving    yes          yes          yes          fire        within the queue's limit
+//! Stopping   yes, 503     yes          yes          fire        within the queue's limit
+//! Frozen     remembered   remembered   remembered   wait        all are queued
+//! ```
+//!
+//! *Remembered*: epoll tells of each change once, so a frozen worker notes what it is told. When it
+//! serves again, it does for each connection what it would have done then.
+
+use crate::base::slab::Key;
+use crate::net::stop::{Stop, Stopping};
+
+/// A worker's mode.
+#[derive(Debug, Default)]
+pub enum Mode {
+    /// It serves.
+    #[default]
+    Serving,
+    /// A handover is at its point of decision: another process may own the connections.
+    Frozen(Frozen),
+    /// It serves its connections until they are closed, and no new ones.
+    Stopping(Stopping),
+}
+
+/// What has to be done once a worker is no longer frozen.
+#[derive(Debug, Default)]
+pub struct Frozen {
+    /// epoll has reported these sockets as broken.
+    pub broken: Vec<Key>,
+    /// It has been told to stop.
+    pub stop: Option<Stop>,
+}
+
+impl Mode {
+    /// Whether no socket may be touched.
+    pub fn is_frozen(&self) -> bool {
+        matches!(self, Self::Frozen(_))
+    }
+
+    /// Whether handshakes are refused.
+    pub fn is_stopping(&self) -> bool {
+        matches!(self, Self::Stopping(_))
+    }
+}

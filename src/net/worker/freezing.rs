@@ -1,0 +1,39 @@
+//! Into a freeze, and out of it. See [`Mode`].
+
+use std::mem;
+
+use super::{Worker, mark};
+use crate::net::mode::{Frozen, Mode};
+
+impl Worker {
+    /// From now on no socket is touched.
+    pub(super) fn freeze(&mut self) {
+        if !self.dispatcher.mode.is_frozen() {
+            self.dispatcher.mode = Mode::Frozen(Frozen::default());
+            self.took_mail = false;
+        }
+    }
+
+    /// The connections are ours, again or from now on. What epoll has told meanwhile was noted; it
+    /// knows nothing of what was read and not decoded, nor of what waits to be written.
+    pub(super) fn thaw(&mut self) {
+        let frozen = match mem::take(&mut self.dispatcher.mode) {
+            Mode::Frozen(frozen) => frozen,
+            other => {
+                self.dispatcher.mode = other;
+                return;
+            }
+        };
+        self.conns.forget_heard();
+        for (key, conn) in self.conns.iter_mut() {
+            if conn.flags.unread || !conn.session.is_at_rest() {
+                mark(&mut conn.flags.ready, &mut self.ready, key);
+                mark(&mut conn.flags.dirty, &mut self.dirty, key);
+            }
+        }
+        frozen.broken.iter().for_each(|&key| self.lost_if_unread(key));
+        if let Some(stop) = frozen.stop {
+            self.stop(stop);
+        }
+    }
+}
