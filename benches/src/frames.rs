@@ -24,6 +24,8 @@ pub type Sequence = u64;
 #[derive(Debug)]
 pub struct Frames {
     size: usize,
+    fragments: usize,
+    /// Of a message in one frame.
     sent_header: Vec<u8>,
     reply_header: Vec<u8>,
     pattern: Vec<u8>,
@@ -31,27 +33,63 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Messages of `size` bytes of payload.
+    /// Messages of `size` bytes of payload, each in one frame.
     pub fn new(size: usize) -> Self {
+        Self::fragmented(size, 1)
+    }
+
+    /// The same, each sent in so many fragments of one size.
+    ///
+    /// # Panics
+    /// If the fragments' size is not a multiple of four, which the slices of the pattern need.
+    pub fn fragmented(size: usize, fragments: usize) -> Self {
+        assert!(fragments == 1 || size.is_multiple_of(4 * fragments), "{size} B in {fragments}");
         let pattern = noise(size + 4 * SLICES as usize);
         let masked = pattern.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
         let mut sent_header = header(size, 0x80);
         sent_header.extend(KEY);
-        Self { size, sent_header, reply_header: header(size, 0), pattern, masked }
+        Self { size, fragments, sent_header, reply_header: header(size, 0), pattern, masked }
     }
 
-    /// Length of a frame as sent, header and key included.
+    /// Length of a message as sent, headers and keys included.
     pub fn sent_len(&self) -> usize {
-        self.sent_header.len() + self.size
+        match self.fragments {
+            1 => self.sent_header.len() + self.size,
+            fragments => fragments * self.fragment_header(0).len() + self.size,
+        }
+    }
+
+    /// Whether each message is one frame.
+    pub fn are_whole(&self) -> bool {
+        self.fragments == 1
     }
 
     /// Appends message `sequence`, masked, to `out`.
     pub fn append(&self, sequence: Sequence, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.sent_header);
-        out.extend_from_slice(self.masked(sequence));
+        if self.are_whole() {
+            out.extend_from_slice(&self.sent_header);
+            out.extend_from_slice(self.masked(sequence));
+            return;
+        }
+        let fragments = self.masked(sequence).chunks(self.size / self.fragments);
+        for (index, fragment) in fragments.enumerate() {
+            out.extend(self.fragment_header(index));
+            out.extend_from_slice(fragment);
+        }
+    }
+
+    /// The header of fragment `index`: FIN in the last one, the opcode in the first one only.
+    fn fragment_header(&self, index: usize) -> Vec<u8> {
+        let mut header = header(self.size / self.fragments, 0x80);
+        let fin = if index + 1 == self.fragments { FIRST_BYTE & 0x80 } else { 0 };
+        let opcode = if index == 0 { FIRST_BYTE & 0x0f } else { 0 };
+        header[0] = fin | opcode;
+        header.extend(KEY);
+        header
     }
 
     /// Message `sequence`, masked, without its first `skip` bytes: header and payload, uncopied.
+    /// Of messages in one frame only.
     pub fn slices(&self, sequence: Sequence, skip: usize) -> [IoSlice<'_>; 2] {
         let header = &self.sent_header[skip.min(self.sent_header.len())..];
         let payload = &self.masked(sequence)[skip.saturating_sub(self.sent_header.len())..];
@@ -264,6 +302,23 @@ mod tests {
             let sent = [&header[..], &payload[..]].concat();
             assert_eq!(sent, whole[skip..], "without {skip} bytes");
         }
+    }
+
+    #[test]
+    fn fragments_are_a_message_once_their_headers_are_gone() {
+        let frames = Frames::fragmented(1_200, 3);
+        let mut sent = Vec::new();
+        frames.append(5, &mut sent);
+        assert_eq!(sent.len(), frames.sent_len());
+        let mut payload = Vec::new();
+        let mut first_bytes = Vec::new();
+        for fragment in sent.chunks(sent.len() / 3) {
+            first_bytes.push(fragment[0]);
+            assert_eq!(fragment[1..8], [0x80 | 126, 1, 144, KEY[0], KEY[1], KEY[2], KEY[3]]);
+            payload.extend(fragment[8..].iter().zip(KEY.iter().cycle()).map(|(a, b)| a ^ b));
+        }
+        assert_eq!(first_bytes, [0x02, 0x00, 0x80]);
+        assert_eq!(payload, frames.payload(5));
     }
 
     #[test]

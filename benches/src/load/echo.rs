@@ -9,7 +9,8 @@ use mio::{Events, Interest, Poll};
 use super::{READ_BYTES, Report, Target, Window, open_registered, read_all, wait, written};
 use crate::frames::{Frames, Replies, Sequence};
 
-/// Frames up to this length are copied together for a write; longer ones leave uncopied.
+/// Messages up to this length are copied together for a write; longer ones leave uncopied, unless
+/// they are in fragments.
 const COPY_BYTES_MAX: usize = 4096;
 /// Most frames of one vectored write.
 const VECTORED_FRAMES_MAX: usize = 16;
@@ -20,6 +21,9 @@ pub struct Echo {
     /// Payload of a message in bytes.
     #[arg(long)]
     pub size: usize,
+    /// Fragments each message is sent in.
+    #[arg(long, default_value_t = 1)]
+    pub fragments: usize,
     /// Messages in flight on each connection.
     #[arg(long)]
     pub in_flight: u64,
@@ -36,7 +40,7 @@ pub struct Echo {
 
 /// Runs it.
 pub fn run(target: &Target, echo: &Echo) -> Result<Report> {
-    let frames = Frames::new(echo.size);
+    let frames = Frames::fragmented(echo.size, echo.fragments);
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(1024);
     let mut connections = Vec::with_capacity(echo.connections);
@@ -106,7 +110,7 @@ impl Connection {
     /// Sends what is allowed, in as few writes as possible.
     fn send(&mut self, frames: &Frames, output: &mut Vec<u8>) -> Result<()> {
         while self.sequence < self.allowed {
-            let sent = if frames.sent_len() <= COPY_BYTES_MAX {
+            let sent = if frames.sent_len() <= COPY_BYTES_MAX || !frames.are_whole() {
                 output.clear();
                 for sequence in self.sequence..self.allowed {
                     frames.append(sequence, output);

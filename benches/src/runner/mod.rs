@@ -29,14 +29,14 @@ struct Row {
 pub fn measure(scenario: &Scenario, rounds: usize, places: &Places) -> Result<bool> {
     let servers = scenario.servers.iter().copied();
     let mut rows: Vec<Row> = servers
-        .filter(|kind| *kind != Kind::Steadfast || places.steadfast.is_some())
+        .filter(|kind| !kind.is_steadfast() || places.steadfast.is_some())
         .map(|kind| Row { kind, reports: Vec::new(), void: 0 })
         .collect();
     for round in 1..=rounds {
         for row in &mut rows {
             eprintln!("{}: round {round} of {rounds}, {}", scenario.title, row.kind);
             let server = Server::start(row.kind, places)?;
-            match run_load(scenario, &server, places) {
+            match run_load(scenario, row.kind, &server, places) {
                 Ok(report) => row.reports.push(report),
                 Err(error) => {
                     row.void += 1;
@@ -48,14 +48,14 @@ pub fn measure(scenario: &Scenario, rounds: usize, places: &Places) -> Result<bo
     table::print(scenario, &rows)
 }
 
-fn run_load(scenario: &Scenario, server: &Server, places: &Places) -> Result<Report> {
+fn run_load(scenario: &Scenario, kind: Kind, server: &Server, places: &Places) -> Result<Report> {
     let program = places.programs.join("load");
     let mut command = Command::new(&program);
     command
         .args(["--address", &server.address.to_string()])
         .args(["--pid", &server.pid().to_string()])
         .args(["--path", scenario.path])
-        .args(&scenario.load)
+        .args(scenario.load_on(kind))
         .stdin(Stdio::null());
     sys::confine(&mut command, places.load_core);
     let output = command.output().with_context(|| format!("starting {}", program.display()))?;

@@ -10,7 +10,9 @@ pub struct Scenario {
     /// Its heading.
     pub title: &'static str,
     /// Subcommand and arguments of the load client.
-    pub load: Vec<String>,
+    load: Vec<String>,
+    /// Fragments each message is sent in.
+    fragments: u64,
     /// Path the connections open.
     pub path: &'static str,
     /// Servers, in the order of the table.
@@ -46,6 +48,17 @@ pub enum Target {
     AtMost(f64),
 }
 
+impl Scenario {
+    /// Subcommand and arguments of the load client for one server of the table.
+    pub fn load_on(&self, kind: Kind) -> Vec<String> {
+        let mut load = self.load.clone();
+        if self.fragments > 1 && kind != Kind::SteadfastOneFrame {
+            load.extend(["--fragments".to_owned(), self.fragments.to_string()]);
+        }
+        load
+    }
+}
+
 const ECHO_SERVERS: &[Kind] =
     &[Kind::Tungstenite, Kind::TungsteniteBatch, Kind::Fastwebsockets, Kind::Steadfast];
 
@@ -70,6 +83,7 @@ pub fn all(scale: f64) -> Vec<Scenario> {
                 ("messages", scaled(messages, scale)),
             ],
         ),
+        fragments: 1,
         path: "/echo",
         servers: ECHO_SERVERS,
         targets,
@@ -87,6 +101,7 @@ pub fn all(scale: f64) -> Vec<Scenario> {
                 ("publications", scaled(publications, scale)),
             ],
         ),
+        fragments: 1,
         path: "/rooms/bench",
         servers: &[Kind::Rooms, Kind::Steadfast],
         targets,
@@ -112,6 +127,18 @@ pub fn all(scale: f64) -> Vec<Scenario> {
         ),
         echo("echo: 1 MB, 1 in flight, 1 connection", 1_000_000, 1, 1, 2_000, vec![plain(1.7)]),
         echo("echo: 1 MB, 1 in flight, 4 connections", 1_000_000, 1, 4, 2_000, vec![plain(1.7)]),
+        Scenario {
+            fragments: 1_024,
+            servers: &[Kind::Tungstenite, Kind::SteadfastOneFrame, Kind::Steadfast],
+            ..echo(
+                "echo: 1 MiB in 1,024 fragments, 1 in flight, 1 connection",
+                1024 * 1024,
+                1,
+                1,
+                1_000,
+                vec![Target::Ratio { server: Kind::SteadfastOneFrame, factor: 0.5 }],
+            )
+        },
         rooms("rooms: 64 B, 8 publications in flight, 1,000 receivers", 64, 8, 400, vec![]),
         rooms(
             "rooms: 64 B, 32 publications in flight, 1,000 receivers",
@@ -132,6 +159,7 @@ pub fn all(scale: f64) -> Vec<Scenario> {
             group: Group::Idle,
             title: "idle: anonymous memory a connection, from 2,000 to 14,000 connections",
             load: arguments("idle", &[("from", 2_000), ("to", 14_000)]),
+            fragments: 1,
             path: "/echo",
             servers: ECHO_SERVERS,
             targets: vec![Target::AtMost(255.0)],

@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub enum Kind {
     /// The subject.
     Steadfast,
+    /// The subject, under the load of a scenario but with each message in one frame.
+    SteadfastOneFrame,
     /// tokio-tungstenite, each reply sent alone: what the targets compare with.
     Tungstenite,
     /// tokio-tungstenite, one flush a batch.
@@ -33,10 +35,18 @@ pub enum Kind {
     Rooms,
 }
 
+impl Kind {
+    /// Whether it is the subject.
+    pub fn is_steadfast(self) -> bool {
+        matches!(self, Self::Steadfast | Self::SteadfastOneFrame)
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Steadfast => "steadfast",
+            Self::SteadfastOneFrame => "steadfast, in one frame",
             Self::Tungstenite => "tokio-tungstenite",
             Self::TungsteniteBatch => "tokio-tungstenite, batching",
             Self::Fastwebsockets => "fastwebsockets",
@@ -72,7 +82,9 @@ impl Server {
     /// Starts a server and waits until it accepts connections.
     pub fn start(kind: Kind, places: &Places) -> Result<Self> {
         let program = match kind {
-            Kind::Steadfast => places.steadfast.clone().context("no steadfast binary")?,
+            Kind::Steadfast | Kind::SteadfastOneFrame => {
+                places.steadfast.clone().context("no steadfast binary")?
+            }
             Kind::Tungstenite => places.programs.join("peer-tungstenite"),
             Kind::TungsteniteBatch => places.programs.join("peer-tungstenite-batch"),
             Kind::Fastwebsockets => places.programs.join("peer-fastwebsockets"),
@@ -84,7 +96,7 @@ impl Server {
         command.stdin(Stdio::null()).stderr(log.try_clone()?);
         sys::confine(&mut command, places.server_core);
 
-        if kind == Kind::Steadfast {
+        if kind.is_steadfast() {
             let port = free_port()?;
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             command.args([

@@ -97,6 +97,10 @@ fn verdict(scenario: &Scenario, target: Target, rows: &[&Row]) -> Result<bool> {
     let (met, text) = match target {
         Target::AtMost(most) => (ours <= most, format!("{ours:.0} B, at most {most:.0} B")),
         Target::Ratio { server, factor } => match figure(server)? {
+            Some(theirs) if factor < 1.0 => (
+                theirs / ours >= factor,
+                format!("{:.2} times {server}'s, at most {}", ours / theirs, 1.0 / factor),
+            ),
             Some(theirs) => (
                 theirs / ours >= factor,
                 format!("1/{:.2} of {server}'s, at most 1/{factor}", theirs / ours),
