@@ -1,6 +1,7 @@
 //! A session under virtual time: the bytes it writes *and* the events it tells.
 
 use super::*;
+use crate::ws::mask::MaskKeys;
 use crate::ws::{Header, encode};
 use std::time::Duration;
 
@@ -81,7 +82,7 @@ impl Bench {
     /// In the client role, behind a handshake.
     fn client() -> Self {
         let mut bench = Self::open();
-        bench.turn = Turn::client([7; 16]);
+        bench.turn = Turn::client(MaskKeys::new([7; 256], |_| {}));
         bench
     }
 

@@ -1,5 +1,7 @@
 //! Masking (RFC 6455 §5.3): an XOR with a four-byte key, the same both ways.
 
+use std::fmt;
+
 use crate::base::snapshot::{Reader, SnapshotError, Writer};
 
 /// Bytes between a copy and the XOR: they stay in the first-level cache.
@@ -90,30 +92,40 @@ fn apply_vectors(key: [u8; 4], piece: &mut [u8]) -> &mut [u8] {
     rest
 }
 
-/// Masking keys for the frames of a client: unpredictable to who does not know the seed, as
-/// RFC 6455 §10.3 asks. A keyed hash (SipHash) over a counter; the seed comes from the system's
-/// random source.
-#[derive(Debug, Clone)]
+/// Bytes of random keys that are fetched at once: as many as getrandom(2) gives without being
+/// interrupted.
+pub const MASK_BLOCK_BYTES: usize = 256;
+
+/// Masking keys for the frames of a client: each comes from the system's random source, as RFC 6455
+/// §10.3 asks, and not from another one. They are fetched in blocks of 64.
 pub struct MaskKeys {
-    seed: [u8; 16],
-    counter: u64,
+    block: Box<[u8; MASK_BLOCK_BYTES]>,
+    used: usize,
+    refill: fn(&mut [u8]),
 }
 
 impl MaskKeys {
-    /// Keys from a seed of the system's random source.
-    pub const fn new(seed: [u8; 16]) -> Self {
-        Self { seed, counter: 0 }
+    /// Keys from a first block of random bytes, and from those that `refill` fetches after it.
+    pub fn new(block: [u8; MASK_BLOCK_BYTES], refill: fn(&mut [u8])) -> Self {
+        Self { block: Box::new(block), used: 0, refill }
     }
 
     /// The key of the next frame.
     pub fn next_key(&mut self) -> [u8; 4] {
-        use std::hash::Hasher;
-        let mut hasher = std::hash::DefaultHasher::new();
-        hasher.write(&self.seed);
-        hasher.write_u64(self.counter);
-        self.counter += 1;
-        let [a, b, c, d, ..] = hasher.finish().to_le_bytes();
-        [a, b, c, d]
+        if self.used == MASK_BLOCK_BYTES {
+            (self.refill)(&mut *self.block);
+            self.used = 0;
+        }
+        let key = std::array::from_fn(|i| self.block[self.used + i]);
+        self.used += key.len();
+        key
+    }
+}
+
+/// The keys of frames to come must not be told.
+impl fmt::Debug for MaskKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MaskKeys").field("used", &self.used).finish_non_exhaustive()
     }
 }
 
@@ -152,11 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn keys_differ_between_frames_and_seeds() {
-        let mut one = MaskKeys::new([1; 16]);
-        let mut two = MaskKeys::new([2; 16]);
-        let first = one.next_key();
-        assert_ne!(first, one.next_key());
-        assert_ne!(first, two.next_key());
+    fn each_key_is_taken_once_from_a_block_and_then_from_the_next() {
+        let first = std::array::from_fn(|i| i as u8);
+        let mut keys = MaskKeys::new(first, |bytes| {
+            bytes.iter_mut().enumerate().for_each(|(i, byte)| *byte = !(i as u8));
+        });
+        let taken: Vec<u8> = (0..128).flat_map(|_| keys.next_key()).collect();
+        assert_eq!(taken[..MASK_BLOCK_BYTES], first);
+        assert_eq!(taken[MASK_BLOCK_BYTES..], first.map(|byte| !byte));
+        assert_eq!(format!("{keys:?}"), "MaskKeys { used: 256, .. }");
     }
 }

@@ -12,6 +12,7 @@ use crate::session::turn::Turn;
 use crate::session::{Closed, ClosedBy, Env, Event, Next, Session};
 use crate::sys::rand;
 use crate::ws::deflate::Inflater;
+use crate::ws::mask::{MASK_BLOCK_BYTES, MaskKeys};
 use crate::ws::{CloseFrame, Input, Opcode};
 
 /// Most bytes of a refusal's body that are kept.
@@ -129,15 +130,18 @@ impl Machine {
         handshake: ClientHandshake,
         mut settings: ClientSettings,
     ) -> Result<Self, ConnectError> {
-        let mut mask_seed = [0; 16];
-        rand::fill(&mut mask_seed).map_err(ConnectError::Random)?;
+        let mut mask_block = [0; MASK_BLOCK_BYTES];
+        rand::fill(&mut mask_block).map_err(ConnectError::Random)?;
+        let mask_keys = MaskKeys::new(mask_block, |block| {
+            rand::fill(block).expect("getrandom(2), which worked before, does not fail");
+        });
         // Ours counts from the last byte and not from the Close.
         let close_timeout = std::mem::replace(&mut settings.limits.close_timeout, Duration::MAX);
         Ok(Self {
             phase: Phase::Answer(Box::new(handshake)),
             session,
             tools: Tools {
-                turn: Turn::client(mask_seed),
+                turn: Turn::client(mask_keys),
                 settings,
                 close_timeout,
                 now: Tick::START,
