@@ -35,7 +35,7 @@ pub enum Fed {
 }
 
 /// How much one connection may make us do a turn beyond reading its bytes; then the others have
-/// their turn. A byte inflated is one unit; each byte read may be a thousand of them.
+/// their turn. The [`Inflater`] says what a unit is; each byte read may be a thousand of them.
 pub const WORK_BUDGET: usize = 1024 * 1024;
 
 /// Units of work for a room's message to one member.
@@ -90,9 +90,14 @@ impl Dispatcher {
                 return Fed::Enough;
             }
             let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
-            match conn.session.receive(input, &mut env, inflater) {
-                Some(event) => self.on_event(conn, key, event),
-                None => return Fed::All,
+            let event = conn.session.receive(input, &mut env, inflater);
+            let more = event.is_some();
+            if let Some(event) = event {
+                self.on_event(conn, key, event);
+            }
+            self.work += inflater.take_work();
+            if !more {
+                return Fed::All;
             }
             if !self.intents.deliveries.is_empty() {
                 return Fed::Intents;
@@ -197,9 +202,6 @@ impl Dispatcher {
 
     #[inline]
     fn on_message(&mut self, conn: &mut Connection, key: Key, message: Message<'_>) {
-        if conn.session.has_deflate() {
-            self.work += message.as_bytes().len();
-        }
         self.with_app(conn, key, |app, cx, state| app.message(cx, state, message));
     }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Compression;
-use super::out_queue::{Body, LARGE_PAYLOAD_BYTES, OutQueue};
+use super::out_queue::{Body, OutQueue};
 use super::turn::Turn;
 use crate::ws::header::Header;
 use crate::ws::{Opcode, encode};
@@ -23,7 +23,7 @@ pub struct Delivery {
 
 #[derive(Debug)]
 enum Encoded {
-    /// Small: in the turn's buffer.
+    /// In the turn's buffer, which takes it if it is small.
     InTurn(Range<u32>),
     /// Large: on its own, and shared even by receivers that keep it waiting.
     Shared(Arc<[u8]>),
@@ -31,8 +31,8 @@ enum Encoded {
 
 impl Encoded {
     fn new(turn: &mut Turn, opcode: Opcode, rsv1: bool, payload: &[u8]) -> Self {
-        if payload.len() < LARGE_PAYLOAD_BYTES {
-            return Self::InTurn(turn.append_frame(opcode, rsv1, payload));
+        if let Some(range) = turn.append_frame(opcode, rsv1, payload) {
+            return Self::InTurn(range);
         }
         let mut frame = Vec::new();
         encode::frame(&mut frame, Header { fin: true, rsv1, opcode, mask: None, len: 0 }, payload);
@@ -60,8 +60,10 @@ impl Delivery {
         let plain = Encoded::new(turn, opcode, false, payload);
         let strength = window_bits.and_then(|bits| compression.strength(payload.len(), bits));
         let deflated = strength.and_then(|strength| {
-            let deflated = turn.deflate(strength, payload)?.to_vec();
-            Some(Encoded::new(turn, opcode, true, &deflated))
+            let deflated = turn.take_deflated(strength, payload)?;
+            let encoded = Encoded::new(turn, opcode, true, &deflated);
+            turn.put_deflated(deflated);
+            Some(encoded)
         });
         Self { plain, deflated }
     }

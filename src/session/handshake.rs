@@ -109,6 +109,9 @@ impl Offer<'_> {
     /// Takes what the policy allows: the first subprotocol that the client offers and the server
     /// speaks, and the first permessage-deflate offer that can be served. What cannot be agreed on
     /// is left out; the handshake succeeds nevertheless (RFC 6455 §4.2.2, RFC 7692 §5.1).
+    ///
+    /// Each subprotocol offered is compared with each that the route speaks, which its configuration
+    /// bounds; each extension offered is looked at once.
     pub fn agree(&self, policy: &Policy<'_>) -> Agreed {
         let subprotocol = self
             .subprotocols

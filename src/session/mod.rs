@@ -34,7 +34,7 @@ use crate::ws::{
 };
 
 use delivery::{Delivery, SlowConsumer};
-use out_queue::{Body, Flushed, LARGE_PAYLOAD_BYTES, OutQueue};
+use out_queue::{Flushed, OutQueue};
 use partial_head::{Expected, PartialHead};
 use turn::Turn;
 
@@ -335,12 +335,9 @@ impl Session {
             return None;
         };
         match rules.role {
-            Role::Server => loop {
-                match decoder.decode(input, rules, inflater, env.turn.spare()) {
-                    Ok(None) => return None,
-                    Ok(Some(Incoming::Close(_))) | Err(_) => return self.closed(env),
-                    Ok(Some(_)) => {}
-                }
+            Role::Server => match decoder.find_close(input, rules, env.turn.spare()) {
+                Ok(false) => None,
+                Ok(true) | Err(_) => self.closed(env),
             },
             Role::Client => match decoder.decode(input, rules, inflater, env.turn.spare()) {
                 Ok(None) => None,
@@ -404,6 +401,10 @@ impl Session {
     }
 
     /// Keeps received bytes for later: reading is paused, or the handshake is not decided.
+    ///
+    /// At most what one read has brought: nothing more is read while bytes are parked. They are
+    /// copied once for each time that they are parked again, before which half a queue has drained
+    /// or a turn's budget of work has been used up.
     pub fn park(&mut self, rest: &[u8]) {
         if !rest.is_empty() {
             self.parked.get_or_insert_default().extend_from_slice(rest);
@@ -482,8 +483,7 @@ impl Session {
     /// page or a refusal, then the end.
     pub fn refuse(&mut self, response: &[u8], env: &mut Env<'_>) {
         if self.is_handshaking() {
-            let range = env.turn.append(response);
-            self.out.push(env.turn, range);
+            self.out.push_bytes(env.turn, response.to_vec());
             self.linger(env.limits, env.now);
         }
     }
@@ -499,19 +499,12 @@ impl Session {
             .deflate_window(env.turn.role())
             .and_then(|bits| env.compression.strength(payload.len(), bits));
         if let Some(strength) = strength
-            && let Some(range) = env.turn.append_deflated(opcode, strength, &payload)
+            && let Some(deflated) = env.turn.take_deflated(strength, &payload)
         {
-            self.out.push(env.turn, range);
-            return true;
-        }
-        if payload.len() >= LARGE_PAYLOAD_BYTES {
-            let header = env.turn.header(opcode, false, payload.len());
-            let mut payload = payload.into_owned();
-            Turn::mask_payload(&header, &mut payload);
-            self.out.push_large(env.turn, Some(header.encode()), Body::Owned(payload));
+            self.out.push_frame(env.turn, opcode, true, Cow::Borrowed(&deflated));
+            env.turn.put_deflated(deflated);
         } else {
-            let range = env.turn.append_frame(opcode, false, &payload);
-            self.out.push(env.turn, range);
+            self.out.push_frame(env.turn, opcode, false, payload);
         }
         true
     }
@@ -594,16 +587,14 @@ impl Session {
         }
         if self.out.is_blocked() {
             // Only while the socket is blocked may pongs be left out (RFC 6455 §5.5.3).
-            let range = env.turn.append_frame(Opcode::Pong, false, payload);
-            self.out.replace_urgent(env.turn.slice(range));
+            self.out.replace_urgent(env.turn.header(Opcode::Pong, false, payload.len()), payload);
         } else {
             self.control(Opcode::Pong, payload, env);
         }
     }
 
     fn control(&mut self, opcode: Opcode, payload: &[u8], env: &mut Env<'_>) {
-        let range = env.turn.append_frame(opcode, false, payload);
-        self.out.push(env.turn, range);
+        self.out.push_frame(env.turn, opcode, false, Cow::Borrowed(payload));
     }
 
     /// Queues a Close, behind everything else: nothing may follow it (RFC 6455 §5.5.1).

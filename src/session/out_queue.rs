@@ -5,7 +5,11 @@
 //! produced for this connection, which lies in the worker's [`Turn`]. A connection that keeps up
 //! never has a backlog: its frames of one turn leave in one write from the shared buffer, and
 //! between turns it owns no memory at all.
+//!
+//! Work per byte is bounded: a byte is copied once to the turn's buffer and at most once more to the
+//! backlog. A write looks at no more than 32 pieces, whatever waits behind them.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 use std::ops::Range;
@@ -14,10 +18,8 @@ use std::sync::Arc;
 use super::turn::Turn;
 use crate::base::snapshot::{Reader, SnapshotError, Writer};
 use crate::base::spare::Spare;
-use crate::ws::header::EncodedHeader;
-
-/// Payloads from this size on are not copied to the turn's buffer but queued as they are.
-pub const LARGE_PAYLOAD_BYTES: usize = 32 * 1024;
+use crate::ws::header::{EncodedHeader, Header};
+use crate::ws::{Opcode, encode};
 
 /// Chunks of copied bytes grow up to this size; a pending pong waits for the end of one at most.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -130,6 +132,33 @@ impl OutQueue {
         (self.turn_start, self.turn_end) = (range.start, range.end);
     }
 
+    /// Queues a message or control frame: in the turn's buffer if that takes it, else in memory of
+    /// its own.
+    #[inline]
+    pub fn push_frame(
+        &mut self,
+        turn: &mut Turn,
+        opcode: Opcode,
+        rsv1: bool,
+        payload: Cow<'_, [u8]>,
+    ) {
+        if let Some(range) = turn.append_frame(opcode, rsv1, &payload) {
+            self.push(turn, range);
+            return;
+        }
+        let header = turn.header(opcode, rsv1, payload.len());
+        let mut payload = payload.into_owned();
+        Turn::mask_payload(&header, &mut payload);
+        self.push_large(turn, Some(header.encode()), Body::Owned(payload));
+    }
+
+    /// Queues bytes that are no frame: the answer to a request, with nothing before it.
+    pub fn push_bytes(&mut self, turn: &Turn, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.push_large(turn, None, Body::Owned(bytes));
+        }
+    }
+
     /// Queues a frame that is not copied.
     pub fn push_large(&mut self, turn: &Turn, header: Option<EncodedHeader>, body: Body) {
         self.spill(turn);
@@ -141,10 +170,10 @@ impl OutQueue {
 
     /// Queues a control frame ahead of the backlog's data frames, in place of one that is still
     /// waiting there.
-    pub fn replace_urgent(&mut self, frame: &[u8]) {
+    pub fn replace_urgent(&mut self, header: Header, payload: &[u8]) {
         let backlog = self.backlog.get_or_insert_default();
         backlog.urgent.clear();
-        backlog.urgent.extend_from_slice(frame);
+        encode::frame(&mut backlog.urgent, header, payload);
     }
 
     /// Lets a control frame that waits to overtake go the way of all others.

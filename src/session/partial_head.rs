@@ -33,6 +33,11 @@ pub(super) enum Expected {
 
 impl PartialHead {
     /// Takes what it needs from the input: all of it, unless an event says that a part is whole.
+    ///
+    /// Work per received byte is bounded, and so are the bytes: of a head only what is new is
+    /// searched, and a few dozen bytes of its beginning are looked at each time (see
+    /// [`check_partial`]); a PROXY header makes at most 107 bytes be looked at again (see
+    /// [`proxy::parse`]). A head is parsed once, when it is whole.
     pub(super) fn receive(
         &mut self,
         input: &mut Input<'_>,

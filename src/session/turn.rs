@@ -12,6 +12,20 @@ use crate::ws::{Opcode, Role, encode};
 /// the second-level cache between being written and being sent.
 pub const TURN_BYTES_FLUSH: usize = 64 * 1024;
 
+/// Most bytes of the turn, but for the frame that reaches this size. A turn comes to so much only if
+/// an app answers with far more than it was sent; what follows then has memory of its own, which
+/// counts in the out queue of its connection. The bound keeps ranges within [`u32`].
+const TURN_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Payloads from this size on are not copied to the turn's buffer but queued as they are.
+pub const LARGE_PAYLOAD_BYTES: usize = 32 * 1024;
+
+// The last frame fits, too: a header is at most 14 bytes.
+const _: () = assert!(TURN_BYTES_MAX + 2 * LARGE_PAYLOAD_BYTES < u32::MAX as usize);
+
+/// Output of an earlier message is kept as a buffer for the next up to this size in bytes.
+const DEFLATED_KEPT_MAX: usize = 1024 * 1024;
+
 /// The frames of one turn, one behind the other, and the tools to make them: one a worker.
 ///
 /// Connections hold ranges of it only between two flushes; what a socket does not take is copied
@@ -40,9 +54,9 @@ impl Turn {
         }
     }
 
-    /// For a client, with the seed of its masking keys from the system's random source.
-    pub fn client(mask_seed: [u8; 16]) -> Self {
-        Self { mask_keys: Some(MaskKeys::new(mask_seed)), ..Self::server() }
+    /// For a client, with its masking keys.
+    pub fn client(mask_keys: MaskKeys) -> Self {
+        Self { mask_keys: Some(mask_keys), ..Self::server() }
     }
 
     /// Our side of the connections.
@@ -71,41 +85,38 @@ impl Turn {
         self.bytes.shrink_to(2 * TURN_BYTES_FLUSH);
     }
 
-    /// Appends bytes that are no frame (the answer to a handshake).
-    pub fn append(&mut self, bytes: &[u8]) -> Range<u32> {
-        let start = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(bytes);
-        start..self.bytes.len() as u32
-    }
-
-    /// Appends a whole frame.
-    pub fn append_frame(&mut self, opcode: Opcode, rsv1: bool, payload: &[u8]) -> Range<u32> {
-        let start = self.bytes.len() as u32;
-        let header = self.header(opcode, rsv1, payload.len());
-        encode::frame(&mut self.bytes, header, payload);
-        start..self.bytes.len() as u32
-    }
-
-    /// Compresses a payload; `None` if it would not shrink.
-    pub fn deflate(&mut self, strength: Strength, payload: &[u8]) -> Option<&[u8]> {
-        let shrunk = self.deflater.deflate(strength, payload, &mut self.deflated);
-        shrunk.then_some(&self.deflated[..])
-    }
-
-    /// Compresses a payload and appends it as a whole frame; `None` if it would not shrink.
-    pub fn append_deflated(
+    /// Appends a whole frame. `None`, and nothing is appended, if the payload is
+    /// [large](LARGE_PAYLOAD_BYTES) or the buffer is full: then the frame needs memory of its own.
+    #[inline]
+    pub fn append_frame(
         &mut self,
         opcode: Opcode,
-        strength: Strength,
+        rsv1: bool,
         payload: &[u8],
     ) -> Option<Range<u32>> {
-        if !self.deflater.deflate(strength, payload, &mut self.deflated) {
+        let start = self.bytes.len();
+        if payload.len() >= LARGE_PAYLOAD_BYTES || start >= TURN_BYTES_MAX {
             return None;
         }
-        let deflated = std::mem::take(&mut self.deflated);
-        let range = self.append_frame(opcode, true, &deflated);
+        let header = self.header(opcode, rsv1, payload.len());
+        encode::frame(&mut self.bytes, header, payload);
+        // Both are within the bound asserted above.
+        Some(start as u32..self.bytes.len() as u32)
+    }
+
+    /// Compresses a payload; `None` if it would not shrink. The result is to be
+    /// [put back](Self::put_deflated).
+    pub fn take_deflated(&mut self, strength: Strength, payload: &[u8]) -> Option<Vec<u8>> {
+        if self.deflated.capacity() > DEFLATED_KEPT_MAX {
+            self.deflated = Vec::new();
+        }
+        let shrunk = self.deflater.deflate(strength, payload, &mut self.deflated);
+        shrunk.then(|| std::mem::take(&mut self.deflated))
+    }
+
+    /// Puts back what [`take_deflated`](Self::take_deflated) gave, to be used again.
+    pub fn put_deflated(&mut self, deflated: Vec<u8>) {
         self.deflated = deflated;
-        Some(range)
     }
 
     /// The header of a whole frame, with a fresh masking key in the client role.

@@ -309,6 +309,32 @@ impl Decoder {
         Ok(Some(incoming))
     }
 
+    /// Looks for the peer's Close and throws away what comes before it: messages are neither inflated
+    /// nor checked, so that a peer cannot make us work for what nobody will see. False if the input
+    /// ends before a Close does, in which case all of it was consumed.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode), but for those of a message's content.
+    pub fn find_close(
+        &mut self,
+        input: &mut Input<'_>,
+        rules: &Rules,
+        spare: &mut Spare,
+    ) -> Result<bool, ProtocolError> {
+        loop {
+            match self.step(input, rules, spare)? {
+                Step::NeedMore => return Ok(false),
+                Step::WholeControl { opcode: Opcode::Close, .. } => return Ok(true),
+                Step::AssembledControl(frame) if frame.opcode == Opcode::Close => return Ok(true),
+                Step::Assembled(partial) => spare.put(partial.data),
+                Step::Again
+                | Step::WholeMessage { .. }
+                | Step::WholeControl { .. }
+                | Step::AssembledControl(_) => {}
+            }
+        }
+    }
+
     /// Whether a message or a frame has begun and not ended: a peer that leaves now cuts it off.
     pub fn is_between_messages(&self) -> bool {
         self.partial.is_none() && matches!(self.stage, Stage::Header { have: 0, .. })

@@ -22,11 +22,20 @@ const FINAL_BLOCKS_MAX: u32 = 1_024;
 /// Output of an earlier message is kept as a buffer for the next up to this size in bytes.
 const BUFFER_KEPT_MAX: usize = 1024 * 1024;
 
+/// What a byte of input costs, in bytes of output: a block of 11 bytes can hold nothing but tables
+/// of codes, which zlib takes 2 µs to build, and one of 2 bytes can end the stream, which has to be
+/// reset in 0.2 µs. Most input costs much less than this, and its output counts besides.
+const INPUT_WORK: usize = 16;
+
 /// Inflates messages, one at a time, into a buffer of its own. Takes every window size.
+///
+/// Work per received byte is bounded: deflate gives at most 1,032 bytes for one, a message's output
+/// is moved at most twice on average while it grows, and final blocks are counted.
 #[derive(Debug, Default)]
 pub struct Inflater {
     raw: Option<Decompress>,
     out: Vec<u8>,
+    work: usize,
 }
 
 impl Inflater {
@@ -41,21 +50,32 @@ impl Inflater {
             self.out = Vec::new();
         }
         self.out.clear();
+        let outcome = self.inflate_to_out(payload, max);
+        self.work += payload.len() * INPUT_WORK + self.out.len();
+        outcome.map(|()| &*self.out)
+    }
+
+    /// What has been done since this was last asked for: a unit is about a byte of output.
+    pub fn take_work(&mut self) -> usize {
+        std::mem::take(&mut self.work)
+    }
+
+    fn inflate_to_out(&mut self, payload: &[u8], max: usize) -> Result<(), ProtocolError> {
         // An empty message is one zero byte (RFC 7692 §7.2.3.6); some send none, and mean the same.
         if payload.is_empty() {
-            return Ok(&self.out);
+            return Ok(());
         }
         let raw = self.raw.get_or_insert_with(|| Decompress::new(false));
         raw.reset(false);
         // A final block may end the stream before the message (RFC 7692 §7.2.3.4): a new one
         // begins behind it. If it ends exactly with the message, no tail belongs to it.
         if Self::feed(raw, &mut self.out, payload, max)? == Status::StreamEnd {
-            return Ok(&self.out);
+            return Ok(());
         }
         // Nothing is to come out of the tail: what does was cut off in the middle of a block.
         let whole = self.out.len();
         match Self::feed(raw, &mut self.out, &TAIL_AND_END, whole) {
-            Ok(Status::StreamEnd) => Ok(&self.out),
+            Ok(Status::StreamEnd) => Ok(()),
             Ok(Status::Ok | Status::BufError) | Err(_) => Err(ProtocolError::InvalidDeflate),
         }
     }
@@ -261,6 +281,19 @@ mod tests {
         assert_eq!(inflate(&empty_final_block.repeat(1_000)).as_deref(), Ok(&b""[..]));
         let too_many = empty_final_block.repeat(2_000);
         assert_eq!(inflate(&too_many), Err(ProtocolError::InvalidDeflate));
+    }
+
+    #[test]
+    fn work_is_counted_even_if_nothing_comes_of_it() {
+        let mut inflater = Inflater::default();
+        let mut deflated = vec![];
+        assert!(Deflater::default().deflate(FAST, &[7; 10_000], &mut deflated));
+        assert_eq!(inflater.inflate(&deflated, MAX).map(<[u8]>::len), Ok(10_000));
+        assert_eq!(inflater.take_work(), 10_000 + INPUT_WORK * deflated.len());
+        assert!(inflater.inflate(&deflated, 100).is_err());
+        assert!(inflater.take_work() > INPUT_WORK * deflated.len());
+        assert_eq!(inflater.inflate(&[0x03, 0x00].repeat(1_000), MAX), Ok(&b""[..]));
+        assert_eq!((inflater.take_work(), inflater.take_work()), (INPUT_WORK * 2_000, 0));
     }
 
     #[test]

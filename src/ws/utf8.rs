@@ -21,7 +21,8 @@ pub struct Utf8Stream {
 }
 
 impl Utf8Stream {
-    /// Checks the next piece.
+    /// Checks the next piece. Each of its bytes is looked at once; at most three that were held back
+    /// are looked at again, four at a time.
     ///
     /// # Errors
     /// [`ProtocolError::InvalidUtf8`] as soon as no continuation could make the text valid.

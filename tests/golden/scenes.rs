@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use steadfast::app::{Command, Peer};
 use steadfast::base::tick::Tick;
 use steadfast::session::Next;
-use steadfast::session::out_queue::LARGE_PAYLOAD_BYTES;
+use steadfast::session::turn::LARGE_PAYLOAD_BYTES;
 use steadfast::ws::{CloseCode, CloseFrame, Header, Opcode, encode};
 
 use super::process::{Client, Process};

@@ -32,6 +32,9 @@ pub(super) struct Extension<'a> {
 pub(super) struct Malformed;
 
 /// Reads one header line's extensions. Empty list elements are ignored (RFC 9110 §5.6.1).
+///
+/// Each byte is looked at a fixed number of times. An element takes two bytes at least and some 40
+/// bytes of memory: the bound of both is `head_bytes_max`.
 pub(super) fn parse<'a>(
     value: &'a [u8],
     extensions: &mut Vec<Extension<'a>>,

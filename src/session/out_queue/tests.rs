@@ -40,21 +40,25 @@ fn header(len: usize) -> EncodedHeader {
     Header { fin: true, rsv1: false, opcode: Opcode::Binary, mask: None, len: len as u64 }.encode()
 }
 
+fn pong(len: u64) -> Header {
+    Header { fin: true, rsv1: false, opcode: Opcode::Pong, mask: None, len }
+}
+
 /// Queues small ranges, ranges with gaps between them and large frames; returns the bytes in order.
 fn fill(queue: &mut OutQueue, turn: &mut Turn) -> Vec<u8> {
     let mut expected = vec![];
     for round in 0..4_u8 {
         for _ in 0..3 {
-            let range = turn.append_frame(Opcode::Binary, false, &[round; 20]);
+            let range = turn.append_frame(Opcode::Binary, false, &[round; 20]).unwrap();
             expected.extend_from_slice(turn.slice(range.clone()));
             queue.push(turn, range);
         }
-        turn.append(b"for someone else");
+        turn.append_frame(Opcode::Text, false, b"for someone else").unwrap();
         let body: Arc<[u8]> = vec![round; 50].into();
         expected.extend_from_slice(&header(body.len()));
         expected.extend_from_slice(&body);
         queue.push_large(turn, Some(header(body.len())), Body::Shared(body));
-        let range = turn.append_frame(Opcode::Text, false, b"behind it");
+        let range = turn.append_frame(Opcode::Text, false, b"behind it").unwrap();
         expected.extend_from_slice(turn.slice(range.clone()));
         queue.push(turn, range);
     }
@@ -83,7 +87,7 @@ fn every_queue_is_loaded_and_nothing_else_harms() {
         let mut queue = OutQueue::default();
         fill(&mut queue, &mut turn);
         queue.flush(&mut turn, &mut Socket::with_room(room)).unwrap();
-        queue.replace_urgent(b"urgent");
+        queue.replace_urgent(pong(6), b"urgent");
         check_loader(&save(&queue), |reader| OutQueue::load(reader).map(|loaded| save(&loaded)));
     }
     // Nothing at all; an empty chunk; torn, and nothing to be torn.
@@ -122,7 +126,7 @@ fn frames_of_a_turn_are_one_range_and_need_no_memory() {
     let mut turn = Turn::server();
     let mut queue = OutQueue::default();
     for _ in 0..16 {
-        let range = turn.append_frame(Opcode::Binary, false, &[1; 125]);
+        let range = turn.append_frame(Opcode::Binary, false, &[1; 125]).unwrap();
         queue.push(&turn, range);
     }
     assert!(queue.backlog.is_none());
@@ -139,7 +143,7 @@ fn urgent_frames_overtake_at_frame_boundaries_only() {
     for (room, moves) in (0..=60).flat_map(|room| [(room, false), (room, true)]) {
         let mut turn = Turn::server();
         let mut queue = OutQueue::default();
-        let range = turn.append_frame(Opcode::Binary, false, &[9; 20]);
+        let range = turn.append_frame(Opcode::Binary, false, &[9; 20]).unwrap();
         queue.push(&turn, range);
         for _ in 0..2 {
             let body = Body::Owned(vec![1; 40]);
@@ -147,8 +151,8 @@ fn urgent_frames_overtake_at_frame_boundaries_only() {
         }
         let mut socket = Socket::with_room(room);
         assert_eq!(queue.flush(&mut turn, &mut socket).unwrap(), Flushed::Blocked);
-        queue.replace_urgent(b"old");
-        queue.replace_urgent(b"new");
+        queue.replace_urgent(pong(3), b"old");
+        queue.replace_urgent(pong(3), b"new");
         if moves {
             queue = moved(queue);
         }
@@ -158,7 +162,7 @@ fn urgent_frames_overtake_at_frame_boundaries_only() {
         let large = [&header(40)[..], &[1; 40]].concat();
         let boundary = [0, 22, 64].into_iter().find(|&end| end >= room).unwrap();
         let mut expected = [first, large.clone(), large].concat();
-        expected.splice(boundary..boundary, *b"new");
+        expected.splice(boundary..boundary, [&pong(3).encode()[..], b"new"].concat());
         assert_eq!(socket.taken, expected, "blocked after {room}");
         assert_eq!(queue.len(), 0);
     }
@@ -180,4 +184,29 @@ fn a_broken_socket_is_an_error() {
     fill(&mut queue, &mut turn);
     let error = queue.flush(&mut turn, &mut Broken).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+/// A turn in which an app answers with more than its buffer takes, and the peer reads it all.
+#[test]
+fn frames_of_a_full_turn_have_memory_of_their_own_and_keep_their_order() {
+    let mut turn = Turn::server();
+    let mut queue = OutQueue::default();
+    let mut expected = 0;
+    while let Some(range) = turn.append_frame(Opcode::Binary, false, &[0; 30_000]) {
+        expected += range.len();
+        queue.push(&turn, range);
+    }
+    assert!((8 << 20..9 << 20).contains(&expected), "{expected}");
+    let mut last = Vec::new();
+    for number in 1..4 {
+        queue.push_frame(&mut turn, Opcode::Binary, false, Cow::Owned(vec![number; 40]));
+        last.extend_from_slice(&header(40));
+        last.extend_from_slice(&[number; 40]);
+    }
+    let mut socket = Socket::with_room(usize::MAX);
+    assert_eq!(queue.flush(&mut turn, &mut socket).unwrap(), Flushed::Empty);
+    assert_eq!(socket.taken.len(), expected + last.len());
+    assert!(socket.taken.ends_with(&last));
+    turn.clear();
+    assert!(turn.append_frame(Opcode::Binary, false, b"there is room again").is_some());
 }

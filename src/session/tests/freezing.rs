@@ -3,6 +3,7 @@
 use super::*;
 use crate::base::snapshot::{Reader, SnapshotError, Writer};
 use crate::base::testing::check_loader;
+use crate::session::turn::LARGE_PAYLOAD_BYTES;
 use crate::ws::Opcode::{Binary, Close, Ping, Pong, Text};
 
 const SECOND: Duration = Duration::from_secs(1);

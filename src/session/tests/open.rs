@@ -324,6 +324,26 @@ fn an_idle_connection_is_small() {
     assert!(size_of::<Session>() <= 144, "{}", size_of::<Session>());
 }
 
+/// Between our Close and the peer's, a bomb is not inflated, and what is no deflate stream is as
+/// good as what is one.
+#[test]
+fn after_our_close_nothing_is_inflated() {
+    let mut bench = Bench::open();
+    bench.session.deflate = Some(DEFLATE);
+    bench.close(CloseCode::NORMAL, "");
+    let garbage = Header { fin: true, rsv1: true, opcode: Binary, mask: MASK, len: 0 };
+    let mut bytes = Vec::new();
+    encode::frame(&mut bytes, garbage, &[0xff; 1_000]);
+    encode::frame(&mut bytes, Header { fin: false, ..garbage }, &[0xff; 1_000]);
+    bytes.extend(masked(Pong, b""));
+    let last = Header { rsv1: false, opcode: Opcode::Continuation, ..garbage };
+    encode::frame(&mut bytes, last, &[0xff; 1_000]);
+    assert_eq!(bench.receive(&bytes), []);
+    assert!(matches!(bench.session.state, State::Closing(..)));
+    let answer = masked(Close, &CloseFrame::new(CloseCode::NORMAL, "").encode());
+    assert_eq!(bench.receive(&answer), [closed(Some(CloseCode::NORMAL), "", ClosedBy::Us)]);
+}
+
 #[test]
 fn a_message_that_became_whole_during_a_pause_comes_after_it() {
     let mut bench = Bench::open();
