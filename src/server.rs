@@ -1,12 +1,15 @@
 //! The composition root: settings and apps become listeners, workers and threads.
 
+mod alongside;
 mod caller;
+mod center;
 mod crew;
 mod foundation;
+mod history;
+mod holdings;
 mod launch;
 mod lock;
 mod operate;
-mod pause;
 mod routes;
 mod running;
 mod steer;
@@ -27,10 +30,12 @@ use crate::supervisor::Link;
 use crate::sys::rand;
 use crate::sys::signals::Signals;
 
+use center::Identity;
 use crew::{Crew, Start};
 use foundation::{Foundation, Inherited};
+use history::History;
+use holdings::Holdings;
 use launch::Supervision;
-use running::Identity;
 pub use running::Running;
 
 /// Makes an app's instance for a worker.
@@ -147,8 +152,11 @@ impl Builder {
     ) -> io::Result<()> {
         let start = link.start()?;
         let supervision = Supervision::by(link, start.supervisor);
-        let identity = Identity { supervision, generation: start.generation, history: Vec::new() };
-        self.serve_as(settings, entry, identity, Inherited::of_kept(start.kept), channel)
+        let history = History::default();
+        let identity = Identity { supervision, generation: start.generation, history };
+        let inherited =
+            Inherited { holdings: Holdings::of_kept(start.kept), ..Inherited::default() };
+        self.serve_as(settings, entry, identity, inherited, channel)
     }
 
     fn serve_as(
@@ -170,7 +178,7 @@ impl Builder {
                 }
             }
             // What a server that crashed has left is there to be gone on with.
-            None if entry == Entry::Takeover && inherited.is_empty() => {
+            None if entry == Entry::Takeover && inherited.holdings.is_empty() => {
                 match caller::call(settings)? {
                     Some(call) => call.take_over(&self, settings, identity.supervision)?,
                     None => self.begin(settings, entry, identity, inherited)?,
@@ -198,11 +206,11 @@ impl Builder {
         identity: Identity,
         inherited: Inherited,
     ) -> io::Result<Running> {
-        let mut foundation = Foundation::lay(settings, entry, inherited)?;
+        let mut foundation = Foundation::bind(settings, entry, inherited)?;
         let hands = foundation.open(settings.workers.max(1))?;
         let starts = hands.into_iter().map(Start::Fresh).collect();
         let max = foundation.connections_max;
-        let crew = Crew::muster(&self, settings, max, first_id()?, starts)?;
+        let crew = Crew::spawn(&self, settings, max, first_id()?, starts)?;
         let running = Running::new(settings, foundation, crew, identity)?;
         running.leave_copies();
         Ok(running)

@@ -15,8 +15,9 @@ use super::{EXIT_USAGE, load};
 use crate::config::{Context, Key, keys};
 use crate::control::{
     Activity, Client, ClientError, Failed, FailureKind, Outcome, Progress, Record, Request, Status,
-    Step, UpgradeOutcome, Upgraded, path,
+    UpgradeOutcome, Upgraded, path,
 };
+use crate::handover::Step;
 
 /// Goes to the line's beginning and erases it.
 const ERASE_LINE: &str = "\r\x1b[K";
@@ -202,26 +203,24 @@ impl Bar<'_> {
     }
 }
 
-/// `[####------------] copy: 6,000 of 12,000 connections, pause 1.5 ms`, shorter than a
-/// terminal's 80 columns up to ten million connections.
+/// `[####------------] copy: 12,000 connections, pause 1.5 ms`, shorter than a terminal's 80 columns
+/// up to ten million connections.
 fn bar(progress: &Progress) -> String {
-    let Progress { step, done, connections, pause_us } = *progress;
-    let share = match connections {
-        0 => 0.0,
-        all => done.min(all) as f64 / all as f64,
-    };
-    let whole = match Step::OF_UPGRADE.iter().position(|other| *other == step) {
-        Some(before) => {
-            let last = Step::OF_UPGRADE.len() - 1;
-            (before as f64 + share).min(last as f64) / last as f64
+    let (share, text) = match *progress {
+        Progress::Upgrade { step, connections, pause_us } => {
+            let pause = pause_us.map(|us| format!(", pause {}", time(micros(us))));
+            let text =
+                format!("{step}: {} connections{}", number(connections), pause.unwrap_or_default());
+            (step as usize as f64 / Step::Done as usize as f64, text)
         }
-        None => share,
+        Progress::Drain { done, connections } => {
+            let share = done.min(connections) as f64 / connections.max(1) as f64;
+            (share, format!("drain: {} of {} connections", number(done), number(connections)))
+        }
     };
-    let filled = (whole * BAR_WIDTH as f64) as usize;
+    let filled = (share * BAR_WIDTH as f64) as usize;
     let (filled, left) = ("#".repeat(filled), "-".repeat(BAR_WIDTH - filled));
-    let (done, all) = (number(done), number(connections));
-    let pause = pause_us.map_or_else(String::new, |us| format!(", pause {}", time(micros(us))));
-    format!("[{filled}{left}] {}: {done} of {all} connections{pause}", step.name())
+    format!("[{filled}{left}] {text}")
 }
 
 /// What people read.

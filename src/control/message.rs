@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! → {"version":1,"request":"upgrade","binary":null,"dry_run":false}
-//! ← {"version":1,"reply":"progress","step":"copy","done":4000,"connections":10000,…}
+//! ← {"version":1,"reply":"progress","of":"upgrade","step":"copy","connections":10000,…}
 //! ← {"version":1,"reply":"outcome","outcome":"upgraded","generation":2,…}
 //! ```
 //!
@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::handover::{Step, Timeline};
 
 /// The version of requests and replies.
 pub(super) const VERSION: u64 = 1;
@@ -66,54 +68,24 @@ pub(super) enum Reply {
 
 /// How far a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
-    /// What is being done.
-    pub step: Step,
-    /// Connections this step is done with.
-    pub done: u64,
-    /// Connections there are in all.
-    pub connections: u64,
-    /// Microseconds for which nobody has been served so far, from the beginning of the freeze.
-    pub pause_us: Option<u64>,
-}
-
-/// What is being done for a request; those of an upgrade come in this order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Step {
-    /// The successor starts and reads its configuration.
-    Prepare,
-    /// Descriptors go to the successor while everybody is served.
-    Copy,
-    /// Workers stop reading and writing: the pause begins.
-    Freeze,
-    /// The state of the connections goes to the successor.
-    State,
-    /// The successor may take over.
-    Offer,
-    /// The successor serves: the pause has ended.
-    Done,
-    /// Connections are being closed.
-    Drain,
-}
-
-impl Step {
-    /// The steps of an upgrade, in their order.
-    pub const OF_UPGRADE: [Self; 6] =
-        [Self::Prepare, Self::Copy, Self::Freeze, Self::State, Self::Offer, Self::Done];
-
-    /// The step's name, as in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Prepare => "prepare",
-            Self::Copy => "copy",
-            Self::Freeze => "freeze",
-            Self::State => "state",
-            Self::Offer => "offer",
-            Self::Done => "done",
-            Self::Drain => "drain",
-        }
-    }
+#[serde(tag = "of", rename_all = "snake_case")]
+pub enum Progress {
+    /// Of an upgrade.
+    Upgrade {
+        /// What is being done.
+        step: Step,
+        /// Connections there are.
+        connections: u64,
+        /// Microseconds for which nobody has been served so far, from the beginning of the freeze.
+        pause_us: Option<u64>,
+    },
+    /// Of a drain.
+    Drain {
+        /// Connections that were closed.
+        done: u64,
+        /// Connections there were.
+        connections: u64,
+    },
 }
 
 /// How a request has ended.
@@ -157,7 +129,7 @@ pub struct Upgraded {
     pub total_ms: u64,
 }
 
-/// The steps of a pause, each from the end of the one before, in microseconds.
+/// The steps of a pause ([`Step`]), each from the end of the one before, in microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PauseSteps {
     /// The workers stop reading, writing and accepting.
@@ -170,6 +142,21 @@ pub struct PauseSteps {
     pub load_us: u64,
     /// The successor takes the offer, and all its workers serve.
     pub take_us: u64,
+}
+
+impl PauseSteps {
+    /// The steps of the pause of an upgrade that is over; `None` if it had none.
+    pub fn of(times: &Timeline) -> Option<Self> {
+        times.entered_ns(Step::Freeze)?;
+        let us = |step| Some(times.duration(step)?.as_micros() as u64);
+        Some(Self {
+            freeze_us: us(Step::Freeze)?,
+            settle_us: us(Step::Settle)?,
+            save_us: us(Step::Save)?,
+            load_us: us(Step::Load)?,
+            take_us: us(Step::Take)?,
+        })
+    }
 }
 
 /// Connections that a successor refuses for one reason. They are closed with 1012.

@@ -34,7 +34,7 @@ pub use client::{Client, ClientError, TakingOver};
 pub use listener::ControlListener;
 pub use message::{
     Activity, DrainRequest, Drained, Failed, FailureKind, Outcome, PauseSteps, Progress, Record,
-    Refused, Request, Status, Step, UpgradeOutcome, UpgradeRequest, Upgraded,
+    Refused, Request, Status, UpgradeOutcome, UpgradeRequest, Upgraded,
 };
 pub use serve::{CONNECTIONS_MAX, IDLE_TIME_MAX, Serving, serve};
 

@@ -10,10 +10,10 @@ use std::{env, fs, process};
 
 use super::{
     Activity, ControlListener, DrainRequest, Drained, Failed, FailureKind, Give, OnProgress,
-    Operator, Progress, Record, Refused, Request, Serving, Status, Step, UpgradeOutcome,
-    UpgradeRequest, Upgraded, serve,
+    Operator, Progress, Record, Refused, Request, Serving, Status, UpgradeOutcome, UpgradeRequest,
+    Upgraded, serve,
 };
-
+use crate::handover::Step;
 use crate::sys::packets;
 
 /// A directory of one test's own, removed with the value.
@@ -111,9 +111,8 @@ impl Operator for Fake {
             return Err(Failed::new(FailureKind::InProgress, "an upgrade is in progress"));
         }
         self.requests.lock().unwrap().push(Request::Upgrade(request.clone()));
-        let mut step = |step, pause_us| {
-            progress(Progress { step, done: 6_000, connections: 12_000, pause_us })
-        };
+        let mut step =
+            |step, pause_us| progress(Progress::Upgrade { step, connections: 12_000, pause_us });
         let mut flow = step(Step::Copy, None);
         while flow.is_continue() && self.is_held.load(Ordering::SeqCst) {
             thread::sleep(Duration::from_millis(1));
@@ -137,7 +136,7 @@ impl Operator for Fake {
             let channel = give().unwrap();
             packets::send(&channel, b"over the channel", &[], false).unwrap();
             let step = Step::Prepare;
-            let _ = progress(Progress { step, done: 0, connections: 1, pause_us: None });
+            let _ = progress(Progress::Upgrade { step, connections: 1, pause_us: None });
         }
         result
     }
@@ -145,8 +144,7 @@ impl Operator for Fake {
     fn drain(&self, request: &DrainRequest, progress: OnProgress<'_>) -> Result<Drained, Failed> {
         self.requests.lock().unwrap().push(Request::Drain(request.clone()));
         for done in [0, 500, 1_000] {
-            let step = Step::Drain;
-            let _ = progress(Progress { step, done, connections: 1_000, pause_us: None });
+            let _ = progress(Progress::Drain { done, connections: 1_000 });
         }
         Ok(Drained { connections: 1_000, total_ms: 10_250 })
     }

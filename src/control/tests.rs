@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::serve::serve_with;
 use super::testing::{Fake, Served, status, upgraded, wait_until};
 use super::*;
+use crate::handover::Step;
 use crate::sys::packets::{self, Received};
 
 /// Asks once, without a look at the progress.
@@ -59,10 +60,11 @@ fn requests_have_their_outcomes() {
     let wanted = UpgradeRequest { binary: Some("/usr/bin/new".into()), dry_run: true };
     let mut steps = Vec::new();
     let outcome = client.request(&Request::Upgrade(wanted.clone()), |progress| {
-        steps.push(progress.step);
+        steps.push(progress);
     });
     assert_eq!(outcome.unwrap(), Outcome::Upgraded(upgraded()));
-    assert_eq!(steps, [Step::Copy]);
+    let copy = Progress::Upgrade { step: Step::Copy, connections: 12_000, pause_us: None };
+    assert_eq!(steps, [copy]);
 
     let drain = DrainRequest { duration: Some(Duration::from_millis(1_500)) };
     let outcome = client.request(&Request::Drain(drain.clone()), |_| ());
@@ -106,7 +108,7 @@ fn what_is_on_the_wire() {
     assert_eq!(
         replies[..2],
         [
-            json!({"version": 1, "reply": "progress", "step": "copy", "done": 6_000,
+            json!({"version": 1, "reply": "progress", "of": "upgrade", "step": "copy",
                    "connections": 12_000, "pause_us": null}),
             json!({"version": 1, "reply": "outcome", "outcome": "upgraded", "dry_run": false,
                    "generation": 3, "pid": 4_002, "build": "0.2.0", "format": 1,

@@ -4,7 +4,7 @@
 //! predecessor                                   successor
 //!   starts the new binary, joined by a channel
 //!                                        ◄─────  Hello: what it reads, who it is
-//!   Prepare, listeners, locks            ─────►  reads its configuration, binds what is new
+//!   Prepare, holdings                    ─────►  reads its configuration, binds what is new
 //!                                        ◄─────  Ready, or Refused            nothing has moved
 //!   lanes; on them descriptors, and the
 //!   states of what has nothing to do     ─────►  parks and loads, while all are still served here
@@ -25,8 +25,11 @@
 
 pub mod ownership;
 pub mod predecessor;
+pub mod step;
 pub mod successor;
 pub mod wire;
+
+pub use step::{Step, Timeline};
 
 #[cfg(test)]
 mod tests;

@@ -7,9 +7,9 @@
 //! Everything but the offer can be taken back: until the shared word says TAKEN, each error, each
 //! silence and each death ends with [`Action::Thaw`], and everybody is served as before.
 
-use std::fmt;
 use std::time::Duration;
 
+use super::Step;
 use super::wire::{PROTOCOL, ToPredecessor, ToSuccessor};
 use crate::base::format::Format;
 use crate::base::slab::Key;
@@ -40,12 +40,8 @@ pub struct Plan {
     pub workers: u16,
     /// Connections now.
     pub connections: u64,
-    /// Listening sockets.
-    pub listeners: u32,
-    /// Locks.
-    pub locks: u32,
-    /// There is a control socket.
-    pub control: bool,
+    /// Descriptors that go with the connections.
+    pub holdings: u32,
     /// Try it, and move nothing.
     pub rehearsal: bool,
     /// When it began, in nanoseconds of the system's monotonic clock.
@@ -92,8 +88,7 @@ pub enum Event {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Send this; with `Prepare` the word's descriptor, and after it the listeners, the locks and
-    /// the control socket.
+    /// Send this; with `Prepare` the word's descriptor, and after it all holdings.
     Send(ToSuccessor),
     /// Make so many lanes, send them, and have the workers begin to copy.
     PreCopy {
@@ -127,39 +122,6 @@ pub enum Action {
     Timer(Duration),
     /// It is over.
     Done(Outcome),
-}
-
-/// What a predecessor waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// The new program's greeting.
-    Start,
-    /// Its checks.
-    Prepare,
-    /// Descriptors have to be where they belong.
-    Copy,
-    /// Everything has to stand still.
-    Freeze,
-    /// States have to be loaded.
-    State,
-    /// The successor's decision.
-    Offer,
-    /// Nothing more.
-    Done,
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Start => "start",
-            Self::Prepare => "prepare",
-            Self::Copy => "copy",
-            Self::Freeze => "freeze",
-            Self::State => "state",
-            Self::Offer => "offer",
-            Self::Done => "done",
-        })
-    }
 }
 
 /// How it ended.
@@ -213,7 +175,7 @@ enum State {
     Offered,
     /// We want it back.
     // Call: Revoked  Next: Over
-    Revoking { reason: String, ended: bool },
+    Revoking { reason: String, ended: bool, step: Step },
     /// All is said.
     Over,
 }
@@ -246,15 +208,18 @@ impl Predecessor {
         (machine, vec![Action::Timer(PREPARE_TIMEOUT)])
     }
 
-    /// How far it is.
+    /// How far it is; once it is to be taken back, how far it was.
     pub fn step(&self) -> Step {
         match self.state {
             State::Greeting => Step::Start,
             State::Preparing(_) => Step::Prepare,
             State::Copying { .. } => Step::Copy,
-            State::Freezing { .. } | State::Settling { .. } => Step::Freeze,
-            State::Saving { .. } | State::Adopting => Step::State,
-            State::Offered | State::Revoking { .. } => Step::Offer,
+            State::Freezing { .. } => Step::Freeze,
+            State::Settling { .. } => Step::Settle,
+            State::Saving { .. } => Step::Save,
+            State::Adopting => Step::Load,
+            State::Offered => Step::Take,
+            State::Revoking { step, .. } => step,
             State::Over => Step::Done,
         }
     }
@@ -369,26 +334,15 @@ impl Predecessor {
             ));
         };
         self.state = State::Preparing(format);
-        let Plan {
-            generation,
-            workers,
-            connections,
-            listeners,
-            locks,
-            control,
-            rehearsal,
-            begun_ns,
-            history,
-        } = self.plan.clone();
+        let Plan { generation, workers, connections, holdings, rehearsal, begun_ns, history } =
+            self.plan.clone();
         vec![
             Action::Send(ToSuccessor::Prepare {
                 generation,
                 format: format.number(),
                 workers,
                 connections,
-                listeners,
-                locks,
-                control,
+                holdings,
                 rehearsal,
                 begun_ns,
                 history,
@@ -451,12 +405,13 @@ impl Predecessor {
     }
 
     fn revoke_from(&mut self, reason: String, ended: bool) -> Vec<Action> {
-        self.state = State::Revoking { reason, ended };
+        let step = self.step();
+        self.state = State::Revoking { reason, ended, step };
         vec![Action::Revoke]
     }
 
     fn revoked(&mut self, ours: bool) -> Vec<Action> {
-        let State::Revoking { reason, ended } = std::mem::replace(&mut self.state, State::Over)
+        let State::Revoking { reason, ended, .. } = std::mem::replace(&mut self.state, State::Over)
         else {
             return vec![];
         };

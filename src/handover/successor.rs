@@ -48,7 +48,7 @@ pub enum Event {
 pub enum Action {
     /// Send this.
     Send(ToPredecessor),
-    /// All sockets and locks are there: bind what is missing, check what can be checked.
+    /// All holdings are there: bind what is missing, check what can be checked.
     Prepare,
     /// All lanes are there: start the workers, which adopt.
     Adopt {
@@ -80,9 +80,9 @@ enum State {
     /// Nothing is known yet.
     // Call: Prepare  Next: Gathering
     Waiting,
-    /// Sockets and locks come in.
-    // Call: Listener, Lock, Control  Next: Preparing
-    Gathering { left: u64 },
+    /// What goes with the connections comes in.
+    // Call: Holding  Next: Preparing
+    Gathering { left: u32 },
     /// They are looked at.
     // Call: Prepared  Next: Joining
     Preparing,
@@ -172,26 +172,13 @@ impl Successor {
             }
             (
                 State::Waiting,
-                Event::Message(ToSuccessor::Prepare {
-                    workers,
-                    listeners,
-                    locks,
-                    control,
-                    rehearsal,
-                    ..
-                }),
+                Event::Message(ToSuccessor::Prepare { workers, holdings, rehearsal, .. }),
             ) => {
                 (self.senders, self.rehearsal) = (workers, rehearsal);
-                let left = u64::from(listeners) + u64::from(locks) + u64::from(control);
-                self.state = State::Gathering { left };
+                self.state = State::Gathering { left: holdings };
                 self.gathered()
             }
-            (
-                State::Gathering { left },
-                Event::Message(
-                    ToSuccessor::Listener { .. } | ToSuccessor::Lock { .. } | ToSuccessor::Control,
-                ),
-            ) => {
+            (State::Gathering { left }, Event::Message(ToSuccessor::Holding { .. })) => {
                 *left = left.saturating_sub(1);
                 self.gathered()
             }

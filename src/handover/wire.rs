@@ -8,7 +8,7 @@ use crate::base::snapshot::{Reader, SnapshotError, Writer};
 use crate::net::lane::Origin;
 
 /// The version of these messages. Another one is refused before anything else is read.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 
 /// The longest message, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -32,12 +32,8 @@ pub enum ToSuccessor {
         workers: u16,
         /// Connections now.
         connections: u64,
-        /// How many [`Listener`](Self::Listener) follow.
-        listeners: u32,
-        /// How many [`Lock`](Self::Lock) follow.
-        locks: u32,
-        /// A [`Control`](Self::Control) follows.
-        control: bool,
+        /// How many [`Holding`](Self::Holding) follow.
+        holdings: u32,
         /// Nothing is to be moved: only tried.
         rehearsal: bool,
         /// When it began, in nanoseconds of the system's monotonic clock.
@@ -45,18 +41,12 @@ pub enum ToSuccessor {
         /// The upgrades there have been, as JSON.
         history: String,
     },
-    /// A listening socket, as the message's descriptor.
-    Listener {
-        /// Its address as it was configured.
-        address: String,
+    /// What goes with the connections, as the message's descriptor: a listening socket, a lock, the
+    /// control socket. A successor that does not know the label closes it.
+    Holding {
+        /// What it is.
+        label: String,
     },
-    /// The lock of an address, as the message's descriptor.
-    Lock {
-        /// The address.
-        address: String,
-    },
-    /// The control socket, as the message's descriptor.
-    Control,
     /// The lane of one of the successor's workers, as the message's descriptor. The last one is
     /// that of the last worker.
     Lane,
@@ -117,13 +107,11 @@ pub enum ToPredecessor {
 }
 
 const PREPARE: u8 = 1;
-const LISTENER: u8 = 2;
-const LOCK: u8 = 3;
+const HOLDING: u8 = 2;
 const LANE: u8 = 4;
 const FROZEN: u8 = 5;
 const OFFER: u8 = 6;
 const ABORT: u8 = 7;
-const CONTROL: u8 = 8;
 const HELLO: u8 = 65;
 const READY: u8 = 66;
 const REFUSED: u8 = 67;
@@ -142,9 +130,7 @@ impl ToSuccessor {
                 format,
                 workers,
                 connections,
-                listeners,
-                locks,
-                control,
+                holdings,
                 rehearsal,
                 begun_ns,
                 history,
@@ -154,22 +140,15 @@ impl ToSuccessor {
                 writer.u32(*format);
                 writer.u16(*workers);
                 writer.u64(*connections);
-                writer.u32(*listeners);
-                writer.u32(*locks);
-                writer.bool(*control);
+                writer.u32(*holdings);
                 writer.bool(*rehearsal);
                 writer.u64(*begun_ns);
                 writer.str(history);
             }
-            Self::Listener { address } => {
-                writer.u8(LISTENER);
-                writer.str(address);
+            Self::Holding { label } => {
+                writer.u8(HOLDING);
+                writer.str(label);
             }
-            Self::Lock { address } => {
-                writer.u8(LOCK);
-                writer.str(address);
-            }
-            Self::Control => writer.u8(CONTROL),
             Self::Lane => writer.u8(LANE),
             Self::Frozen { ids_upcoming, at_ns } => {
                 writer.u8(FROZEN);
@@ -197,16 +176,12 @@ impl ToSuccessor {
                 format: reader.u32()?,
                 workers: reader.u16()?,
                 connections: reader.u64()?,
-                listeners: reader.u32()?,
-                locks: reader.u32()?,
-                control: reader.bool()?,
+                holdings: reader.u32()?,
                 rehearsal: reader.bool()?,
                 begun_ns: reader.u64()?,
                 history: reader.str()?.to_owned(),
             },
-            LISTENER => Self::Listener { address: reader.str()?.to_owned() },
-            LOCK => Self::Lock { address: reader.str()?.to_owned() },
-            CONTROL => Self::Control,
+            HOLDING => Self::Holding { label: reader.str()?.to_owned() },
             LANE => Self::Lane,
             FROZEN => Self::Frozen { ids_upcoming: reader.u64()?, at_ns: reader.u64()? },
             OFFER => Self::Offer,
@@ -334,18 +309,14 @@ mod tests {
                 format: 1,
                 workers: 512,
                 connections: u64::MAX,
-                listeners: 3,
-                locks: 2,
-                control: true,
+                holdings: 6,
                 rehearsal: true,
                 begun_ns: 5,
                 history: "[]".into(),
             },
-            ToSuccessor::Listener { address: "127.0.0.1:0".into() },
-            ToSuccessor::Lock { address: "[::]:80".into() },
+            ToSuccessor::Holding { label: "listener 127.0.0.1:0".into() },
             ToSuccessor::Lane,
             ToSuccessor::Frozen { ids_upcoming: 9, at_ns: 10 },
-            ToSuccessor::Control,
             ToSuccessor::Offer,
             ToSuccessor::Abort { reason: "told to".into() },
         ];
@@ -390,7 +361,7 @@ mod tests {
         };
         let optional = |writer: &mut Writer| writer.record(1, |writer| writer.u32(7));
         let required = |writer: &mut Writer| writer.required_record(1, |writer| writer.u32(7));
-        let to_successor = ToSuccessor::Listener { address: "127.0.0.1:0".into() };
+        let to_successor = ToSuccessor::Holding { label: "control".into() };
         let bytes = added(to_successor.encode(), &optional);
         assert_eq!(ToSuccessor::decode(&bytes), Ok(to_successor.clone()));
         let bytes = added(to_successor.encode(), &required);

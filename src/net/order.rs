@@ -3,13 +3,13 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use crate::base::format::Format;
 use crate::base::slab::Key;
 use crate::hub::WorkerIndex;
 use crate::net::stop::Stop;
+use crate::sys::bell::Rung;
 
 /// An order. A worker carries its orders out one after another, each at the end of a turn, after
 /// the flush; so nothing lies in the turn's buffer then.
@@ -46,7 +46,7 @@ pub struct Outlets {
     /// What the successor reads states in.
     pub format: Format,
     /// What has become of an order.
-    pub reports: Sender<(WorkerIndex, Report)>,
+    pub reports: Rung<(WorkerIndex, Report)>,
 }
 
 /// What a worker answers.

@@ -28,11 +28,19 @@ const CLOCK_LEAD: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// A worker's thread.
 pub(super) type WorkerThread = JoinHandle<io::Result<()>>;
 
-/// What the workers share, and their threads.
-pub(super) struct Crew {
+/// What the workers share.
+#[derive(Clone)]
+pub(super) struct Shared {
     pub(super) mailboxes: Arc<Mailboxes>,
     pub(super) accounts: Arc<Accounts>,
     pub(super) ids: Arc<ConnectionIds>,
+    /// How many there are.
+    pub(super) workers: usize,
+}
+
+/// The workers.
+pub(super) struct Crew {
+    pub(super) shared: Shared,
     pub(super) threads: Vec<WorkerThread>,
 }
 
@@ -49,7 +57,7 @@ impl Crew {
     ///
     /// # Errors
     /// Descriptors or threads are lacking.
-    pub(super) fn muster(
+    pub(super) fn spawn(
         builder: &Builder,
         settings: &Settings,
         connections_max: usize,
@@ -82,7 +90,7 @@ impl Crew {
                 work(Worker::new(parts, workers), start)
             })?);
         }
-        Ok(Self { mailboxes, accounts, ids, threads })
+        Ok(Self { shared: Shared { mailboxes, accounts, ids, workers }, threads })
     }
 }
 

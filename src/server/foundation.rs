@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::Entry;
+use super::alongside::Awaited;
+use super::holdings::{Holdings, Label};
 use super::lock::PortLock;
 use crate::base::network::ListenAddr;
 use crate::config::Settings;
 use crate::control::{ControlListener, path};
 use crate::net::listener::{self, Beside, Bound, Listener, Unlink};
-use crate::supervisor::Kept;
 use crate::sys::credentials::network_namespace;
 use crate::sys::descriptors;
 
@@ -22,67 +23,10 @@ const DESCRIPTORS_RESERVED: usize = 128;
 /// What a predecessor hands over beside its connections.
 #[derive(Debug, Default)]
 pub(super) struct Inherited {
-    /// Its listening sockets, by the address that was configured.
-    pub(super) listeners: Vec<(ListenAddr, OwnedFd)>,
-    /// Its locks.
-    pub(super) locks: Vec<(ListenAddr, OwnedFd)>,
-    /// Its control socket.
-    pub(super) control: Option<OwnedFd>,
+    pub(super) holdings: Holdings,
     /// The path at which it has been called, which need not be where its owner has bound it.
     pub(super) called_at: Option<PathBuf>,
 }
-
-impl Inherited {
-    /// Whether there is none of it.
-    pub(super) fn is_empty(&self) -> bool {
-        self.listeners.is_empty() && self.locks.is_empty() && self.control.is_none()
-    }
-
-    /// What the supervisor calls a listening socket.
-    pub(super) fn listener(address: &ListenAddr) -> String {
-        format!("listener {address}")
-    }
-
-    /// What it calls a lock.
-    pub(super) fn lock(address: &ListenAddr) -> String {
-        format!("lock {address}")
-    }
-
-    /// What it calls the control socket.
-    pub(super) fn control() -> String {
-        "control".to_owned()
-    }
-
-    /// What a server that crashed has left with the supervisor. Labels of another build's are
-    /// passed over: what they stand for is closed.
-    pub(super) fn of_kept(kept: Vec<Kept>) -> Self {
-        let mut inherited = Self::default();
-        for Kept { label, fd } in kept {
-            let at = |address: &str| address.parse::<ListenAddr>().ok();
-            match label.split_once(' ') {
-                Some(("listener", address)) => {
-                    inherited.listeners.extend(at(address).map(|address| (address, fd)));
-                }
-                Some(("lock", address)) => {
-                    inherited.locks.extend(at(address).map(|address| (address, fd)));
-                }
-                None if label == Self::control() => inherited.control = Some(fd),
-                _ => {}
-            }
-        }
-        inherited
-    }
-}
-
-impl Awaited {
-    /// Whether there is nothing to wait for.
-    pub(super) fn is_empty(&self) -> bool {
-        self.locks.is_empty() && self.control.is_none()
-    }
-}
-
-/// Copies of listening sockets, by the address that was configured.
-pub(super) type ListenerCopies = Vec<(ListenAddr, OwnedFd)>;
 
 /// Sockets and locks, ours alone or shared with a predecessor that still serves.
 #[derive(Debug)]
@@ -97,11 +41,10 @@ pub(super) struct Foundation {
     listeners: Vec<(ListenAddr, Listener)>,
     /// For workers beyond the number of inherited listeners: bound, not listening.
     beside: Vec<(ListenAddr, Beside)>,
-    pub(super) locks: Vec<(ListenAddr, PortLock)>,
     /// Where operators call.
     pub(super) control: Option<ControlListener>,
-    /// Copies of the listening sockets, for a successor.
-    pub(super) copies: ListenerCopies,
+    /// What goes to a successor: locks, and copies of sockets.
+    pub(super) holdings: Holdings,
     /// Unix sockets of ours.
     pub(super) unlink: Vec<Unlink>,
     /// Unix sockets that are the predecessor's yet.
@@ -110,21 +53,16 @@ pub(super) struct Foundation {
     pub(super) awaited: Awaited,
 }
 
-/// What becomes ours once the server that this one is alongside has ended.
-#[derive(Debug, Default)]
-pub(super) struct Awaited {
-    /// Addresses whose lock it holds.
-    pub(super) locks: Vec<ListenAddr>,
-    /// The path of its control socket.
-    pub(super) control: Option<PathBuf>,
-}
-
 impl Foundation {
     /// Binds what is configured, but for what is inherited.
     ///
     /// # Errors
     /// An address cannot be listened on, or descriptors are lacking.
-    pub(super) fn lay(settings: &Settings, entry: Entry, inherited: Inherited) -> io::Result<Self> {
+    pub(super) fn bind(
+        settings: &Settings,
+        entry: Entry,
+        inherited: Inherited,
+    ) -> io::Result<Self> {
         let workers = settings.workers.max(1);
         let files = usize::try_from(descriptors::raise_open_files()?.soft).unwrap_or(usize::MAX);
         let room =
@@ -135,30 +73,35 @@ impl Foundation {
             room,
             listeners: Vec::new(),
             beside: Vec::new(),
-            locks: Vec::new(),
             control: None,
-            copies: Vec::new(),
+            holdings: Holdings::default(),
             unlink: Vec::new(),
             inherited_paths: Vec::new(),
-            awaited: Awaited::default(),
+            awaited: Awaited { configured: settings.control.clone(), ..Awaited::default() },
         };
-        let Inherited { mut listeners, mut locks, control, called_at } = inherited;
+        let Inherited { holdings: mut inherited, called_at } = inherited;
         for address in &settings.listen {
-            let ours: Vec<_> = listeners.extract_if(.., |(theirs, _)| theirs == address).collect();
-            let lock = locks.extract_if(.., |(theirs, _)| theirs == address).next();
+            let ours = inherited.take(&Label::Listener(address.clone()));
+            let lock = inherited.take(&Label::Lock(address.clone())).pop();
             if ours.is_empty() {
-                foundation.bind(address, settings, entry, workers)?;
+                foundation.bind_address(address, settings, entry, workers)?;
                 continue;
             }
-            if lock.is_none() && entry == Entry::Alongside {
-                foundation.awaited.locks.push(address.clone());
+            match lock {
+                Some(lock) => foundation.holdings.add(Label::Lock(address.clone()), lock),
+                None if entry == Entry::Alongside => foundation.awaited.locks.push(address.clone()),
+                None => {}
             }
-            foundation.locks.extend(lock.map(|(address, lock)| (address, PortLock::adopt(lock))));
             foundation.adopt(address, ours, workers)?;
         }
-        let inherited = control.map(|control| (control, called_at));
-        match control_listener(settings, inherited) {
-            Ok(control) => foundation.control = control,
+        let inherited = inherited.take(&Label::Control).pop();
+        match control_listener(settings, inherited.map(|control| (control, called_at))) {
+            Ok(Some(control)) => {
+                let copy = control.as_fd().try_clone_to_owned()?;
+                foundation.holdings.add(Label::Control, copy);
+                foundation.control = Some(control);
+            }
+            Ok(None) => {}
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && entry == Entry::Alongside => {
                 foundation.awaited.control =
                     path::socket_path(settings.control.as_deref(), &settings.listen);
@@ -168,7 +111,7 @@ impl Foundation {
         Ok(foundation)
     }
 
-    fn bind(
+    fn bind_address(
         &mut self,
         address: &ListenAddr,
         settings: &Settings,
@@ -185,7 +128,9 @@ impl Foundation {
         };
         let Bound { address: bound, listeners, unlink } = listener::bind(address, workers, beside)
             .map_err(|error| explain(address, entry, &error))?;
-        self.locks.extend(lock.map(|lock| (address.clone(), lock)));
+        if let Some(lock) = lock {
+            self.holdings.add(Label::Lock(address.clone()), lock.into());
+        }
         self.listeners.extend(listeners.into_iter().map(|listener| (address.clone(), listener)));
         self.unlink.extend(unlink);
         self.addresses.push(bound);
@@ -195,10 +140,10 @@ impl Foundation {
     fn adopt(
         &mut self,
         address: &ListenAddr,
-        inherited: Vec<(ListenAddr, OwnedFd)>,
+        inherited: Vec<OwnedFd>,
         workers: usize,
     ) -> io::Result<()> {
-        let (_, first) = &inherited[0];
+        let first = &inherited[0];
         match address {
             ListenAddr::Tcp(_) => {
                 check_namespace(address, first)?;
@@ -221,9 +166,8 @@ impl Foundation {
                 self.addresses.push(address.clone());
             }
         }
-        let adopted = inherited
-            .into_iter()
-            .map(|(address, socket)| (address.clone(), Listener::adopt(&address, socket)));
+        let adopted = inherited.into_iter();
+        let adopted = adopted.map(|socket| (address.clone(), Listener::adopt(address, socket)));
         self.listeners.extend(adopted);
         Ok(())
     }
@@ -245,7 +189,8 @@ impl Foundation {
     /// No descriptors are left.
     fn keep_copies(&mut self) -> io::Result<()> {
         for (address, listener) in &self.listeners {
-            self.copies.push((address.clone(), listener.as_fd().try_clone_to_owned()?));
+            let copy = listener.as_fd().try_clone_to_owned()?;
+            self.holdings.add(Label::Listener(address.clone()), copy);
         }
         Ok(())
     }

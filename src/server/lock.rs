@@ -5,7 +5,7 @@
 
 use std::fs::DirBuilder;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
@@ -20,11 +20,6 @@ pub(super) struct PortLock {
 }
 
 impl PortLock {
-    /// Goes on with a lock that a predecessor has handed over.
-    pub(super) fn adopt(descriptor: OwnedFd) -> Self {
-        Self { lock: Lock::adopt(descriptor) }
-    }
-
     /// Takes the lock of an address; `None` if it needs none: a Unix socket's path can be bound
     /// only once, and port 0 is never taken.
     ///
@@ -65,9 +60,10 @@ impl PortLock {
     }
 }
 
-impl AsFd for PortLock {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.lock.as_fd()
+/// The descriptor holds the lock on, also in a successor.
+impl From<PortLock> for OwnedFd {
+    fn from(PortLock { lock }: PortLock) -> Self {
+        lock.into()
     }
 }
 

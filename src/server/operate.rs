@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::upgrade::{Center, Source};
+use super::center::Center;
+use super::upgrade::{self, Source};
 use crate::control::{
     Activity, DrainRequest, Drained, Failed, FailureKind, Give, OnProgress, Operator, Progress,
-    Status, Step, UpgradeRequest, Upgraded,
+    Status, UpgradeRequest, Upgraded,
 };
 use crate::net::stop::Stop;
 
@@ -27,9 +28,6 @@ impl Operator for Operations {
             () if center.is_upgrading() => Activity::Upgrading,
             () => Activity::Serving,
         };
-        let mut listen: Vec<String> =
-            center.listeners.iter().map(|(address, _)| address.to_string()).collect();
-        listen.dedup();
         Status {
             pid: process::id(),
             supervisor_pid: center.supervision.supervisor(),
@@ -37,14 +35,14 @@ impl Operator for Operations {
             build: env!("CARGO_PKG_VERSION").to_owned(),
             activity,
             uptime_ms: center.started.elapsed().as_millis() as u64,
-            listen,
-            workers: center.workers as u64,
-            connections: center.accounts.connections() as u64,
+            listen: center.listen.clone(),
+            workers: center.crew.workers as u64,
+            connections: center.crew.accounts.connections() as u64,
             connections_by_worker: {
-                center.accounts.connections_by_worker().map(|count| count as u64).collect()
+                center.crew.accounts.connections_by_worker().map(|count| count as u64).collect()
             },
-            connections_max: center.accounts.connections_max() as u64,
-            upgrades: center.history(),
+            connections_max: center.crew.accounts.connections_max() as u64,
+            upgrades: center.records(),
         }
     }
 
@@ -53,34 +51,33 @@ impl Operator for Operations {
         request: &UpgradeRequest,
         progress: OnProgress<'_>,
     ) -> Result<Upgraded, Failed> {
-        self.0.hand_over(Source::Launch(request), progress)
+        upgrade::hand_over(&self.0, Source::Launch(request), progress)
     }
 
     fn hand_over(&self, give: Give<'_>, progress: OnProgress<'_>) -> Result<Upgraded, Failed> {
-        self.0.hand_over(Source::Caller(give), progress)
+        upgrade::hand_over(&self.0, Source::Caller(give), progress)
     }
 
     fn drain(&self, request: &DrainRequest, progress: OnProgress<'_>) -> Result<Drained, Failed> {
         let center = &self.0;
-        if center.is_upgrading() || center.moved_to().is_some() {
+        if center.is_upgrading() || center.moved().is_some() {
             return Err(Failed::new(FailureKind::InProgress, "an upgrade is in progress"));
         }
         let begun = Instant::now();
-        let before = center.accounts.connections() as u64;
-        let time = request.duration.unwrap_or(center.drain);
+        let before = center.crew.accounts.connections() as u64;
+        let time = request.duration.unwrap_or(center.drain());
         center.stop(Stop::Drain(time));
         tracing::info!(drain = ?time, connections = before, "draining");
         center.wake();
         let mut heard = ControlFlow::Continue(());
         loop {
-            let connections = center.accounts.connections() as u64;
+            let connections = center.crew.accounts.connections() as u64;
             if connections == 0 {
                 break;
             }
             if heard.is_continue() {
                 let done = before.saturating_sub(connections);
-                let step = Step::Drain;
-                heard = progress(Progress { step, done, connections: before, pause_us: None });
+                heard = progress(Progress::Drain { done, connections: before });
             }
             thread::sleep(DRAIN_LOOK);
         }

@@ -2,24 +2,22 @@
 
 use std::io::{self, PipeReader, Read};
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::alongside::{Awaited, Control};
+use super::center::{Center, Identity, Moved, Successor};
 use super::crew::{Crew, WorkerThread};
-use super::foundation::{Awaited, Foundation};
-use super::launch::Supervision;
-use super::lock::PortLock;
+use super::foundation::Foundation;
 use super::operate::Operations;
 use super::routes;
-use super::upgrade::{Center, Source, UpgradeState};
+use super::upgrade::{self, Source};
 use crate::app::{Outgoing, Post, Undeliverable};
 use crate::base::network::ListenAddr;
 use crate::config::Settings;
-use crate::control::{self, ControlListener, Record, UpgradeRequest};
+use crate::control::{self, ControlListener, UpgradeRequest};
 use crate::net::listener::Unlink;
 use crate::net::stop::Stop;
 use crate::sys::children;
@@ -33,30 +31,17 @@ const STOPPING_LOOK: Duration = Duration::from_millis(20);
 /// How long the end waits for operators to hear the outcome of what they have asked for.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Who a server is among those before and after it.
-#[derive(Debug, Default)]
-pub(super) struct Identity {
-    /// Who watches over it.
-    pub(super) supervision: Supervision,
-    /// 1 for the process that was started, one more for each that serves after it.
-    pub(super) generation: u64,
-    /// The last upgrades, the oldest first.
-    pub(super) history: Vec<Record>,
-}
-
 /// A server at work.
 pub struct Running {
     addresses: Vec<ListenAddr>,
     center: Arc<Center>,
     threads: Vec<WorkerThread>,
     unlink: Vec<Unlink>,
-    control: Option<(ControlListener, control::Serving)>,
+    control: Option<Control>,
     /// Readable once there is something to look at.
     wake: PipeReader,
     /// What the server that this one is alongside still has.
     awaited: Awaited,
-    /// The control socket's path as it is configured.
-    control_path: Option<PathBuf>,
 }
 
 impl Running {
@@ -64,37 +49,19 @@ impl Running {
         settings: &Settings,
         foundation: Foundation,
         crew: Crew,
-        Identity { supervision, generation, history }: Identity,
+        identity: Identity,
     ) -> io::Result<Self> {
-        let Foundation { addresses, locks, unlink, control, copies: listeners, awaited, .. } =
-            foundation;
+        let Foundation { addresses, unlink, control, holdings, awaited, .. } = foundation;
         let (wake, waker) = io::pipe()?;
-        let Crew { mailboxes, accounts, ids, threads } = crew;
-        let copy = |control: &ControlListener| control.as_fd().try_clone_to_owned();
-        let center = Arc::new(Center {
-            mailboxes,
-            accounts,
-            ids,
-            workers: threads.len(),
-            listeners,
-            locks: Mutex::new(locks),
-            control: Mutex::new(control.as_ref().map(copy).transpose()?),
-            drain: settings.drain_duration,
-            supervision,
-            generation,
-            started: Instant::now(),
-            stopping: AtomicBool::new(false),
-            steered: Mutex::new(None),
-            waker,
-            upgrade: UpgradeState::new(history),
-        });
+        let Crew { shared, threads } = crew;
+        let drain = settings.drain_duration;
+        let center = Arc::new(Center::new(shared, holdings, identity, drain, waker));
         let serve = |listener: ControlListener| {
             let serving = control::serve(&listener, Arc::new(Operations(center.clone())))?;
             io::Result::Ok((listener, serving))
         };
         let control = control.map(serve).transpose()?;
-        let control_path = settings.control.clone();
-        Ok(Self { addresses, center, threads, unlink, control, wake, awaited, control_path })
+        Ok(Self { addresses, center, threads, unlink, control, wake, awaited })
     }
 
     /// Leaves what is to survive a crash of ours with the supervisor, and says that we serve.
@@ -109,7 +76,7 @@ impl Running {
 
     /// Connections now.
     pub fn connections(&self) -> usize {
-        self.center.accounts.connections()
+        self.center.crew.accounts.connections()
     }
 
     /// Sends a message to every member of a room.
@@ -121,7 +88,7 @@ impl Running {
         room: &str,
         message: impl Into<Outgoing<'m>>,
     ) -> Result<(), Undeliverable> {
-        self.center.mailboxes.publish(room, message.into())
+        self.center.crew.mailboxes.publish(room, message.into())
     }
 
     /// Tells the workers to stop; returns at once.
@@ -135,7 +102,7 @@ impl Running {
     /// A worker failed.
     pub fn join(self) -> io::Result<()> {
         let outcomes: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
-        let moved = self.center.moved_to().is_some();
+        let moved = self.center.moved().is_some();
         self.center.steer_no_more();
         if let Some((listener, serving)) = self.control {
             if !serving.finish(LAST_WORDS) {
@@ -160,7 +127,7 @@ impl Running {
             version = env!("CARGO_PKG_VERSION"),
             generation = self.center.generation,
             workers = settings.workers,
-            connections_max = self.center.accounts.connections_max(),
+            connections_max = self.center.crew.accounts.connections_max(),
             "steadfast serves"
         );
         for address in &self.addresses {
@@ -183,18 +150,19 @@ impl Running {
         // What was asked for while an upgrade was under way: its outcome decides who is meant.
         let mut deferred = None;
         while !self.threads.iter().all(JoinHandle::is_finished) {
-            if self.center.moved_to().is_some() {
+            let moved = self.center.moved();
+            if moved.is_some() {
                 self.leave_control();
             }
-            let expected = self.center.is_stopping() || self.center.moved_to().is_some();
+            let expected = self.center.is_stopping() || moved.is_some();
             if self.threads.iter().any(JoinHandle::is_finished) && !expected {
                 tracing::error!("a worker has ended; the others stop");
                 self.stop(Stop::Fast);
                 break;
             }
             self.center.supervision.look();
-            if !expected {
-                self.gain_awaited();
+            if !expected && let Some(control) = self.awaited.gain(&self.center) {
+                self.control = Some(control);
             }
             // Signals come at once; that a worker has ended, with the next look.
             let look_after = if expected { STOPPING_LOOK } else { SERVING_LOOK };
@@ -211,72 +179,27 @@ impl Running {
             if let Some(signal) = deferred.take() {
                 if self.center.abort_upgrade("the server was told to stop") {
                     deferred = Some(signal);
-                } else if let Some(successor) = self.center.moved_to_child() {
-                    tracing::info!(?signal, successor, "passed on");
-                    let _ = children::send(successor, signal);
+                } else if let Some(Moved { pid, to }) = self.center.moved()
+                    && to != Successor::Caller
+                {
+                    tracing::info!(?signal, successor = pid, "passed on");
+                    let _ = children::send(pid, signal);
                 } else {
                     self.stop_as_told(signal == Signal::Int || self.center.is_stopping());
                 }
             }
         }
         self.leave_control();
-        let (moved, lost) = (self.center.moved_to().is_some(), self.center.is_lost());
+        let moved = self.center.moved();
         self.join()?;
-        if lost {
-            return Err(io::Error::other("the successor has died with all connections"));
+        match moved.map(|moved| moved.to) {
+            Some(Successor::Lost) => {
+                return Err(io::Error::other("the successor has died with all connections"));
+            }
+            Some(Successor::Child | Successor::Caller) => tracing::info!("handed over"),
+            None => tracing::info!("stopped"),
         }
-        tracing::info!("{}", if moved { "handed over" } else { "stopped" });
         Ok(())
-    }
-
-    /// Looks whether the server that this one is alongside has ended, and takes its place.
-    fn gain_awaited(&mut self) {
-        if self.awaited.is_empty() {
-            return;
-        }
-        let center = self.center.clone();
-        center.gain(|gained| {
-            let locks_before = gained.locks.len();
-            let configured = self.control_path.as_deref();
-            self.awaited.locks.retain(|address| match PortLock::acquire(address, configured) {
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => true,
-                acquired => {
-                    let lock = acquired.ok().flatten();
-                    gained.locks.extend(lock.map(|lock| (address.clone(), lock)));
-                    false
-                }
-            });
-            let control = self.gain_control();
-            let gains = control.is_some() || gained.locks.len() > locks_before;
-            if control.is_some() {
-                *gained.control = control;
-            }
-            gains
-        });
-    }
-
-    /// A copy of the control socket, if it is ours now.
-    fn gain_control(&mut self) -> Option<OwnedFd> {
-        let path = self.awaited.control.clone()?;
-        let gained = ControlListener::bind(&path).and_then(|listener| {
-            let copy = listener.as_fd().try_clone_to_owned()?;
-            let serving = control::serve(&listener, Arc::new(Operations(self.center.clone())))?;
-            Ok((listener, serving, copy))
-        });
-        match gained {
-            Ok((listener, serving, copy)) => {
-                tracing::info!(path = %path.display(), "the control socket is this server's now");
-                self.control = Some((listener, serving));
-                self.awaited.control = None;
-                Some(copy)
-            }
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "there is no control socket");
-                self.awaited.control = None;
-                None
-            }
-        }
     }
 
     /// Operators who call from now on are the successor's.
@@ -293,7 +216,7 @@ impl Running {
             tracing::info!(connections, "stopping");
             self.stop(Stop::Fast);
         } else {
-            let drain = self.center.drain;
+            let drain = self.center.drain();
             self.stop(Stop::Drain(drain));
             tracing::info!(?drain, connections, "draining");
         }
@@ -308,7 +231,7 @@ impl Running {
             // Nobody waits for the outcome, which is in the log.
             let request = UpgradeRequest::default();
             let source = Source::Launch(&request);
-            let _ = center.hand_over(source, &mut |_| ControlFlow::Continue(()));
+            let _ = upgrade::hand_over(&center, source, &mut |_| ControlFlow::Continue(()));
         });
         if let Err(error) = spawned {
             tracing::error!(%error, "not upgraded: no thread can be started");

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 
 use socket2::SockRef;
 
-use super::foundation::ListenerCopies;
+use super::holdings::Holdings;
 use crate::base::network::ListenAddr;
 use crate::sys::reuseport;
 
@@ -20,15 +20,13 @@ pub(super) struct Steered(Vec<OwnedFd>);
 
 impl Steered {
     /// Begins, wherever somebody else listens. Where it cannot be done, nothing is steered.
-    pub(super) fn away_from(listeners: &ListenerCopies) -> Self {
+    pub(super) fn away_from(holdings: &Holdings) -> Self {
         let mut steered = Vec::new();
-        let mut seen: Vec<&ListenAddr> = Vec::new();
-        for (address, _) in listeners {
-            if seen.contains(&address) || matches!(address, ListenAddr::Unix(_)) {
+        for address in holdings.addresses() {
+            if matches!(address, ListenAddr::Unix(_)) {
                 continue;
             }
-            seen.push(address);
-            let ours = listeners.iter().filter(|(at, _)| at == address);
+            let ours = holdings.listeners().filter(|(at, _)| *at == address);
             match steer(&ours.map(|(_, socket)| socket).collect::<Vec<_>>()) {
                 Ok(handle) => steered.extend(handle),
                 Err(error) => tracing::debug!(%address, %error, "nothing is steered"),

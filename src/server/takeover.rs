@@ -3,41 +3,36 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use super::center::Identity;
 use super::crew::{Crew, Start};
 use super::first_id;
 use super::foundation::{Foundation, Inherited};
+use super::history::{History, by_reason};
 use super::launch::Supervision;
-use super::running::{Identity, Running};
-use super::upgrade::{by_reason, remember};
+use super::running::Running;
 use super::{Builder, Entry};
-use crate::base::network::ListenAddr;
 use crate::config::Settings;
-use crate::control::{Failed, FailureKind, Record, UpgradeOutcome, Upgraded};
+use crate::control::{Failed, FailureKind, UpgradeOutcome, Upgraded};
 use crate::handover::ownership::OwnershipWord;
 use crate::handover::successor::{Action, Event, Successor};
 use crate::handover::wire::{MESSAGE_BYTES_MAX, ToPredecessor, ToSuccessor};
+use crate::handover::{Step, Timeline};
 use crate::hub::WorkerIndex;
 use crate::net::worker::adopting::{Adoption, Finding, Instruction};
+use crate::sys::bell::{Bell, Rung};
 use crate::sys::clock;
 use crate::sys::packets::{self, Received};
+use crate::sys::poll::wait_readable;
 
 /// How long to wait for the predecessor's next word. It has time-outs of its own for every step,
 /// all of them shorter, so this is for one that hangs.
 const PREDECESSOR_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// What the driver takes in.
-enum Incoming {
-    Message(ToSuccessor, Vec<OwnedFd>),
-    Ended,
-    Finding(Finding),
-}
 
 /// Takes everything over from the predecessor at the other end of the channel; the inner error says
 /// why that was called off, and there is nothing to serve. `called_at` is where the predecessor was
@@ -53,31 +48,32 @@ pub(super) fn take_over(
     called_at: Option<PathBuf>,
     supervision: Supervision,
 ) -> io::Result<Result<Running, String>> {
-    let (sender, events) = mpsc::channel();
-    let channel = Arc::new(channel);
-    listen(channel.clone(), sender.clone())?;
+    let bell = Bell::new()?;
+    let (findings, found) = bell.channel();
     let takeover = Takeover {
         builder,
         settings,
         entry,
         channel,
         supervision,
-        sender,
+        bell,
+        findings,
+        found,
+        buffer: vec![0; MESSAGE_BYTES_MAX],
         has_called: called_at.is_some(),
         inherited: Inherited { called_at, ..Inherited::default() },
         generation: 1,
         connections: 0,
         format: 0,
-        history: Vec::new(),
-        begun_ns: 0,
-        frozen_ns: 0,
+        history: History::default(),
+        times: Timeline::default(),
         word: None,
         lanes: Vec::new(),
         foundation: None,
         crew: None,
         instructions: Vec::new(),
     };
-    takeover.run(&events)
+    takeover.run()
 }
 
 /// Tells the predecessor that this process cannot even begin.
@@ -91,9 +87,15 @@ struct Takeover<'t> {
     builder: &'t Builder,
     settings: &'t Settings,
     entry: Entry,
-    channel: Arc<OwnedFd>,
+    channel: OwnedFd,
     supervision: Supervision,
-    sender: Sender<Incoming>,
+    /// Rings when the workers have found something.
+    bell: Bell,
+    /// For the workers.
+    findings: Rung<(WorkerIndex, Finding)>,
+    found: Receiver<(WorkerIndex, Finding)>,
+    /// For a message.
+    buffer: Vec<u8>,
     /// The predecessor has not started us.
     has_called: bool,
     inherited: Inherited,
@@ -103,10 +105,9 @@ struct Takeover<'t> {
     /// What it writes states in.
     format: u32,
     /// The upgrades there have been.
-    history: Vec<Record>,
-    /// When this one began, and the pause, by the system's monotonic clock.
-    begun_ns: u64,
-    frozen_ns: u64,
+    history: History,
+    /// When this one began, and its pause.
+    times: Timeline,
     word: Option<OwnershipWord>,
     lanes: Vec<OwnedFd>,
     foundation: Option<Foundation>,
@@ -127,7 +128,7 @@ enum Next {
 }
 
 impl Takeover<'_> {
-    fn run(mut self, events: &Receiver<Incoming>) -> io::Result<Result<Running, String>> {
+    fn run(mut self) -> io::Result<Result<Running, String>> {
         let build = env!("CARGO_PKG_VERSION");
         let (mut machine, actions) = Successor::new(build, std::process::id());
         let mut actions = VecDeque::from(actions);
@@ -160,25 +161,56 @@ impl Takeover<'_> {
                 }
                 return Ok(Ok(running));
             }
-            let event = match events.recv_timeout(PREDECESSOR_TIMEOUT) {
-                Ok(incoming) => self.take_in(incoming),
-                Err(_) => {
-                    let reason = "the predecessor is silent".to_owned();
-                    Event::Message(ToSuccessor::Abort { reason })
-                }
-            };
+            let event = self.next_event().unwrap_or_else(|reason| {
+                // Whatever it is, nothing may be taken from a predecessor that lives.
+                Event::Message(ToSuccessor::Abort { reason })
+            });
             actions.extend(machine.handle(event));
         }
     }
 
+    /// What the workers or the predecessor say.
+    ///
+    /// # Errors
+    /// The predecessor is silent, or talks nonsense.
+    fn next_event(&mut self) -> Result<Event, String> {
+        let until = Instant::now() + PREDECESSOR_TIMEOUT;
+        loop {
+            if let Ok((_, finding)) = self.found.try_recv() {
+                return Ok(event_of(finding));
+            }
+            if let Some(event) = self.receive().map_err(|error| error.to_string())? {
+                return Ok(event);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err("the predecessor is silent".to_owned());
+            }
+            let ready = wait_readable(&[self.channel.as_fd(), self.bell.as_fd()], Some(left));
+            ready
+                .and_then(|ready| if ready[1] { self.bell.hush() } else { Ok(()) })
+                .map_err(|error| error.to_string())?;
+        }
+    }
+
+    /// What the predecessor says, if it has said anything.
+    fn receive(&mut self) -> io::Result<Option<Event>> {
+        let mut descriptors = Vec::new();
+        let now = Some(Duration::ZERO);
+        let received = packets::receive(&self.channel, &mut self.buffer, &mut descriptors, now);
+        Ok(match received? {
+            Received::Nothing => None,
+            Received::Ended => Some(Event::ChannelEnded),
+            Received::Packet(len) => {
+                let message = ToSuccessor::decode(&self.buffer[..len]).map_err(io::Error::other)?;
+                Some(self.take_in(message, descriptors))
+            }
+        })
+    }
+
     /// Keeps what comes with a message, and makes an event of it.
-    fn take_in(&mut self, incoming: Incoming) -> Event {
-        let (message, mut descriptors) = match incoming {
-            Incoming::Message(message, descriptors) => (message, descriptors.into_iter()),
-            Incoming::Ended => return Event::ChannelEnded,
-            Incoming::Finding(finding) => return event_of(finding),
-        };
-        let address = |text: &str| text.parse::<ListenAddr>().map_err(|error| error.to_string());
+    fn take_in(&mut self, message: ToSuccessor, descriptors: Vec<OwnedFd>) -> Event {
+        let mut descriptors = descriptors.into_iter();
         let kept = match (&message, descriptors.next()) {
             (
                 ToSuccessor::Prepare { generation, format, connections, begun_ns, history, .. },
@@ -187,21 +219,14 @@ impl Takeover<'_> {
                 self.generation = generation + 1;
                 self.connections = *connections;
                 self.format = *format;
-                self.begun_ns = *begun_ns;
-                // What an older or a newer build wrote may be of no use here; it is history.
-                self.history = serde_json::from_str(history).unwrap_or_default();
+                self.times.enter(Step::Start, *begun_ns);
+                self.history = History::of_json(history);
                 OwnershipWord::from_fd(word)
                     .map(|word| self.word = Some(word))
                     .map_err(|error| error.to_string())
             }
-            (ToSuccessor::Listener { address: text }, Some(listener)) => {
-                address(text).map(|address| self.inherited.listeners.push((address, listener)))
-            }
-            (ToSuccessor::Lock { address: text }, Some(lock)) => {
-                address(text).map(|address| self.inherited.locks.push((address, lock)))
-            }
-            (ToSuccessor::Control, Some(control)) => {
-                self.inherited.control = Some(control);
+            (ToSuccessor::Holding { label }, Some(descriptor)) => {
+                self.inherited.holdings.add_labelled(label, descriptor);
                 Ok(())
             }
             (ToSuccessor::Lane, Some(lane)) => {
@@ -209,7 +234,7 @@ impl Takeover<'_> {
                 Ok(())
             }
             (ToSuccessor::Frozen { at_ns, .. }, None) => {
-                self.frozen_ns = *at_ns;
+                self.times.enter(Step::Freeze, *at_ns);
                 Ok(())
             }
             (ToSuccessor::Offer | ToSuccessor::Abort { .. }, None) => Ok(()),
@@ -231,7 +256,7 @@ impl Takeover<'_> {
                     _ => {}
                 }
                 // If it is gone, its end comes by itself; and once we serve, it need not know.
-                let _ = packets::send(&*self.channel, &message.encode(), &[], true);
+                let _ = packets::send(&self.channel, &message.encode(), &[], true);
                 #[cfg(feature = "fault-points")]
                 match message {
                     ToPredecessor::Hello { .. } => crate::sys::fault::point("successor-hello"),
@@ -247,7 +272,7 @@ impl Takeover<'_> {
             },
             Action::SkipIds(upcoming) => {
                 if let Some(crew) = &self.crew {
-                    crew.ids.skip_to(upcoming);
+                    crew.shared.ids.skip_to(upcoming);
                 }
                 Next::Nothing
             }
@@ -271,7 +296,7 @@ impl Takeover<'_> {
 
     fn prepare(&mut self) -> Result<u16, String> {
         let inherited = std::mem::take(&mut self.inherited);
-        let foundation = Foundation::lay(self.settings, self.entry, inherited)
+        let foundation = Foundation::bind(self.settings, self.entry, inherited)
             .map_err(|error| error.to_string())?;
         let (room, connections) = (foundation.room, self.connections);
         self.foundation = Some(foundation);
@@ -286,14 +311,6 @@ impl Takeover<'_> {
 
     /// Starts the workers, which adopt before they serve.
     fn adopt(&mut self, senders: u16, rehearsal: bool) -> io::Result<()> {
-        let (findings, receiver) = mpsc::channel::<(WorkerIndex, Finding)>();
-        let sender = self.sender.clone();
-        let forward = move || {
-            while let Ok((_, finding)) = receiver.recv() {
-                let _ = sender.send(Incoming::Finding(finding));
-            }
-        };
-        thread::Builder::new().name("takeover-findings".to_owned()).spawn(forward)?;
         let mut starts = Vec::new();
         for lane in self.lanes.drain(..) {
             let (sender, instructions) = mpsc::channel();
@@ -303,16 +320,16 @@ impl Takeover<'_> {
                 senders: senders.into(),
                 rehearsal,
                 instructions,
-                findings: findings.clone(),
+                findings: self.findings.clone(),
             }));
         }
-        self.crew = Some(self.muster(starts)?);
+        self.crew = Some(self.spawn(starts)?);
         Ok(())
     }
 
-    fn muster(&self, starts: Vec<Start>) -> io::Result<Crew> {
+    fn spawn(&self, starts: Vec<Start>) -> io::Result<Crew> {
         let room = self.foundation.as_ref().map_or(0, |foundation| foundation.connections_max);
-        Crew::muster(self.builder, self.settings, room, first_id()?, starts)
+        Crew::spawn(self.builder, self.settings, room, first_id()?, starts)
     }
 
     fn serve(&mut self, anew: bool) -> io::Result<()> {
@@ -320,7 +337,7 @@ impl Takeover<'_> {
         let mut hands = VecDeque::from(foundation.open(self.settings.workers.max(1))?);
         if self.crew.is_none() {
             let starts = hands.into_iter().map(Start::Fresh).collect();
-            self.crew = Some(self.muster(starts)?);
+            self.crew = Some(self.spawn(starts)?);
             return Ok(());
         }
         let (begun, begins) = mpsc::channel();
@@ -350,7 +367,7 @@ impl Takeover<'_> {
             UpgradeOutcome::Upgraded(self.upgraded(machine))
         };
         let mut history = std::mem::take(&mut self.history);
-        remember(&mut history, outcome);
+        history.add(outcome);
         let foundation = self.foundation.take().ok_or(io::ErrorKind::NotFound)?;
         let crew = self.crew.take().ok_or(io::ErrorKind::NotFound)?;
         let supervision = std::mem::take(&mut self.supervision);
@@ -358,8 +375,9 @@ impl Takeover<'_> {
         Running::new(self.settings, foundation, crew, identity)
     }
 
-    fn upgraded(&self, machine: &Successor) -> Upgraded {
+    fn upgraded(&mut self, machine: &Successor) -> Upgraded {
         let now_ns = clock::monotonic_ns();
+        self.times.enter(Step::Done, now_ns);
         let (connections, refused) = machine.adopted_connections();
         Upgraded {
             dry_run: false,
@@ -369,9 +387,9 @@ impl Takeover<'_> {
             format: self.format,
             connections,
             refused: by_reason(refused),
-            pause_us: now_ns.saturating_sub(self.frozen_ns) / 1_000,
+            pause_us: self.times.pause(now_ns).unwrap_or_default().as_micros() as u64,
             pause_steps: None,
-            total_ms: now_ns.saturating_sub(self.begun_ns) / 1_000_000,
+            total_ms: self.times.total(now_ns).as_millis() as u64,
         }
     }
 
@@ -393,32 +411,4 @@ fn event_of(finding: Finding) -> Event {
         Finding::Settled { idle } => Event::WorkerSettled { idle },
         Finding::Broken(error) => Event::WorkerBroken(error.to_string()),
     }
-}
-
-/// Passes on what the predecessor says, until it ends.
-fn listen(channel: Arc<OwnedFd>, sender: Sender<Incoming>) -> io::Result<()> {
-    let listen = move || {
-        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
-        loop {
-            let mut descriptors = Vec::new();
-            let message = match packets::receive(&*channel, &mut buffer, &mut descriptors, None) {
-                Ok(Received::Nothing) => continue,
-                Ok(Received::Ended) => None,
-                // Nonsense of a predecessor that lives: nothing may be taken from it.
-                Ok(Received::Packet(len)) => match ToSuccessor::decode(&buffer[..len]) {
-                    Ok(message) => Some(message),
-                    Err(error) => Some(ToSuccessor::Abort { reason: error.to_string() }),
-                },
-                Err(error) => Some(ToSuccessor::Abort { reason: error.to_string() }),
-            };
-            let Some(message) = message else {
-                let _ = sender.send(Incoming::Ended);
-                return;
-            };
-            if sender.send(Incoming::Message(message, descriptors)).is_err() {
-                return;
-            }
-        }
-    };
-    thread::Builder::new().name("takeover-channel".to_owned()).spawn(listen).map(drop)
 }

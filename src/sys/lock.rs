@@ -18,12 +18,6 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Goes on with a lock that came from another process: it is of the open file, which both
-    /// share, and ends with the last of them.
-    pub fn adopt(descriptor: OwnedFd) -> Self {
-        Self { file: descriptor.into() }
-    }
-
     /// Locks the file at `path`, which is created (empty, mode 0600) if it is missing. Does not
     /// wait: `None` if another process, or another `Lock` of this one, holds it.
     ///
@@ -53,6 +47,13 @@ impl Lock {
                 _ => return Err(error),
             }
         }
+    }
+}
+
+/// The descriptor holds the lock on, also in another process: the lock is of the open file.
+impl From<Lock> for OwnedFd {
+    fn from(lock: Lock) -> Self {
+        lock.file.into()
     }
 }
 

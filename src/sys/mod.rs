@@ -2,6 +2,7 @@
 //! of the crate is in here; one small file a mechanism.
 
 pub mod allocator;
+pub mod bell;
 pub mod children;
 pub mod clock;
 pub mod credentials;

@@ -144,12 +144,12 @@ fn the_successor_hangs_while_it_prepares() {
 
 #[test]
 fn the_successor_hangs_with_everything_loaded() {
-    the_predecessor_goes_on("successor-loaded", "stop", "took too long (in step state)", "");
+    the_predecessor_goes_on("successor-loaded", "stop", "took too long (in step load)", "");
 }
 
 #[test]
 fn the_successor_hangs_before_the_offer() {
-    the_predecessor_goes_on("successor-adopted", "stop", "took too long (in step offer)", "");
+    the_predecessor_goes_on("successor-adopted", "stop", "took too long (in step take)", "");
 }
 
 #[test]

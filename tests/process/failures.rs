@@ -88,13 +88,13 @@ fn programs_that_speak_something_else() {
         let channel = if life.supervised { 4 } else { 3 };
         let say = |bytes: &str| script(&format!("printf '{bytes}' >&{channel}"));
         let programs = [
-            (say(r"A\000\000"), "speaks version 0 of the handover's protocol, this one 1"),
+            (say(r"A\000\000"), "speaks version 0 of the handover's protocol, this one 2"),
             (
                 say(r"A\011\000more of it"),
-                "speaks version 9 of the handover's protocol, this one 1",
+                "speaks version 9 of the handover's protocol, this one 2",
             ),
             (
-                say(r"A\001\000\143\000\000\000\144\000\000\000\003new\001\000\000\000"),
+                say(r"A\002\000\143\000\000\000\144\000\000\000\003new\001\000\000\000"),
                 "the new program (new) reads 99 to 100; go by way of a version",
             ),
             (say("nonsense"), ""),

@@ -57,7 +57,7 @@ fn an_upgrade_on_a_terminal_has_a_bar_and_then_its_figures() {
     assert_eq!(shown.status, ExitCode::SUCCESS);
     assert_eq!(
         shown.out,
-        "\r\x1b[K[####------------] copy: 6,000 of 12,000 connections\r\x1b[K\
+        "\r\x1b[K[####------------] copy: 12,000 connections\r\x1b[K\
          upgraded: generation 3 serves (0.2.0, process 4002)\n\
          11,999 connections moved, pause 12.3 ms, 1.2 s in all\n\
          1 connection refused: its app is gone\n"
@@ -119,7 +119,8 @@ fn a_server_that_dies_half_way_is_a_failure() {
     thread::scope(|scope| {
         scope.spawn(|| {
             let (mut stream, _) = listener.accept().unwrap();
-            let line = b"{\"version\":1,\"reply\":\"progress\",\"step\":\"copy\",\"done\":1,\
+            let line =
+                b"{\"version\":1,\"reply\":\"progress\",\"of\":\"upgrade\",\"step\":\"copy\",\
                          \"connections\":2,\"pause_us\":null}\n{\"version\":1,";
             stream.write_all(line).unwrap();
         });
@@ -181,9 +182,12 @@ fn a_drain_shows_how_far_it_is() {
 
 #[test]
 fn a_bar_is_never_longer_than_a_terminal_is_wide() {
-    for step in Step::OF_UPGRADE.into_iter().chain([Step::Drain]) {
-        for (done, connections) in [(0, 0), (9_999_999, 9_999_999), (5, 3)] {
-            let line = bar(&Progress { step, done, connections, pause_us: Some(999_900) });
+    for connections in [0, 5, 9_999_999] {
+        let of_step =
+            |step| Progress::Upgrade { step, connections, pause_us: Some(999_900_000_000) };
+        let drains = [0, 3, 9_999_999].map(|done| Progress::Drain { done, connections });
+        for progress in Step::ALL.map(of_step).into_iter().chain(drains) {
+            let line = bar(&progress);
             assert!(line.len() <= 80, "{line}");
         }
     }

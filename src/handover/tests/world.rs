@@ -108,9 +108,7 @@ impl World {
             generation: 1,
             workers: setup.workers,
             connections: 3,
-            listeners: 2,
-            locks: 1,
-            control: true,
+            holdings: 4,
             rehearsal: setup.rehearsal,
             begun_ns: 0,
             history: String::new(),
@@ -355,14 +353,9 @@ impl World {
         match action {
             Action::Send(message) => {
                 let is_prepare = matches!(message, ToSuccessor::Prepare { .. });
-                let address = || "127.0.0.1:8000".to_owned();
-                let with_it = [
-                    ToSuccessor::Listener { address: address() },
-                    ToSuccessor::Listener { address: address() },
-                    ToSuccessor::Lock { address: address() },
-                    ToSuccessor::Control,
-                ];
-                let with_it = with_it.into_iter().filter(|_| is_prepare);
+                let with_it = ["listener 127.0.0.1:8000"; 2].into_iter().chain(["lock", "control"]);
+                let with_it = with_it.map(|label| ToSuccessor::Holding { label: label.to_owned() });
+                let with_it = with_it.filter(|_| is_prepare);
                 old.act_first([message].into_iter().chain(with_it).map(OldAct::Packet));
             }
             Action::PreCopy { lanes, .. } => old.act_first(make_lanes(lanes, Order::PreCopy)),

@@ -28,6 +28,7 @@ use crate::net::lane::{DESCRIPTORS_MAX, Origin, PACKET_BYTES_MAX, Packet, Part, 
 use crate::net::listener::Listener;
 use crate::net::states::SavedStates;
 use crate::net::stream::Stream;
+use crate::sys::bell::Rung;
 use crate::sys::clock;
 use crate::sys::packets::{self, Received};
 
@@ -80,7 +81,7 @@ pub struct Adoption {
     /// From the handover's thread.
     pub instructions: Receiver<Instruction>,
     /// To it.
-    pub findings: Sender<(WorkerIndex, Finding)>,
+    pub findings: Rung<(WorkerIndex, Finding)>,
 }
 
 /// What has been adopted so far.
@@ -161,7 +162,7 @@ impl Worker {
             Ok(Some(instruction)) => return self.conclude(instruction, parked),
             Err(error) => Finding::Broken(error),
         };
-        let _ = adoption.findings.send((self.index, finding));
+        adoption.findings.send((self.index, finding));
         // The thread that tells is the one that waits for us; without it there is nothing to serve.
         while let Ok(instruction) = adoption.instructions.recv() {
             if !matches!(instruction, Instruction::Settle) {
@@ -171,7 +172,7 @@ impl Worker {
             self.take_mail();
             self.post_mail();
             let idle = self.is_idle();
-            let _ = adoption.findings.send((self.index, Finding::Settled { idle }));
+            adoption.findings.send((self.index, Finding::Settled { idle }));
         }
         self.conclude(Instruction::Discard, parked)
     }
@@ -207,7 +208,7 @@ impl Worker {
             self.on_packet(packet, descriptors.drain(..), adoption.rehearsal, parked)?;
             if parked.level > was_level && parked.level == adoption.senders {
                 self.take_first_edges()?;
-                let _ = adoption.findings.send((self.index, Finding::Level));
+                adoption.findings.send((self.index, Finding::Level));
             }
         }
         Ok(None)

@@ -189,7 +189,7 @@ impl Worker {
             return;
         };
         if let Err(error) = self.advance(&mut moving) {
-            let _ = moving.outlets.reports.send((self.index, Report::Failed(error)));
+            moving.outlets.reports.send((self.index, Report::Failed(error)));
         }
         self.moving = Some(moving);
     }
@@ -400,7 +400,7 @@ impl Worker {
 impl Moving {
     fn report(&self, worker: &Worker, report: Report) {
         // Without a handover's thread the order to thaw is on its way.
-        let _ = self.outlets.reports.send((worker.index, report));
+        self.outlets.reports.send((worker.index, report));
     }
 }
 

@@ -1,0 +1,268 @@
+//! What the threads of a running server share: the main thread, which obeys signals, and those that
+//! answer operators and carry out upgrades.
+
+use std::io::{PipeWriter, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::crew::Shared;
+use super::history::History;
+use super::holdings::Holdings;
+use super::launch::Supervision;
+use super::steer::Steered;
+use crate::control::{Failed, FailureKind, Record, UpgradeOutcome};
+use crate::net::order::Order;
+use crate::net::stop::Stop;
+use crate::sys::bell::Rung;
+
+/// How long the outcome of an upgrade waits for the main thread to let go of the control socket.
+const CONTROL_LEFT_MAX: Duration = Duration::from_secs(1);
+
+/// What the threads of a running server share.
+pub(super) struct Center {
+    /// What the workers share.
+    pub(super) crew: Shared,
+    /// Addresses it listens on, as they were configured.
+    pub(super) listen: Vec<String>,
+    /// What goes with the connections.
+    holdings: Mutex<Holdings>,
+    /// Who watches over us.
+    pub(super) supervision: Supervision,
+    /// What becomes of us.
+    upgrade: UpgradeState,
+    /// How it ends without a successor.
+    ending: Ending,
+    /// 1 for the process that was started, one more for each that serves after it.
+    pub(super) generation: u64,
+    pub(super) started: Instant,
+    /// Ends when the center does, which wakes the main thread; written to when it has to look.
+    waker: PipeWriter,
+}
+
+/// Whether an upgrade is under way, and what has become of those before.
+#[derive(Debug, Default)]
+struct UpgradeState {
+    fate: Mutex<Fate>,
+    history: Mutex<History>,
+    /// No operator reaches this process any more; and how to wait for that.
+    control_left: Mutex<bool>,
+    changed: Condvar,
+}
+
+/// What becomes of this process.
+#[derive(Debug, Default)]
+enum Fate {
+    /// It serves.
+    #[default]
+    Serves,
+    /// It serves, and an upgrade is under way, which ends for a reason that is sent here.
+    Upgrades(Rung<String>),
+    /// Another process serves.
+    Moved(Moved),
+}
+
+/// The process that has taken everything over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moved {
+    /// Its id, by its own account if it is nobody's child here.
+    pub(super) pid: u32,
+    /// What it is to us.
+    pub(super) to: Successor,
+}
+
+/// What a process that has taken everything over is to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Successor {
+    /// A child of ours or of our supervisor's: signals are passed on to it.
+    Child,
+    /// It has come by itself.
+    Caller,
+    /// It ended as soon as it had taken over.
+    Lost,
+}
+
+/// How a server ends.
+#[derive(Debug)]
+struct Ending {
+    /// Over how long connections are closed.
+    drain: Duration,
+    /// The workers have been told to stop.
+    begun: AtomicBool,
+    /// New connections go to another server while this one drains.
+    steered: Mutex<Option<Steered>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change is whole, whatever happens to the thread that makes it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Who a server is among those before and after it.
+#[derive(Debug, Default)]
+pub(super) struct Identity {
+    /// Who watches over it.
+    pub(super) supervision: Supervision,
+    /// 1 for the process that was started, one more for each that serves after it.
+    pub(super) generation: u64,
+    /// The last upgrades.
+    pub(super) history: History,
+}
+
+impl Center {
+    /// Of a server that serves. `drain` is over how long connections are closed; `waker` wakes the
+    /// main thread.
+    pub(super) fn new(
+        crew: Shared,
+        holdings: Holdings,
+        Identity { supervision, generation, history }: Identity,
+        drain: Duration,
+        waker: PipeWriter,
+    ) -> Self {
+        Self {
+            crew,
+            listen: holdings.addresses().into_iter().map(ToString::to_string).collect(),
+            holdings: Mutex::new(holdings),
+            supervision,
+            upgrade: UpgradeState { history: Mutex::new(history), ..UpgradeState::default() },
+            ending: Ending { drain, begun: AtomicBool::new(false), steered: Mutex::new(None) },
+            generation,
+            started: Instant::now(),
+            waker,
+        }
+    }
+
+    /// Has the main thread look at once what has changed.
+    pub(super) fn wake(&self) {
+        // If the pipe is full it has not looked at what was written before.
+        let _ = (&self.waker).write_all(&[0]);
+    }
+
+    // ---- holdings ----
+
+    /// What goes with the connections.
+    pub(super) fn holdings(&self) -> MutexGuard<'_, Holdings> {
+        lock(&self.holdings)
+    }
+
+    /// Leaves copies of what is to survive a crash of ours with the supervisor, and says that we
+    /// serve.
+    pub(super) fn leave_copies(&self) {
+        self.supervision.serving(&self.holdings().iter().collect::<Vec<_>>());
+    }
+
+    /// Lets `gain` add to the holdings, and say whether it has: the supervisor gets copies then.
+    /// Does nothing during an upgrade, for which it is too late.
+    pub(super) fn gain(&self, gain: impl FnOnce(&mut Holdings) -> bool) {
+        // None can begin meanwhile.
+        let fate = lock(&self.upgrade.fate);
+        if matches!(*fate, Fate::Serves) && gain(&mut self.holdings()) {
+            self.leave_copies();
+        }
+    }
+
+    // ---- the end without a successor ----
+
+    /// Over how long connections are closed.
+    pub(super) fn drain(&self) -> Duration {
+        self.ending.drain
+    }
+
+    /// Whether the workers have been told to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.ending.begun.load(Ordering::SeqCst)
+    }
+
+    /// Tells the workers to stop.
+    pub(super) fn stop(&self, stop: Stop) {
+        if !self.ending.begun.swap(true, Ordering::SeqCst) && matches!(stop, Stop::Drain(_)) {
+            *lock(&self.ending.steered) = Some(Steered::away_from(&self.holdings()));
+        }
+        self.supervision.stopping();
+        self.crew.mailboxes.order_all(&Order::Stop(stop));
+    }
+
+    /// Everything is over: whoever listens beside us goes on without us.
+    pub(super) fn steer_no_more(&self) {
+        *lock(&self.ending.steered) = None;
+    }
+
+    // ---- upgrades ----
+
+    /// Begins an upgrade, which ends for a reason that is sent to `aborts`.
+    ///
+    /// # Errors
+    /// One is under way, or there will be none any more.
+    pub(super) fn begin_upgrade(&self, aborts: Rung<String>) -> Result<(), Failed> {
+        let mut fate = lock(&self.upgrade.fate);
+        if !matches!(*fate, Fate::Serves) {
+            let reason = "another upgrade is in progress";
+            return Err(Failed::new(FailureKind::InProgress, reason));
+        }
+        if self.is_stopping() {
+            return Err(Failed::new(FailureKind::Stopping, "the server is stopping"));
+        }
+        *fate = Fate::Upgrades(aborts);
+        Ok(())
+    }
+
+    /// Ends the upgrade that was begun: it has come to nothing, or another process serves. Returns
+    /// once the main thread knows.
+    pub(super) fn end_upgrade(&self, moved: Option<Moved>) {
+        *lock(&self.upgrade.fate) = moved.map_or(Fate::Serves, Fate::Moved);
+        self.wake();
+        if moved.is_some() {
+            // Whoever hears the outcome may ask again at once, and means the successor.
+            let left = lock(&self.upgrade.control_left);
+            let waited =
+                self.upgrade.changed.wait_timeout_while(left, CONTROL_LEFT_MAX, |left| !*left);
+            drop(waited);
+        }
+    }
+
+    /// No operator reaches this process any more.
+    pub(super) fn control_is_left(&self) {
+        *lock(&self.upgrade.control_left) = true;
+        self.upgrade.changed.notify_all();
+    }
+
+    /// Whether an upgrade is under way.
+    pub(super) fn is_upgrading(&self) -> bool {
+        matches!(*lock(&self.upgrade.fate), Fate::Upgrades(_))
+    }
+
+    /// The process that has taken everything over.
+    pub(super) fn moved(&self) -> Option<Moved> {
+        match *lock(&self.upgrade.fate) {
+            Fate::Moved(moved) => Some(moved),
+            Fate::Serves | Fate::Upgrades(_) => None,
+        }
+    }
+
+    /// Ends the upgrade that is under way, if that can still be; false if none is. The waker tells
+    /// when its outcome is known.
+    pub(super) fn abort_upgrade(&self, reason: &str) -> bool {
+        match &*lock(&self.upgrade.fate) {
+            Fate::Upgrades(aborts) => {
+                aborts.send(reason.to_owned());
+                true
+            }
+            Fate::Serves | Fate::Moved(_) => false,
+        }
+    }
+
+    /// The upgrades there have been.
+    pub(super) fn history(&self) -> History {
+        lock(&self.upgrade.history).clone()
+    }
+
+    /// The same, as records, the oldest first.
+    pub(super) fn records(&self) -> Vec<Record> {
+        lock(&self.upgrade.history).records()
+    }
+
+    /// Remembers an upgrade that has ended.
+    pub(super) fn remember(&self, outcome: UpgradeOutcome) {
+        lock(&self.upgrade.history).add(outcome);
+    }
+}
