@@ -12,8 +12,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::request::{Peer, Request};
-use crate::http::Authority;
 pub use crate::http::Refusal;
+use crate::http::{Address, Authority};
 
 /// One gate that a handshake must pass.
 pub trait Middleware: Send {
@@ -169,33 +169,24 @@ impl Middleware for OriginPolicy {
 /// `scheme://host[:port]` (RFC 6454 §6.2).
 #[derive(Clone, Copy)]
 struct Origin<'a> {
-    scheme: &'a str,
+    address: Address<'a>,
     authority: Authority<'a>,
 }
 
 impl<'a> Origin<'a> {
     /// `None` for `null` and all else that names no place.
     fn parse(text: &'a str) -> Option<Self> {
-        let (scheme, authority) = text.split_once("://")?;
-        let mut bytes = scheme.bytes();
-        let valid = bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic())
-            && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-        let authority = Authority::parse(authority)?;
-        valid.then_some(Self { scheme, authority })
+        let address = Address::split(text).filter(|address| address.rest.is_empty())?;
+        Some(Self { address, authority: Authority::parse(address.authority)? })
     }
 
     /// 0 for schemes that have none: it stands for "no port" on both sides.
     fn default_port(&self) -> u16 {
-        let is = |scheme: &str| self.scheme.eq_ignore_ascii_case(scheme);
-        match () {
-            () if is("http") || is("ws") => 80,
-            () if is("https") || is("wss") => 443,
-            () => 0,
-        }
+        self.address.default_port().unwrap_or(0)
     }
 
     fn same_as(&self, other: &Self) -> bool {
-        self.scheme.eq_ignore_ascii_case(other.scheme)
+        self.address.scheme.eq_ignore_ascii_case(other.address.scheme)
             && self.authority.same_as(&other.authority, self.default_port())
     }
 }

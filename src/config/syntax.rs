@@ -1,12 +1,10 @@
 //! The syntaxes that only the configuration knows: addresses, networks, origins, path patterns, log
 //! levels, secrets.
 
-use std::net::Ipv6Addr;
-
 use super::{AllowedOrigins, Secret};
 use crate::base::network::{IpNetwork, ListenAddr, TrustedProxies};
 use crate::base::syntax::{List, Problem, Raw, Syntax, Text, quoted};
-use crate::http::is_token;
+use crate::http::{Address, Authority, is_token};
 
 /// Addresses to listen on.
 pub(super) const LISTEN: List<ListenAddr> = List {
@@ -156,33 +154,23 @@ fn origin(text: &str) -> Result<String, String> {
         return Err("\"null\" is every sandboxed page's origin and never allowed".to_owned());
     }
     let lower = text.to_ascii_lowercase();
-    let Some((scheme, authority)) = lower.split_once("://") else {
+    let Some(address) = Address::split(&lower) else {
         return Err(format!("{text:?} has no scheme such as https://"));
     };
-    if authority.contains(['/', '?', '#']) {
+    if !address.rest.is_empty() {
         return Err(format!("{text:?} has a path; an origin ends with its host or port"));
     }
-    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_lowercase())
-        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-    // The colons of an IPv6 address are inside brackets.
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (authority, None),
-    };
-    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(ip) => ip.parse::<Ipv6Addr>().is_ok(),
-        None => {
-            !host.is_empty()
-                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
-        }
-    };
-    let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
-    if !(is_scheme && is_host && is_port) {
+    // What a URL may have in its place of a host but no browser's origin has: `*`, percent-triplets.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._[:]".contains(&byte);
+    let authority = Authority::parse(address.authority)
+        .filter(|authority| authority.host.bytes().all(plain) && authority.port != Some(0));
+    let Some(Authority { host, port }) = authority else {
         return Err(format!("{text:?} is not an origin"));
-    }
-    Ok(match (scheme, port) {
-        ("http", Some("80")) | ("https", Some("443")) | (_, None) => format!("{scheme}://{host}"),
-        (_, Some(port)) => format!("{scheme}://{host}:{port}"),
+    };
+    let scheme = address.scheme;
+    Ok(match port.filter(|port| Some(*port) != address.default_port()) {
+        None => format!("{scheme}://{host}"),
+        Some(port) => format!("{scheme}://{host}:{port}"),
     })
 }
 
@@ -305,9 +293,7 @@ mod tests {
         ] {
             assert_eq!(origin(text).as_deref(), Ok(expected));
         }
-        for text in
-            ["https://", "https://a:0", "https://a:99999", "1s://a", "https://u@h", "https://[::z]"]
-        {
+        for text in ["https://", "https://a:0", "https://a:99999", "https://u@h", "https://[::z]"] {
             assert_eq!(origin(text), Err(format!("{text:?} is not an origin")));
         }
     }

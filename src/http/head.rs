@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::Authority;
 use super::fields::{Fields, is_token, is_token_byte, take_line};
-use super::target::{Authority, Target, query_value};
+use super::target::{Target, query_value};
 use super::{HeadError, percent_decode, redact_target};
 use crate::base::limits::HeadLimits;
 

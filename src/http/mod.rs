@@ -5,6 +5,7 @@
 //! which the connection is closed. Nothing here copies a head or knows a socket. The client role
 //! reads its answer with [`ResponseHead`].
 
+mod address;
 mod error;
 mod fields;
 mod head;
@@ -13,10 +14,11 @@ mod response;
 mod response_head;
 mod target;
 
+pub use address::{Address, Authority};
 pub use error::HeadError;
 pub use fields::{Fields, is_token};
 pub use head::{Head, check_partial, find_head_end};
 pub use proxy::{ProxyError, ProxyParsing};
 pub use response::{Refusal, Response};
 pub use response_head::ResponseHead;
-pub use target::{Authority, check_target, percent_decode, redact_target};
+pub use target::{check_target, percent_decode, redact_target};

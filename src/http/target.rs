@@ -1,9 +1,8 @@
-//! Request targets and authorities (RFC 9112 §3.2, RFC 3986), percent-decoding, redaction.
+//! Request targets (RFC 9112 §3.2, RFC 3986), percent-decoding, redaction.
 
 use std::borrow::Cow;
-use std::net::Ipv6Addr;
 
-use super::HeadError;
+use super::{Address, Authority, HeadError};
 
 /// A request target, taken apart but not decoded.
 #[derive(Clone, Copy)]
@@ -22,17 +21,11 @@ impl<'a> Target<'a> {
         if raw.starts_with('/') {
             return Ok(Self::split(None, raw));
         }
-        if let Some((scheme, rest)) = raw.split_once("://") {
-            let known = ["http", "https", "ws", "wss"]
-                .iter()
-                .any(|known| scheme.eq_ignore_ascii_case(known));
-            if !known {
-                return Err(HeadError::BadTarget);
-            }
-            let end = rest.find(['/', '?']).unwrap_or(rest.len());
-            let (authority, path) = rest.split_at(end);
-            Authority::parse(authority).ok_or(HeadError::HostInvalid)?;
-            return Ok(Self::split(Some(authority), path));
+        if let Some(url) = Address::split(raw) {
+            // Those of HTTP and WebSocket have a default port.
+            url.default_port().ok_or(HeadError::BadTarget)?;
+            Authority::parse(url.authority).ok_or(HeadError::HostInvalid)?;
+            return Ok(Self::split(Some(url.authority), url.rest));
         }
         // Valid for these two methods only, and then refused for the method.
         let valid = match method {
@@ -85,70 +78,6 @@ fn check_bytes(raw: &str) -> Result<(), HeadError> {
         }
     }
     Ok(())
-}
-
-/// `host[:port]`, as in Host and in URLs (RFC 3986 §3.2, without userinfo).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Authority<'a> {
-    /// A name, an IPv4 address, or an IPv6 address in its brackets. Never empty.
-    pub host: &'a str,
-    /// The port, if one was written.
-    pub port: Option<u16>,
-}
-
-impl<'a> Authority<'a> {
-    /// Parses it; `None` for an empty host (RFC 9110 §4.2.1), userinfo, a port above 65,535, or
-    /// anything else outside the grammar. IPvFuture literals are refused: there are none.
-    pub fn parse(text: &'a str) -> Option<Self> {
-        let end = match text.strip_prefix('[') {
-            Some(rest) => {
-                let end = rest.find(']')?;
-                rest[..end].parse::<Ipv6Addr>().ok()?;
-                end + 2
-            }
-            None => {
-                let end = text.find(':').unwrap_or(text.len());
-                is_name(&text.as_bytes()[..end]).then_some(end)?
-            }
-        };
-        let (host, rest) = text.split_at(end);
-        let port = match rest.strip_prefix(':') {
-            None if rest.is_empty() => None,
-            None => return None,
-            // An empty port is the default one (RFC 3986 §6.2.3).
-            Some("") => None,
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Some(digits.parse().ok()?)
-            }
-            Some(_) => return None,
-        };
-        Some(Self { host, port })
-    }
-
-    /// Whether both name the same place, with this port where none is written. Names compare
-    /// without case, addresses by value.
-    pub fn same_as(&self, other: &Authority<'_>, default_port: u16) -> bool {
-        let same_host = match (self.ipv6(), other.ipv6()) {
-            (Some(one), Some(two)) => one == two,
-            (None, None) => self.host.eq_ignore_ascii_case(other.host),
-            _ => false,
-        };
-        same_host && self.port.unwrap_or(default_port) == other.port.unwrap_or(default_port)
-    }
-
-    fn ipv6(&self) -> Option<Ipv6Addr> {
-        let inner = self.host.strip_prefix('[')?.strip_suffix(']')?;
-        inner.parse().ok()
-    }
-}
-
-/// A non-empty `reg-name` of RFC 3986 §3.2.2; IPv4 addresses are among them.
-fn is_name(name: &[u8]) -> bool {
-    let valid = |(at, &byte): (usize, &u8)| match byte {
-        b'%' => name.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)),
-        _ => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte),
-    };
-    !name.is_empty() && name.iter().enumerate().all(valid)
 }
 
 /// Decodes percent-triplets; with `plus_is_space`, `+` too, as browsers write query values.

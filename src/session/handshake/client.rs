@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::accept_value;
 use super::extensions::{self, CLIENT_OFFER, Extension};
 use crate::base::DeflateParams;
-use crate::http::{Authority, ResponseHead, check_target, is_token};
+use crate::http::{Address, Authority, ResponseHead, check_target, is_token};
 
 /// A `ws` URL, taken apart (RFC 6455 §3).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,27 +35,22 @@ impl ClientUrl {
     /// [`ClientError::BadUrl`] with what is wrong.
     pub fn parse(url: &str) -> Result<Self, ClientError> {
         let bad = ClientError::BadUrl;
-        let (scheme, rest) = url.split_once("://").ok_or(bad("it has no scheme"))?;
-        let secure = match scheme.to_ascii_lowercase().as_str() {
-            "ws" | "http" => false,
-            "wss" | "https" => true,
-            _ => return Err(bad("its scheme is neither ws nor wss")),
-        };
-        if rest.contains('#') {
+        let address = Address::split(url).ok_or(bad("it has no scheme"))?;
+        let port = address.default_port().ok_or(bad("its scheme is neither ws nor wss"))?;
+        if address.rest.contains('#') {
             return Err(bad("a WebSocket URL has no fragment"));
         }
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (authority, target) = rest.split_at(end);
-        let target = match target.starts_with('/') {
-            true => target.to_owned(),
-            false => format!("/{target}"),
+        let target = match address.rest.starts_with('/') {
+            true => address.rest.to_owned(),
+            false => format!("/{}", address.rest),
         };
         check_target(&target).map_err(|_| bad("its path or query must be percent-encoded"))?;
+        let authority = address.authority;
         let parsed = Authority::parse(authority).ok_or(bad("its host or port is invalid"))?;
         Ok(Self {
-            secure,
+            secure: port == 443,
             host: parsed.host.trim_matches(['[', ']']).to_owned(),
-            port: parsed.port.unwrap_or(if secure { 443 } else { 80 }),
+            port: parsed.port.unwrap_or(port),
             authority: authority.to_owned(),
             target,
         })
