@@ -2,12 +2,15 @@
 //!
 //! The other real clients (Python `websockets`, npm `ws`, Chromium) are in `tests/clients/`.
 
+#[path = "support/hear.rs"]
+mod hear;
 mod support;
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::thread;
 
+use hear::Hear;
 use support::{MIB, WAIT};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::http::HeaderValue;
@@ -58,7 +61,7 @@ impl Server {
 fn closed_with(client: &mut Client) -> Option<CloseCode> {
     let mut code = None;
     loop {
-        match client.read() {
+        match client.hear() {
             Ok(Message::Close(close)) => code = Some(close.map(|close| close.code)),
             Ok(_) => {}
             Err(Error::ConnectionClosed) => return code.expect("a Close before the end"),
@@ -74,7 +77,7 @@ fn closed_with(client: &mut Client) -> Option<CloseCode> {
 #[track_caller]
 fn echoes(client: &mut Client, message: Message) {
     client.send(message.clone()).expect("sent");
-    let back = client.read().expect("an echo");
+    let back = client.hear().expect("an echo");
     // Not assert_eq: nobody wants to see a mebibyte.
     assert!(back == message, "{} bytes came back for {}", back.len(), message.len());
 }
@@ -120,7 +123,7 @@ fn many_in_flight_come_back_in_order() {
     }
     client.flush().expect("flushed");
     for n in 0..5_000 {
-        assert_eq!(client.read().expect("an echo"), Message::text(format!("message {n}")));
+        assert_eq!(client.hear().expect("an echo"), Message::text(format!("message {n}")));
     }
 }
 
@@ -131,10 +134,10 @@ fn fragments_with_a_ping_between_them() {
     let crab = "🦀".as_bytes();
     client.send(data(Data::Text, false, &crab[..1])).expect("sent");
     client.send(Message::Ping("between".into())).expect("sent");
-    assert_eq!(client.read().expect("a pong"), Message::Pong("between".into()));
+    assert_eq!(client.hear().expect("a pong"), Message::Pong("between".into()));
     client.send(data(Data::Continue, false, b"")).expect("sent");
     client.send(data(Data::Continue, true, &crab[1..])).expect("sent");
-    assert_eq!(client.read().expect("an echo"), Message::text("🦀"));
+    assert_eq!(client.hear().expect("an echo"), Message::text("🦀"));
 }
 
 #[test]
@@ -144,7 +147,7 @@ fn pings_are_answered_and_pongs_are_not() {
     for length in [0, 1, 125] {
         client.send(Message::Pong("nobody asked".into())).expect("sent");
         client.send(Message::Ping(vec![7; length].into())).expect("sent");
-        assert_eq!(client.read().expect("a pong"), Message::Pong(vec![7; length].into()));
+        assert_eq!(client.hear().expect("a pong"), Message::Pong(vec![7; length].into()));
     }
 }
 
@@ -236,11 +239,11 @@ fn a_room_has_one_order_for_all() {
     // A member that has heard itself is in. The last word is spoken when all are.
     for (n, member) in members.iter_mut().enumerate() {
         member.send(Message::text(format!("here {n}"))).expect("sent");
-        while member.read().expect("a message") != Message::text(format!("here {n}")) {}
+        while member.hear().expect("a message") != Message::text(format!("here {n}")) {}
     }
     members[0].send(Message::text("all here")).expect("sent");
     for member in &mut members {
-        while member.read().expect("a message") != Message::text("all here") {}
+        while member.hear().expect("a message") != Message::text("all here") {}
     }
 
     let speakers: Vec<_> = (members.into_iter().enumerate())
@@ -249,10 +252,10 @@ fn a_room_has_one_order_for_all() {
                 let mut order = Vec::new();
                 for k in 0..EACH {
                     member.send(Message::text(format!("{n}:{k}"))).expect("sent");
-                    order.push(member.read().expect("a message"));
+                    order.push(member.hear().expect("a message"));
                 }
                 while order.len() < MEMBERS * EACH {
-                    order.push(member.read().expect("a message"));
+                    order.push(member.hear().expect("a message"));
                 }
                 order
             })

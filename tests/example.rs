@@ -16,8 +16,13 @@ use tungstenite::{Error, HandshakeError, Message, WebSocket};
 #[expect(dead_code, reason = "its main is for the example's own binary")]
 mod poll;
 
-/// Longest that anything here may take.
-const WAIT: Duration = Duration::from_secs(10);
+#[path = "support/hear.rs"]
+mod hear;
+
+use hear::Hear;
+
+/// Longest that anything here may take. Generous: only a test that fails waits for it.
+const WAIT: Duration = Duration::from_secs(120);
 
 /// The example's server on two workers and a port of its own.
 struct Server(Option<Running>);
@@ -75,7 +80,7 @@ fn vote(client: &mut WebSocket<TcpStream>, choice: &str) {
 }
 
 fn receive(client: &mut WebSocket<TcpStream>) -> Value {
-    let text = client.read().expect("a message").into_text().expect("text");
+    let text = client.hear().expect("a message").into_text().expect("text");
     serde_json::from_str(&text).expect("JSON")
 }
 
@@ -153,7 +158,7 @@ fn what_is_no_vote_is_answered() {
     vote(&mut ada, "milk");
     assert_eq!(receive(&mut ada), json!({ "choices": ["coffee", "tea", "water"] }));
     ada.send(Message::binary(vec![1])).expect("sent");
-    match ada.read().expect("a Close") {
+    match ada.hear().expect("a Close") {
         Message::Close(Some(close)) => assert_eq!(close.code, CloseCode::Unsupported),
         other => panic!("{other:?}"),
     }

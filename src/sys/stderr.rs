@@ -400,7 +400,7 @@ mod tests {
         let queue = queue_to(1_000, writer);
         queue.push(b"at last");
         assert!(queue.flush(Duration::from_millis(20)) > 0);
-        let lines = BufReader::new(reader).lines().map(Result::unwrap);
-        assert_eq!(lines.skip_while(String::is_empty).next().unwrap(), "at last");
+        let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
+        assert_eq!(lines.find(|line| !line.is_empty()).unwrap(), "at last");
     }
 }

@@ -180,8 +180,10 @@ pub fn slow_member(messages: usize) -> Figures {
         }
     }
     assert!(peak <= 4 * (MIB + 64 * KIB) + NOISE, "{peak} bytes for 4 slow members");
-    let closed = server.log().matches("slow consumer closed").count();
-    assert_eq!(closed, 4, "publish more than the kernel's buffers hold");
+    // If it does not come to this: publish more than the kernel's buffers hold.
+    wait_until("four slow consumers that are closed", || {
+        server.log().matches("slow consumer closed").count() == 4
+    });
     for client in &mut slow {
         // It may have been cut off by then: the time to finish closing is over.
         while let Ok(Some(frame)) = client.try_frame() {
@@ -541,7 +543,9 @@ pub fn rooms_come_and_go(rooms: usize, rounds: usize) -> Figures {
 }
 
 /// One connection floods; another on the same worker still gets its turn. Counts, not times, are
-/// compared: how many of the flood's replies lie between two of the other's.
+/// compared: how many of the flood's replies lie between a message of the other's and its echo. Of these
+/// counts the best quarter is looked at: in the rest this test's threads may have waited for a core,
+/// while a server that starves the other connection does so each time.
 pub fn flood_of_one(echoes: usize) -> Figures {
     let mut figures = Figures::new();
     let plain = frame(FIN | BINARY, &[0; KIB]);
@@ -574,20 +578,25 @@ pub fn flood_of_one(echoes: usize) -> Figures {
             })
         };
         wait_until("a flood", || replies.load(Ordering::Relaxed) > 2 * share);
-        let before = replies.load(Ordering::Relaxed);
-        for _ in 0..echoes {
-            healthy.assert_echo("my turn");
-        }
-        let during = replies.load(Ordering::Relaxed) - before;
-        assert!(during > 0, "there was no flood");
+        let mut during: Vec<usize> = (0..echoes)
+            .map(|_| {
+                let before = replies.load(Ordering::Relaxed);
+                healthy.assert_echo("my turn");
+                replies.load(Ordering::Relaxed) - before
+            })
+            .collect();
+        during.sort_unstable();
+        assert!(during[echoes - 1] > 0, "there was no flood");
         // An echo takes its two turns at most, and the threads of this test are not prompt.
-        assert!(during <= echoes * share * 4, "{during} {name} beside {echoes} echoes");
+        let quarter = during[echoes / 4];
+        assert!(quarter <= share * 4, "{during:?} {name} beside {echoes} echoes");
         over.store(true, Ordering::Relaxed);
         drop(healthy);
         drop(server);
         let _ = writer.join();
         reader.join().expect("a reader without complaints");
-        figures.add(name, format!("{:.1}", during as f64 / echoes as f64));
+        let average = during.iter().sum::<usize>() as f64 / echoes as f64;
+        figures.add(name, format!("{average:.1}"));
     }
     figures
 }

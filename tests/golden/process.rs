@@ -123,8 +123,7 @@ impl Process {
             post: PostBox(Arc::new(Nowhere)),
             now: Tick::new(now),
             work: 0,
-            stopping: false,
-            frozen: false,
+            mode: Default::default(),
         };
         Self { dispatcher, inflater: Inflater::default() }
     }

@@ -12,7 +12,9 @@ use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Server, WAIT, free_address, fresh_path, is_alive, scratch, steadfast, wait_until};
+use super::{
+    Server, WAIT, free_address, fresh_path, is_alive, patience, scratch, steadfast, wait_until,
+};
 
 /// As whom and how a server lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +112,7 @@ impl Server {
             let mut command = steadfast();
             command.arg("serve").args((!life.supervised).then_some("--no-supervisor"));
             command.args(["--listen", &address.to_string(), "--config"]).arg(&config_path);
-            command.env("XDG_RUNTIME_DIR", &house.folder);
+            command.env("XDG_RUNTIME_DIR", &house.folder).envs(patience(config));
             let child = shape(&house, command)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
