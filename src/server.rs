@@ -18,11 +18,11 @@ mod upgrade;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::app::erased::{self, AnyApp};
+use crate::app::erased::{self, AppFactory};
+use crate::app::middleware::{self, MiddlewareFactory};
 use crate::app::{App, Middleware};
 use crate::config::{self, Settings};
 pub use crate::net::stop::Stop;
@@ -37,12 +37,6 @@ use history::History;
 use holdings::Holdings;
 use launch::Supervision;
 pub use running::Running;
-
-/// Makes an app's instance for a worker.
-type AppFactory = Arc<dyn Fn() -> Box<dyn AnyApp> + Send + Sync>;
-
-/// Makes a middleware's instance for a route of a worker.
-type MiddlewareFactory = Arc<dyn Fn() -> Box<dyn Middleware> + Send + Sync>;
 
 /// A server with the built-in apps and those of its builder. Its command line is in
 /// [`cli`](crate::cli).
@@ -93,7 +87,7 @@ impl Builder {
         name: &str,
         factory: impl Fn() -> A + Send + Sync + 'static,
     ) -> Self {
-        self.apps.push((name.to_owned(), Arc::new(move || erased::erase(factory()))));
+        self.apps.push((name.to_owned(), erased::factory(factory)));
         self
     }
 
@@ -112,8 +106,7 @@ impl Builder {
         path: Option<&str>,
         factory: impl Fn() -> M + Send + Sync + 'static,
     ) -> Self {
-        let factory: MiddlewareFactory = Arc::new(move || Box::new(factory()));
-        self.middleware.push((path.map(str::to_owned), factory));
+        self.middleware.push((path.map(str::to_owned), middleware::factory(factory)));
         self
     }
 

@@ -125,8 +125,8 @@ mod tests {
 
     #[test]
     fn the_built_in_apps_load_what_they_save() {
-        let member: AnyState = Box::new(Member { room: "größer".into(), to_self: true });
-        let states = [(erase(Echo), Box::new(()) as AnyState), (erase(Rooms), member)];
+        let member = AnyState::new(Member { room: "größer".into(), to_self: true });
+        let states = [(erase(Echo), AnyState::new(())), (erase(Rooms), member)];
         for (app, state) in states {
             let app = std::cell::RefCell::new(app);
             let saved = save(&**app.borrow(), &state).unwrap();
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn an_app_that_panics_or_says_nothing_keeps_its_connections() {
-        let state: AnyState = Box::new(());
+        let state = AnyState::new(());
         let (mut panics, mut stays) = (erase(Panics), erase(Stays));
         let reason = save(&*panics, &state).unwrap_err().to_string();
         assert_eq!(reason, "its app panicked in save");

@@ -1,21 +1,10 @@
 //! Apps of any type behind one interface: what a worker holds.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
+pub use super::guarded::{AnyState, Panicked};
+use super::guarded::{Factory, Guarded};
 use super::handle::Handle;
 use super::request::Request;
 use super::{App, Closed, Conn, Decision, Message, NotMovable, Reader, SnapshotError, Writer};
-
-/// An app's state for one connection, of a type that only the app knows.
-pub type AnyState = Box<dyn Any>;
-
-/// A callback panicked: the connection is to be closed with 1011.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Panicked;
-
-/// Makes a route's app for one worker.
-pub type Factory = Box<dyn Fn() -> Box<dyn AnyApp> + Send + Sync>;
 
 /// An [`App`] whose state's type is erased, and whose panics are caught.
 pub trait AnyApp {
@@ -68,22 +57,20 @@ pub trait AnyApp {
     ) -> Result<Result<AnyState, SnapshotError>, Panicked>;
 }
 
+/// Makes a route's app for one worker.
+pub type AppFactory = Factory<Box<dyn AnyApp>>;
+
 /// Wraps an app.
 pub fn erase(app: impl App) -> Box<dyn AnyApp> {
-    Box::new(Erased(app))
+    Box::new(Erased(Guarded::new(app)))
 }
 
-struct Erased<A>(A);
-
-/// Runs a callback. Unwind safety: a panic may leave the app's own data half changed, which is the
-/// app's affair; the server's is changed by whole operations only, none of which panics.
-fn guard<T>(callback: impl FnOnce() -> T) -> Result<T, Panicked> {
-    catch_unwind(AssertUnwindSafe(callback)).map_err(|_| Panicked)
+/// Wraps a closure that makes an app.
+pub fn factory<A: App>(make: impl Fn() -> A + Send + Sync + 'static) -> AppFactory {
+    Factory::new(move || erase(make()))
 }
 
-fn own<S: 'static>(state: &mut AnyState) -> &mut S {
-    state.downcast_mut().expect("made by the same app")
-}
+struct Erased<A>(Guarded<A>);
 
 impl<A: App> AnyApp for Erased<A> {
     fn handshake(
@@ -91,15 +78,15 @@ impl<A: App> AnyApp for Erased<A> {
         request: &Request<'_>,
         handle: &Handle,
     ) -> Result<Decision<AnyState>, Panicked> {
-        Ok(match guard(|| self.0.handshake(request, handle))? {
-            Decision::Accept(state) => Decision::Accept(Box::new(state)),
+        self.0.run(|app| match app.handshake(request, handle) {
+            Decision::Accept(state) => Decision::Accept(AnyState::new(state)),
             Decision::Refuse(refusal) => Decision::Refuse(refusal),
-            Decision::Later(state) => Decision::Later(Box::new(state)),
+            Decision::Later(state) => Decision::Later(AnyState::new(state)),
         })
     }
 
     fn open(&mut self, conn: &mut Conn<'_>, state: &mut AnyState) -> Result<(), Panicked> {
-        guard(|| self.0.open(conn, own(state)))
+        self.0.run(|app| app.open(conn, state.own_mut()))
     }
 
     fn message(
@@ -108,7 +95,7 @@ impl<A: App> AnyApp for Erased<A> {
         state: &mut AnyState,
         message: Message<'_>,
     ) -> Result<(), Panicked> {
-        guard(|| self.0.message(conn, own(state), message))
+        self.0.run(|app| app.message(conn, state.own_mut(), message))
     }
 
     fn close(
@@ -117,7 +104,7 @@ impl<A: App> AnyApp for Erased<A> {
         state: &mut AnyState,
         closed: &Closed,
     ) -> Result<(), Panicked> {
-        guard(|| self.0.close(conn, own(state), closed))
+        self.0.run(|app| app.close(conn, state.own_mut(), closed))
     }
 
     fn saves_ahead(&self) -> bool {
@@ -125,8 +112,8 @@ impl<A: App> AnyApp for Erased<A> {
     }
 
     fn save(&self, state: &AnyState, writer: &mut Writer) -> Result<(), NotMovable> {
-        let state = state.downcast_ref().expect("made by the same app");
-        guard(|| self.0.save(state, writer))
+        self.0
+            .look(|app| app.save(state.own(), writer))
             .unwrap_or_else(|Panicked| Err(NotMovable::new("its app panicked in save")))
     }
 
@@ -135,7 +122,6 @@ impl<A: App> AnyApp for Erased<A> {
         handle: &Handle,
         reader: &mut Reader<'_>,
     ) -> Result<Result<AnyState, SnapshotError>, Panicked> {
-        let loaded = guard(|| self.0.load(handle, reader))?;
-        Ok(loaded.map(|state| Box::new(state) as AnyState))
+        self.0.run(|app| app.load(handle, reader).map(AnyState::new))
     }
 }

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::guarded::{Factory, Guarded, Panicked};
 use super::request::{Peer, Request};
 pub use crate::http::Refusal;
 use crate::http::{Address, Authority};
@@ -32,17 +32,40 @@ pub trait Middleware: Send {
     fn adopt(&mut self, _peer: &Peer) {}
 }
 
-/// The gates of one route, in order.
-///
-/// A gate may be user code: if it panics the request is refused with 500, and the worker lives on.
+/// One gate of a chain. It may be user code: a panic ends here.
+pub struct AnyGate(Guarded<Box<dyn Middleware>>);
+
+impl AnyGate {
+    /// Wraps a middleware.
+    pub fn new(middleware: impl Middleware + 'static) -> Self {
+        Self(Guarded::new(Box::new(middleware)))
+    }
+
+    /// The panic hook has reported it, and there is nobody left to tell.
+    fn release(&mut self, peer: &Peer) {
+        let _ = self.0.run(|gate| gate.release(peer));
+    }
+}
+
+/// Makes a middleware for a route of one worker.
+pub type MiddlewareFactory = Factory<AnyGate>;
+
+/// Wraps a closure that makes a middleware.
+pub fn factory<M: Middleware + 'static>(
+    make: impl Fn() -> M + Send + Sync + 'static,
+) -> MiddlewareFactory {
+    Factory::new(move || AnyGate::new(make()))
+}
+
+/// The gates of one route, in order. If one panics the request is refused with 500.
 #[derive(Default)]
 pub struct Chain {
-    gates: Vec<Box<dyn Middleware>>,
+    gates: Vec<AnyGate>,
 }
 
 impl Chain {
     /// A chain of these gates.
-    pub fn new(gates: Vec<Box<dyn Middleware>>) -> Self {
+    pub fn new(gates: Vec<AnyGate>) -> Self {
         Self { gates }
     }
 
@@ -52,9 +75,8 @@ impl Chain {
     /// The first refusal.
     pub fn check(&mut self, request: &Request<'_>) -> Result<(), Refusal> {
         for at in 0..self.gates.len() {
-            let gate = &mut self.gates[at];
-            let verdict = catch_unwind(AssertUnwindSafe(|| gate.check(request)));
-            let panicked = |_| Err(Refusal::new(500, "an internal error"));
+            let verdict = self.gates[at].0.run(|gate| gate.check(request));
+            let panicked = |Panicked| Err(Refusal::new(500, "an internal error"));
             if let Err(refusal) = verdict.unwrap_or_else(panicked) {
                 release(&mut self.gates[..at], request.peer());
                 return Err(refusal);
@@ -67,7 +89,7 @@ impl Chain {
     /// does not keep the others from hearing of it.
     pub fn adopt(&mut self, peer: &Peer) {
         for gate in &mut self.gates {
-            let _ = catch_unwind(AssertUnwindSafe(|| gate.adopt(peer)));
+            let _ = gate.0.run(|gate| gate.adopt(peer));
         }
     }
 
@@ -83,12 +105,9 @@ impl fmt::Debug for Chain {
     }
 }
 
-/// In the opposite order of passing. A gate that panics does not keep the others from their release;
-/// the panic hook has reported it, and there is nobody left to tell.
-fn release(gates: &mut [Box<dyn Middleware>], peer: &Peer) {
-    for gate in gates.iter_mut().rev() {
-        let _ = catch_unwind(AssertUnwindSafe(|| gate.release(peer)));
-    }
+/// In the opposite order of passing. A gate that panics does not keep the others from their release.
+fn release(gates: &mut [AnyGate], peer: &Peer) {
+    gates.iter_mut().rev().for_each(|gate| gate.release(peer));
 }
 
 /// From which web pages a browser may connect (RFC 6455 §10.2, RFC 6454).

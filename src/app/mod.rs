@@ -8,6 +8,7 @@ pub mod builtin;
 pub mod conn;
 pub mod erased;
 pub mod fanout;
+pub mod guarded;
 pub mod handle;
 pub mod middleware;
 pub mod movable;
@@ -28,7 +29,8 @@ pub use crate::ws::{CloseCode, Message};
 ///
 /// Callbacks must not block: they run on the worker's event loop, which serves thousands of other
 /// connections. Work that takes longer goes to a thread of the app's own, which answers through a
-/// [`Handle`]. A callback that panics ends its connection with 1011 and nothing else.
+/// [`Handle`]. A callback that panics ends its connection with 1011 and nothing else. A state whose
+/// `Drop` panics costs nothing. (Two panics at once abort the process, as everywhere in Rust.)
 ///
 /// ```
 /// use steadfast::app::{App, Conn, Decision, Message, Request};

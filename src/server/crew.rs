@@ -1,7 +1,7 @@
 //! The workers of a server: made of settings and apps, on threads of their own.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ impl Crew {
     /// Starts the workers, one for each of `starts`.
     ///
     /// # Errors
-    /// Descriptors or threads are lacking.
+    /// Descriptors or threads are lacking, or a user's factory has panicked.
     pub(super) fn spawn(
         builder: &Builder,
         settings: &Settings,
@@ -73,6 +73,8 @@ impl Crew {
         let ids = Arc::new(ConnectionIds::new(first_id));
         let shared = routes::Shared::new(settings);
         let mut threads = Vec::with_capacity(workers);
+        let mut begins = Vec::with_capacity(workers);
+        let (ready, outcomes) = mpsc::channel();
         for (index, (poll, start)) in polls.into_iter().zip(starts).enumerate() {
             let setup = WorkerSetup {
                 builder: builder.clone(),
@@ -83,12 +85,32 @@ impl Crew {
                 workers,
             };
             let (mailboxes, accounts) = (mailboxes.clone(), accounts.clone());
+            let (ready, (begin, begun)) = (ready.clone(), mpsc::channel());
+            begins.push(begin);
             let thread = thread::Builder::new().name(format!("worker-{index}"));
             threads.push(thread.spawn(move || {
-                let dispatcher = setup.dispatcher(mailboxes.clone(), started);
+                let made = setup.dispatcher(mailboxes.clone(), started);
+                let (outcome, dispatcher) = match made {
+                    Ok(dispatcher) => (Ok(()), Some(dispatcher)),
+                    Err(error) => (Err(error), None),
+                };
+                let _ = ready.send(outcome);
+                // Not before all the others can: see below.
+                let (Some(dispatcher), Ok(())) = (dispatcher, begun.recv()) else {
+                    return Ok(());
+                };
                 let parts = Parts { poll, dispatcher, mailboxes, accounts, started };
                 work(Worker::new(parts, workers), start)
             })?);
+        }
+        // What users' factories have made is there in all threads, or none begins: they end as
+        // `begins` is dropped.
+        drop(ready);
+        for _ in 0..workers {
+            outcomes.recv().map_err(|_| io::Error::other("a worker has ended at its start"))??;
+        }
+        for begin in begins {
+            let _ = begin.send(());
         }
         Ok(Self { shared: Shared { mailboxes, accounts, ids, workers }, threads })
     }
@@ -118,14 +140,14 @@ struct WorkerSetup {
 }
 
 impl WorkerSetup {
-    fn dispatcher(self, mailboxes: Arc<Mailboxes>, started: Instant) -> Dispatcher {
+    fn dispatcher(self, mailboxes: Arc<Mailboxes>, started: Instant) -> io::Result<Dispatcher> {
         let Self { builder, settings, shared, ids, index, workers } = self;
-        Dispatcher {
+        Ok(Dispatcher {
             worker: index,
             turn: Turn::server(),
             hub: Hub::new(index, workers as WorkerIndex),
             intents: Default::default(),
-            routes: routes::build(&builder, &settings, &shared),
+            routes: routes::build(&builder, &settings, &shared)?,
             gate: Gate {
                 trusted_proxies: settings.trusted_proxies,
                 forwarded_for: settings.forwarded_for,
@@ -137,6 +159,6 @@ impl WorkerSetup {
             now: Tick::from_elapsed(started.elapsed()),
             work: 0,
             mode: Mode::Serving,
-        }
+        })
     }
 }

@@ -1,14 +1,16 @@
 //! From a route as it is configured to a route as a worker has it.
 
 use std::borrow::Cow;
+use std::io;
 use std::sync::Arc;
 
 use super::Builder;
 use crate::app::Response;
 use crate::app::builtin::{Echo, Rooms};
 use crate::app::erased::erase;
+use crate::app::guarded::Panicked;
 use crate::app::middleware::{
-    BearerTokens, Chain, ConnectionsPerIp, IpCounts, Middleware, OriginPolicy,
+    AnyGate, BearerTokens, Chain, ConnectionsPerIp, IpCounts, OriginPolicy,
 };
 use crate::config::{self, Settings};
 use crate::net::route::{Pattern, Route, Target};
@@ -38,7 +40,14 @@ impl Shared {
 }
 
 /// A worker's routes; the first is for connections without one.
-pub(super) fn build(builder: &Builder, settings: &Settings, shared: &Shared) -> Vec<Route> {
+///
+/// # Errors
+/// A factory has panicked.
+pub(super) fn build(
+    builder: &Builder,
+    settings: &Settings,
+    shared: &Shared,
+) -> io::Result<Vec<Route>> {
     let nowhere = Route {
         pattern: Pattern::new("/"),
         app: Box::default(),
@@ -49,37 +58,41 @@ pub(super) fn build(builder: &Builder, settings: &Settings, shared: &Shared) -> 
         subprotocols: Vec::new(),
         deflate: None,
     };
-    let configured = settings.routes.iter().zip(&shared.counts).map(|(route, counts)| Route {
-        pattern: Pattern::new(&route.path),
-        app: (*route.app).into(),
-        target: target(builder, &route.app),
-        chain: chain(builder, route, counts),
-        limits: route.limits.clone(),
-        compression: compression(&route.deflate),
-        subprotocols: route.subprotocols.clone(),
-        deflate: route.deflate.enabled.then_some(DeflatePolicy {
-            server_window_bits: route.deflate.server_window_bits,
-            client_window_bits: None,
-        }),
+    let configured = settings.routes.iter().zip(&shared.counts).map(|(route, counts)| {
+        Ok(Route {
+            pattern: Pattern::new(&route.path),
+            app: (*route.app).into(),
+            target: target(builder, &route.app)?,
+            chain: chain(builder, route, counts)?,
+            limits: route.limits.clone(),
+            compression: compression(&route.deflate),
+            subprotocols: route.subprotocols.clone(),
+            deflate: route.deflate.enabled.then_some(DeflatePolicy {
+                server_window_bits: route.deflate.server_window_bits,
+                client_window_bits: None,
+            }),
+        })
     });
-    std::iter::once(nowhere).chain(configured).collect()
+    std::iter::once(Ok(nowhere)).chain(configured).collect()
 }
 
 fn compression(deflate: &config::Deflate) -> Compression {
     Compression { level: deflate.level, threshold_bytes: deflate.threshold_bytes }
 }
 
-fn target(builder: &Builder, app: &str) -> Target {
+fn target(builder: &Builder, app: &str) -> io::Result<Target> {
     // The builder's own come first: a name given twice is the user's.
     if let Some((_, factory)) = builder.apps.iter().find(|(name, _)| name == app) {
-        return Target::App(factory());
+        let panicked =
+            |Panicked| io::Error::other(format!("the factory of the app `{app}` panicked"));
+        return factory.make().map(Target::App).map_err(panicked);
     }
-    match app {
+    Ok(match app {
         "echo" => Target::App(erase(Echo)),
         "rooms" => Target::App(erase(Rooms)),
         PAGE => Target::Page(page()),
         _ => Target::Nothing,
-    }
+    })
 }
 
 fn page() -> Response {
@@ -92,22 +105,27 @@ fn page() -> Response {
 }
 
 /// Cheap gates first; the count last of the built-in ones, so that it counts no refused request.
-fn chain(builder: &Builder, route: &config::Route, counts: &Arc<IpCounts>) -> Chain {
-    let mut gates: Vec<Box<dyn Middleware>> = vec![Box::new(origins(&route.allowed_origins))];
+fn chain(builder: &Builder, route: &config::Route, counts: &Arc<IpCounts>) -> io::Result<Chain> {
+    let mut gates = vec![AnyGate::new(origins(&route.allowed_origins))];
     if !route.tokens.is_empty() {
         let tokens = route.tokens.iter().map(|token| token.expose().to_owned()).collect();
-        gates.push(Box::new(BearerTokens::new(tokens).expect("the configuration is checked")));
+        gates.push(AnyGate::new(BearerTokens::new(tokens).expect("the configuration is checked")));
     }
     if let Some(max) = route.connections_per_ip_max {
         let max = u32::try_from(max).unwrap_or(u32::MAX);
-        gates.push(Box::new(ConnectionsPerIp::new(counts.clone(), max)));
+        gates.push(AnyGate::new(ConnectionsPerIp::new(counts.clone(), max)));
     }
     for (path, factory) in &builder.middleware {
         if path.as_ref().is_none_or(|path| *path == route.path) {
-            gates.push(factory());
+            gates.push(factory.make().map_err(|Panicked| {
+                io::Error::other(format!(
+                    "the factory of a middleware of `{}` panicked",
+                    route.path
+                ))
+            })?);
         }
     }
-    Chain::new(gates)
+    Ok(Chain::new(gates))
 }
 
 fn origins(allowed: &config::AllowedOrigins) -> OriginPolicy {

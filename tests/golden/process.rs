@@ -7,7 +7,7 @@ use std::sync::Arc;
 use steadfast::app::builtin::{Echo, Rooms};
 use steadfast::app::conn::PostBox;
 use steadfast::app::erased::{AnyApp, erase};
-use steadfast::app::middleware::{Chain, ConnectionsPerIp, IpCounts};
+use steadfast::app::middleware::{AnyGate, Chain, ConnectionsPerIp, IpCounts};
 use steadfast::app::{
     Address, App, Command, Conn, Decision, Handle, Message, NotMovable, Outgoing, Peer, Post,
     Reader, Request, SnapshotError, Undeliverable, Writer,
@@ -84,7 +84,10 @@ fn route(pattern: &str, app: &str, target: Target) -> Route {
         pattern: Pattern::new(pattern),
         app: app.into(),
         target,
-        chain: Chain::new(vec![Box::new(ConnectionsPerIp::new(Arc::<IpCounts>::default(), 1_000))]),
+        chain: Chain::new(vec![AnyGate::new(ConnectionsPerIp::new(
+            Arc::<IpCounts>::default(),
+            1_000,
+        ))]),
         limits: Limits { message_rate_max: Some(5), ..Limits::default() },
         compression: Compression { level: 1, threshold_bytes: 64 },
         subprotocols: vec!["chat".to_owned(), "news".to_owned()],

@@ -69,34 +69,53 @@ impl Drop for Here {
     }
 }
 
-/// Panics wherever its path says.
+/// Panics wherever its path says, and when it is dropped.
 struct Explosive {
     closed: Arc<AtomicUsize>,
+    _bomb: Bomb,
+}
+
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        // Not while a test fails: two panics at once abort.
+        assert!(thread::panicking(), "as told");
+    }
+}
+
+struct Place(String);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        assert!(self.0 != "drop" || thread::panicking(), "as told");
+    }
 }
 
 impl App for Explosive {
-    type State = String;
+    type State = Place;
 
-    fn handshake(&mut self, request: &Request<'_>, _: &Handle) -> Decision<String> {
+    fn handshake(&mut self, request: &Request<'_>, _: &Handle) -> Decision<Place> {
         let place = request.param().unwrap_or_default().to_owned();
         assert_ne!(place, "handshake", "as told");
-        Decision::Accept(place)
+        Decision::Accept(Place(place))
     }
 
-    fn open(&mut self, conn: &mut Conn<'_>, place: &mut String) {
+    fn open(&mut self, conn: &mut Conn<'_>, place: &mut Place) {
         conn.join("all").expect("a short name");
-        assert_ne!(place, "open", "as told");
+        assert_ne!(place.0, "open", "as told");
     }
 
-    fn message(&mut self, conn: &mut Conn<'_>, place: &mut String, message: Message<'_>) {
+    fn message(&mut self, conn: &mut Conn<'_>, place: &mut Place, message: Message<'_>) {
         conn.send("heard");
-        assert_ne!(place, "message", "as told");
+        assert_ne!(place.0, "message", "as told");
         conn.send(message);
     }
 
-    fn close(&mut self, _: &mut Conn<'_>, place: &mut String, _: &Closed) {
+    fn close(&mut self, _: &mut Conn<'_>, place: &mut Place, _: &Closed) {
         self.closed.fetch_add(1, Ordering::Relaxed);
-        assert_ne!(place, "close", "as told");
+        assert_ne!(place.0, "close", "as told");
     }
 }
 
@@ -104,8 +123,12 @@ impl App for Explosive {
 fn a_panicking_app_costs_its_connection_and_nothing_else() {
     let closed = Arc::new(AtomicUsize::new(0));
     let count = closed.clone();
+    let bomb = Bomb;
     let builder = Server::builder()
-        .app("explosive", move || Explosive { closed: count.clone() })
+        .app("explosive", move || {
+            let _owned = &bomb;
+            Explosive { closed: count.clone(), _bomb: Bomb }
+        })
         .route("/explosive/{place}", "explosive");
     let server = Here::start(builder, |_| {});
     // All of a worker's share of these would be lost with it.
@@ -118,6 +141,8 @@ fn a_panicking_app_costs_its_connection_and_nothing_else() {
         client.expect_text("heard");
         client.expect_close(1011);
         server.open("/explosive/close").close(1000);
+        server.open("/explosive/drop").close(1000);
+        server.open("/explosive/drop").reset();
     }
     for client in &mut healthy {
         client.send_text("still here");
@@ -129,9 +154,37 @@ fn a_panicking_app_costs_its_connection_and_nothing_else() {
         client.expect_text("from outside");
         client.close(1000);
     }
-    // Once for each that was opened: 8 healthy, and 3 of 4 kinds 4 times.
+    // Once for each that was opened: 8 healthy, and 5 others 4 times.
     wait_until("all closed", || server.running().connections() == 0);
-    assert_eq!(closed.load(Ordering::Relaxed), 8 + 12);
+    assert_eq!(closed.load(Ordering::Relaxed), 8 + 20);
+    // States that are left when the server stops are dropped with it, and so are its apps.
+    let _left = server.open("/explosive/drop");
+}
+
+#[test]
+fn a_factory_that_panics_is_an_error_of_the_start() {
+    let made = Arc::new(AtomicUsize::new(0));
+    let count = made.clone();
+    // The second worker's fails.
+    let app = move || {
+        assert_eq!(count.fetch_add(1, Ordering::Relaxed), 0, "as told");
+        Explosive { closed: Arc::default(), _bomb: Bomb }
+    };
+    let builder = Server::builder().app("late", app).route("/late/{place}", "late");
+    assert_fails_to_start(builder, "the factory of the app `late` panicked");
+    let gate = || -> SecondGate { panic!("as told") };
+    let builder = Server::builder().middleware(Some("/echo"), gate);
+    assert_fails_to_start(builder, "the factory of a middleware of `/echo` panicked");
+}
+
+#[track_caller]
+fn assert_fails_to_start(builder: Builder, reason: &str) {
+    let mut settings = Settings::defaults(&builder.context());
+    settings.listen = vec![ListenAddr::Tcp(([127, 0, 0, 1], 0).into())];
+    settings.workers = 2;
+    settings.connections_max = Some(500);
+    let error = builder.start(&settings).err().expect("a start that fails");
+    assert_eq!(error.to_string(), reason);
 }
 
 /// Leaves the decision to another thread.
@@ -423,8 +476,14 @@ impl Middleware for Gate {
     }
 }
 
-/// Comes behind the other and refuses some more.
+/// Comes behind the other and refuses some more. Panics when it is dropped.
 struct SecondGate;
+
+impl Drop for SecondGate {
+    fn drop(&mut self) {
+        assert!(thread::panicking(), "as told");
+    }
+}
 
 impl Middleware for SecondGate {
     fn check(&mut self, request: &Request<'_>) -> Result<(), Refusal> {
@@ -446,7 +505,7 @@ fn middleware_is_released_once_for_each_that_passed() {
     let released = Arc::new(AtomicUsize::new(0));
     let counts = (passed.clone(), released.clone());
     let builder = Server::builder()
-        .app("explosive", || Explosive { closed: Arc::default() })
+        .app("explosive", || Explosive { closed: Arc::default(), _bomb: Bomb })
         .route("/explosive/{place}", "explosive")
         .middleware(Some("/explosive/{place}"), move || Gate {
             passed: counts.0.clone(),

@@ -118,8 +118,8 @@ fn an_address_has_so_many_connections_over_all_workers() {
 fn who_is_taken_over_counts_and_is_not_refused() {
     let counts = Arc::<IpCounts>::default();
     let mut chain = Chain::new(vec![
-        Box::new(OriginPolicy::default()),
-        Box::new(ConnectionsPerIp::new(counts.clone(), 1)),
+        AnyGate::new(OriginPolicy::default()),
+        AnyGate::new(ConnectionsPerIp::new(counts.clone(), 1)),
     ]);
     let address = IpAddr::from([192, 0, 2, 1]);
     let peer = Peer::from(address);
@@ -194,8 +194,7 @@ fn who_passed_a_refused_request_is_released() {
     ];
     for (verdict, expected, balance) in verdicts {
         let passed = Arc::new(AtomicI32::new(0));
-        let gate =
-            |verdict| -> Box<dyn Middleware> { Box::new(Gate { passed: passed.clone(), verdict }) };
+        let gate = |verdict| AnyGate::new(Gate { passed: passed.clone(), verdict });
         let mut chain = Chain::new(vec![gate(|| Ok(())), gate(verdict), gate(|| Ok(()))]);
         let status = chain.check(&request).map_or_else(|refusal| refusal.status, |()| 101);
         assert_eq!(status, expected);

@@ -3,7 +3,7 @@ use crate::app::builtin::{Echo, Rooms};
 use crate::app::conn::PostBox;
 use crate::app::erased::erase;
 use crate::app::handle::{Command, Post, Undeliverable};
-use crate::app::middleware::{Chain, ConnectionsPerIp, IpCounts};
+use crate::app::middleware::{AnyGate, Chain, ConnectionsPerIp, IpCounts};
 use crate::app::{App, CloseCode, Conn, Decision, Message, Outgoing, Request};
 use crate::base::id::ConnectionIds;
 use crate::base::limits::{HeadLimits, Limits};
@@ -89,7 +89,7 @@ fn route(pattern: &str, app: &str, counts: &Arc<IpCounts>) -> Route {
             "slow" => Target::App(erase(Slow)),
             _ => Target::Nothing,
         },
-        chain: Chain::new(vec![Box::new(ConnectionsPerIp::new(counts.clone(), 2))]),
+        chain: Chain::new(vec![AnyGate::new(ConnectionsPerIp::new(counts.clone(), 2))]),
         limits: Limits { rooms_max: 3, ..Limits::default() },
         compression: Compression { level: 1, threshold_bytes: 64 },
         subprotocols: vec!["chat".to_owned(), "news".to_owned()],
