@@ -10,6 +10,7 @@ mod holdings;
 mod launch;
 mod lock;
 mod operate;
+mod orders;
 mod routes;
 mod running;
 mod steer;
@@ -164,7 +165,16 @@ impl Builder {
         let running = match channel {
             Some(channel) => {
                 let supervision = identity.supervision;
-                match takeover::take_over(&self, settings, entry, channel, None, supervision)? {
+                let outcome = takeover::take_over(
+                    &self,
+                    settings,
+                    entry,
+                    channel,
+                    None,
+                    supervision,
+                    &signals,
+                )?;
+                match outcome {
                     Ok(running) => running,
                     // Whoever has started it knows why.
                     Err(_) => return Ok(()),
@@ -173,7 +183,9 @@ impl Builder {
             // What a server that crashed has left is there to be gone on with.
             None if entry == Entry::Takeover && inherited.holdings.is_empty() => {
                 match caller::call(settings)? {
-                    Some(call) => call.take_over(&self, settings, identity.supervision)?,
+                    Some(call) => {
+                        call.take_over(&self, settings, identity.supervision, &signals)?
+                    }
                     None => self.begin(settings, entry, identity, inherited)?,
                 }
             }

@@ -12,5 +12,7 @@ mod limits;
 mod scene;
 #[path = "deaths/sides.rs"]
 mod sides;
+#[path = "deaths/signals.rs"]
+mod signals;
 #[path = "deaths/supervisor.rs"]
 mod supervisor;

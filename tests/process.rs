@@ -7,6 +7,8 @@ mod failures;
 mod first;
 #[path = "process/inheritance.rs"]
 mod inheritance;
+#[path = "process/signals.rs"]
+mod signals;
 #[path = "process/strangers.rs"]
 mod strangers;
 mod support;

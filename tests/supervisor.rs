@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
-use steadfast::supervisor::{self, Link, LinkEvent, Role};
+use steadfast::supervisor::{self, Ending, Link, LinkEvent, Order, Role};
 use steadfast::sys::packets::{self, Received};
 use steadfast::sys::poll::wait_readable;
 use steadfast::sys::signals::{Signal, Signals};
@@ -24,6 +24,9 @@ const FOLDER: &str = "SUPERVISOR_TEST_FOLDER";
 
 /// The status a server ends with before it serves.
 const FAIL: &str = "SUPERVISOR_TEST_FAIL";
+
+/// With it a server goes on draining until it is to end at once.
+const DRAINS: &str = "SUPERVISOR_TEST_DRAINS";
 
 /// What the other processes are.
 #[test]
@@ -93,11 +96,11 @@ fn live(link: &Link, signals: &Signals, listener: &OwnedFd) -> u8 {
         let both = [signals.as_fd(), link.as_fd()];
         wait_readable(if is_alone { &both[..1] } else { &both }, None).unwrap();
         match signals.read().unwrap() {
-            Some(Signal::Term) => {
+            // Nobody else sends any to a server that has a supervisor.
+            Some(Signal::Term) if is_alone => {
                 tell("term");
                 return 0;
             }
-            Some(Signal::Hup) => link.start_successor(None).unwrap(),
             Some(signal) => tell(&format!("{signal:?}")),
             None => {}
         }
@@ -110,6 +113,16 @@ fn live(link: &Link, signals: &Signals, listener: &OwnedFd) -> u8 {
                 return 0;
             }
             Some(LinkEvent::Failed(why)) => tell(&format!("failed: {why}")),
+            Some(LinkEvent::Order(Order::Upgrade)) => {
+                tell("upgrade");
+                link.start_successor(None).unwrap();
+            }
+            Some(LinkEvent::Order(Order::End(ending))) => {
+                tell(&format!("{ending:?}"));
+                if ending == Ending::Fast || env::var_os(DRAINS).is_none() {
+                    return 0;
+                }
+            }
             Some(LinkEvent::Ended) if !is_alone => {
                 is_alone = true;
                 tell("alone");
@@ -285,18 +298,20 @@ fn a_crashed_server_is_replaced_and_nobody_is_refused_meanwhile() {
 }
 
 #[test]
-fn signals_are_passed_on_and_ctrl_c_reaches_the_supervisor_alone() {
-    let mut test = Test::begin(&[]);
-    let server = test.wait_for_server(1);
-    assert_ne!(group(server.pid), group(test.pid()), "Ctrl-C goes to a group");
-    test.signal(Signal::Usr2);
-    test.wait_for_line("Usr2");
-    test.signal(Signal::Int);
-    test.wait_for_line("Int");
-    test.signal(Signal::Term);
-    test.wait_for_line("term");
-    assert_eq!(test.status(), Some(0));
-    assert!(!is_ours(server.pid));
+fn signals_become_orders_and_a_second_term_hastens() {
+    for second in [Signal::Term, Signal::Int] {
+        let mut test = Test::begin(&[(DRAINS, "1")]);
+        let server = test.wait_for_server(1);
+        assert_ne!(group(server.pid), group(test.pid()), "Ctrl-C goes to a group");
+        test.signal(Signal::Term);
+        test.wait_for_line("Drain");
+        test.signal(second);
+        test.wait_for_line("Fast");
+        assert_eq!(test.status(), Some(0));
+        assert!(!is_ours(server.pid));
+        let told = test.told();
+        assert_eq!(told[1..], ["Drain", "Fast"], "no signals");
+    }
 }
 
 #[test]

@@ -51,6 +51,9 @@ pub struct DrainRequest {
     /// The time over which closes are spread; `None` is as configured.
     #[serde(default, rename = "duration_ms", with = "optional_ms")]
     pub duration: Option<Duration>,
+    /// All at once instead, with 1001; also if a drain is under way.
+    #[serde(default)]
+    pub now: bool,
 }
 
 /// A line from the server.

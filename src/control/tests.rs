@@ -66,7 +66,7 @@ fn requests_have_their_outcomes() {
     let copy = Progress::Upgrade { step: Step::Copy, connections: 12_000, pause_us: None };
     assert_eq!(steps, [copy]);
 
-    let drain = DrainRequest { duration: Some(Duration::from_millis(1_500)) };
+    let drain = DrainRequest { duration: Some(Duration::from_millis(1_500)), now: false };
     let outcome = client.request(&Request::Drain(drain.clone()), |_| ());
     assert_eq!(
         outcome.unwrap(),

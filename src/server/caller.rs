@@ -8,6 +8,7 @@ use super::running::Running;
 use super::{Builder, Entry, takeover};
 use crate::config::Settings;
 use crate::control::{Client, ClientError, Outcome, TakingOver, path};
+use crate::sys::signals::Signals;
 
 /// A server that hands everything over.
 pub(super) struct Call {
@@ -47,12 +48,22 @@ impl Call {
         builder: &Builder,
         settings: &Settings,
         supervision: Supervision,
+        signals: &Signals,
     ) -> io::Result<Running> {
         let Self { path, taking } = self;
         let called = path.clone();
         let channel = taking.channel.try_clone()?;
         let (entry, called_at) = (Entry::Takeover, Some(path));
-        match takeover::take_over(builder, settings, entry, channel, called_at, supervision)? {
+        let outcome = takeover::take_over(
+            builder,
+            settings,
+            entry,
+            channel,
+            called_at,
+            supervision,
+            signals,
+        )?;
+        match outcome {
             Ok(running) => {
                 tracing::info!(control = %called.display(), "everything was taken over");
                 Ok(running)

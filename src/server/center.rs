@@ -3,7 +3,7 @@
 
 use std::io::{PipeWriter, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::crew::Shared;
@@ -15,6 +15,7 @@ use crate::control::{Failed, FailureKind, Record, UpgradeOutcome};
 use crate::net::order::Order;
 use crate::net::stop::Stop;
 use crate::sys::bell::Rung;
+use crate::sys::pidfd::Pidfd;
 
 /// How long the outcome of an upgrade waits for the main thread to let go of the control socket.
 const CONTROL_LEFT_MAX: Duration = Duration::from_secs(1);
@@ -59,27 +60,31 @@ enum Fate {
     /// It serves, and an upgrade is under way, which ends for a reason that is sent here.
     Upgrades(Rung<String>),
     /// Another process serves.
-    Moved(Moved),
+    Moved(Successor),
 }
 
-/// The process that has taken everything over.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Moved {
-    /// Its id, by its own account if it is nobody's child here.
-    pub(super) pid: u32,
-    /// What it is to us.
-    pub(super) to: Successor,
-}
-
-/// What a process that has taken everything over is to us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The process that has taken everything over, and what it is to us.
+#[derive(Debug, Clone)]
 pub(super) enum Successor {
-    /// A child of ours or of our supervisor's: signals are passed on to it.
-    Child,
+    /// A child of ours or of our supervisor's.
+    Child(Arc<Pidfd>),
     /// It has come by itself.
     Caller,
     /// It ended as soon as it had taken over.
     Lost,
+}
+
+/// What has become of an order to stop.
+#[derive(Debug, Clone)]
+pub(super) enum Begun {
+    /// The workers have been told.
+    Stopping,
+    /// They had been before.
+    Already,
+    /// They have not: an upgrade is under way.
+    Upgrading,
+    /// They have not: another process has taken everything over.
+    Moved(Successor),
 }
 
 /// How a server ends.
@@ -182,6 +187,26 @@ impl Center {
         self.crew.mailboxes.order_all(&Order::Stop(stop));
     }
 
+    /// Tells the workers to stop, unless an upgrade is under way or has been; none begins meanwhile.
+    pub(super) fn begin_to_stop(&self, stop: Stop) -> Begun {
+        // Held to the end.
+        let fate = lock(&self.upgrade.fate);
+        match &*fate {
+            Fate::Upgrades(_) => Begun::Upgrading,
+            Fate::Moved(successor) => Begun::Moved(successor.clone()),
+            Fate::Serves if self.is_stopping() && matches!(stop, Stop::Drain(_)) => Begun::Already,
+            Fate::Serves => {
+                self.stop(stop);
+                Begun::Stopping
+            }
+        }
+    }
+
+    /// Tells the workers to end at once what they have not given away.
+    pub(super) fn stop_what_is_left(&self) {
+        self.crew.mailboxes.order_all(&Order::Stop(Stop::Fast));
+    }
+
     /// Everything is over: whoever listens beside us goes on without us.
     pub(super) fn steer_no_more(&self) {
         *lock(&self.ending.steered) = None;
@@ -208,10 +233,11 @@ impl Center {
 
     /// Ends the upgrade that was begun: it has come to nothing, or another process serves. Returns
     /// once the main thread knows.
-    pub(super) fn end_upgrade(&self, moved: Option<Moved>) {
+    pub(super) fn end_upgrade(&self, moved: Option<Successor>) {
+        let has_moved = moved.is_some();
         *lock(&self.upgrade.fate) = moved.map_or(Fate::Serves, Fate::Moved);
         self.wake();
-        if moved.is_some() {
+        if has_moved {
             // Whoever hears the outcome may ask again at once, and means the successor.
             let left = lock(&self.upgrade.control_left);
             let waited =
@@ -232,22 +258,18 @@ impl Center {
     }
 
     /// The process that has taken everything over.
-    pub(super) fn moved(&self) -> Option<Moved> {
-        match *lock(&self.upgrade.fate) {
-            Fate::Moved(moved) => Some(moved),
+    pub(super) fn moved(&self) -> Option<Successor> {
+        match &*lock(&self.upgrade.fate) {
+            Fate::Moved(successor) => Some(successor.clone()),
             Fate::Serves | Fate::Upgrades(_) => None,
         }
     }
 
-    /// Ends the upgrade that is under way, if that can still be; false if none is. The waker tells
+    /// Ends the upgrade that is under way, if there is one and that can still be. The waker tells
     /// when its outcome is known.
-    pub(super) fn abort_upgrade(&self, reason: &str) -> bool {
-        match &*lock(&self.upgrade.fate) {
-            Fate::Upgrades(aborts) => {
-                aborts.send(reason.to_owned());
-                true
-            }
-            Fate::Serves | Fate::Moved(_) => false,
+    pub(super) fn abort_upgrade(&self, reason: &str) {
+        if let Fate::Upgrades(aborts) = &*lock(&self.upgrade.fate) {
+            aborts.send(reason.to_owned());
         }
     }
 

@@ -7,13 +7,16 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::supervisor::{self, Link, LinkEvent};
+use crate::supervisor::{self, Ending, Link, LinkEvent, Order};
+use crate::sys::pidfd::Pidfd;
 use crate::sys::spawn::{self, Program};
-use crate::sys::{children, inherited, packets, process};
+use crate::sys::{inherited, packets};
 
 /// Tells a new process that it is a successor without a supervisor: the number of its end of the
 /// channel.
@@ -28,11 +31,16 @@ const START_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a successor that was given up may take to end by itself.
 const ENDING: Duration = Duration::from_secs(2);
 
-/// Who watches over this process, if anybody does.
+/// Who watches over this process, if anybody does. What comes over the link is read by the main
+/// thread alone, which passes on what a launch waits for.
 #[derive(Debug, Default)]
 pub(super) struct Supervision {
-    link: Mutex<Option<Link>>,
+    link: Option<Link>,
     supervisor: Option<u32>,
+    /// The supervisor is gone.
+    is_lost: AtomicBool,
+    /// Whoever waits for a successor.
+    asking: Mutex<Option<Sender<LinkEvent>>>,
 }
 
 /// A process that was started, and our end of the channel.
@@ -44,9 +52,9 @@ pub(super) struct Launched {
 /// A successor.
 pub(super) enum Process {
     /// A child of ours.
-    Child(Child),
+    Child(Child, Pidfd),
     /// A child of the supervisor's.
-    Other(u32),
+    Other(u32, Pidfd),
     /// It has come by itself. What its id is here is not known: it may live in another container.
     Caller,
 }
@@ -54,11 +62,12 @@ pub(super) enum Process {
 impl Supervision {
     /// By the process at the other end of the link.
     pub(super) fn by(link: Link, supervisor: u32) -> Self {
-        Self { link: Mutex::new(Some(link)), supervisor: Some(supervisor) }
+        Self { link: Some(link), supervisor: Some(supervisor), ..Self::default() }
     }
 
-    fn link(&self) -> MutexGuard<'_, Option<Link>> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The link, as long as the supervisor is there.
+    pub(super) fn link(&self) -> Option<&Link> {
+        self.link.as_ref().filter(|_| !self.is_lost.load(Ordering::SeqCst))
     }
 
     /// The supervisor, as long as it is there.
@@ -84,6 +93,11 @@ impl Supervision {
         self.tell(Link::stopping);
     }
 
+    /// Says that this process was told to end while it was the server, which another one is now.
+    pub(super) fn end(&self, ending: Ending) {
+        self.tell(|link| link.end(ending));
+    }
+
     /// Says that a process which is nobody's child here may take over, as `word` tells.
     pub(super) fn contested(&self, word: BorrowedFd<'_>) {
         self.tell(|link| link.contested(word));
@@ -100,27 +114,45 @@ impl Supervision {
     }
 
     /// What cannot be told is no harm: the end of the link is noticed, and said, by
-    /// [`look`](Self::look).
+    /// [`next_order`](Self::next_order).
     fn tell(&self, what: impl FnOnce(&Link) -> io::Result<()>) {
-        if let Some(link) = &*self.link()
+        if let Some(link) = self.link()
             && let Err(error) = what(link)
         {
             tracing::debug!(%error, "the supervisor is not told");
         }
     }
 
-    /// Notices that the supervisor is gone.
-    pub(super) fn look(&self) {
-        // While somebody asks for a successor, he notices.
-        let Ok(mut link) = self.link.try_lock() else {
-            return;
-        };
-        let ended = |link: &Link| {
-            matches!(link.receive(Duration::ZERO), Ok(Some(LinkEvent::Ended)) | Err(_))
-        };
-        if link.as_ref().is_some_and(ended) {
-            lose(&mut link);
+    /// What the supervisor orders, if it does. Notices, too, that it is gone. For the main thread.
+    pub(super) fn next_order(&self) -> Option<Order> {
+        while let Some(link) = self.link() {
+            match link.receive(Duration::ZERO) {
+                Ok(None) => break,
+                Ok(Some(LinkEvent::Order(order))) => return Some(order),
+                Ok(Some(answer @ (LinkEvent::Successor { .. } | LinkEvent::Failed(_)))) => {
+                    self.answer(answer);
+                }
+                Ok(Some(LinkEvent::Ended)) | Err(_) => {
+                    tracing::warn!(
+                        "the supervisor is gone; nobody starts this server again if it crashes"
+                    );
+                    self.is_lost.store(true, Ordering::SeqCst);
+                    self.answer(LinkEvent::Ended);
+                }
+            }
         }
+        None
+    }
+
+    /// If nobody waits for it any more, the channel in it is closed, and the successor ends.
+    fn answer(&self, answer: LinkEvent) {
+        if let Some(asking) = self.asking().take() {
+            let _ = asking.send(answer);
+        }
+    }
+
+    fn asking(&self) -> MutexGuard<'_, Option<Sender<LinkEvent>>> {
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts the program anew. Without a supervisor, or if it dies before it has, we do so: of a
@@ -129,44 +161,51 @@ impl Supervision {
     /// # Errors
     /// It is not there, is no program, or processes or descriptors are lacking.
     pub(super) fn launch(&self, binary: Option<&Path>) -> io::Result<Launched> {
-        let mut link = self.link();
-        let Some(asked) = &*link else {
-            return launch(binary);
-        };
-        match ask(asked, binary)? {
-            Some(LinkEvent::Successor { pid, channel }) => {
-                Ok(Launched { process: Process::Other(pid), channel })
+        match self.ask(binary)? {
+            LinkEvent::Successor { pid, process, channel } => {
+                Ok(Launched { process: Process::Other(pid, process), channel })
             }
-            Some(LinkEvent::Failed(reason)) => Err(io::Error::other(reason)),
-            Some(LinkEvent::Ended) => {
-                lose(&mut link);
-                launch(binary)
-            }
-            None => Err(io::Error::other("the supervisor does not answer")),
+            LinkEvent::Failed(reason) => Err(io::Error::other(reason)),
+            LinkEvent::Ended | LinkEvent::Order(_) => launch(binary),
         }
     }
-}
 
-/// Asks the supervisor for a successor, and waits for the answer.
-fn ask(link: &Link, binary: Option<&Path>) -> io::Result<Option<LinkEvent>> {
-    match link.start_successor(binary) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Some(LinkEvent::Ended)),
-        outcome => outcome.and_then(|()| link.receive(START_TIME_MAX)),
+    /// Asks the supervisor for a successor, and waits for the answer.
+    fn ask(&self, binary: Option<&Path>) -> io::Result<LinkEvent> {
+        let (sender, answers) = mpsc::channel();
+        {
+            // The supervisor's loss is noticed before, or told to whoever asks then.
+            let mut asking = self.asking();
+            let Some(link) = self.link() else {
+                return Ok(LinkEvent::Ended);
+            };
+            *asking = Some(sender);
+            match link.start_successor(binary) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    return Ok(LinkEvent::Ended);
+                }
+                outcome => outcome?,
+            }
+        }
+        let answer = answers.recv_timeout(START_TIME_MAX);
+        answer.map_err(|_| io::Error::other("the supervisor does not answer"))
     }
-}
-
-/// From now on there is no supervisor.
-fn lose(link: &mut Option<Link>) {
-    tracing::warn!("the supervisor is gone; nobody starts this server again if it crashes");
-    *link = None;
 }
 
 impl Process {
     /// Its id, if it is known here.
     pub(super) fn id(&self) -> Option<u32> {
         match self {
-            Self::Child(child) => Some(child.id()),
-            Self::Other(pid) => Some(*pid),
+            Self::Child(child, _) => Some(child.id()),
+            Self::Other(pid, _) => Some(*pid),
+            Self::Caller => None,
+        }
+    }
+
+    /// What it is signalled by, if it is ours to be.
+    pub(super) fn into_pidfd(self) -> Option<Pidfd> {
+        match self {
+            Self::Child(_, pidfd) | Self::Other(_, pidfd) => Some(pidfd),
             Self::Caller => None,
         }
     }
@@ -176,22 +215,22 @@ impl Process {
         let until = Instant::now() + ENDING;
         loop {
             match &mut self {
-                Self::Child(child) => match child.try_wait() {
+                Self::Child(child, _) => match child.try_wait() {
                     Ok(Some(status)) if status.success() => return reason,
                     Ok(Some(status)) => return format!("{reason} (it ended with {status})"),
                     Ok(None) => {}
                     Err(_) => return reason,
                 },
                 // The supervisor takes its status, and logs it.
-                Self::Other(pid) if !process::is_running(*pid) => return reason,
-                Self::Other(_) => {}
+                Self::Other(_, pidfd) if pidfd.has_ended() => return reason,
+                Self::Other(..) => {}
                 // It has heard of it, and is nobody's to kill.
                 Self::Caller => return reason,
             }
             if Instant::now() >= until {
                 let _ = match &mut self {
-                    Self::Child(child) => child.kill().and_then(|()| child.wait().map(drop)),
-                    Self::Other(pid) => children::kill(*pid),
+                    Self::Child(child, _) => child.kill().and_then(|()| child.wait().map(drop)),
+                    Self::Other(_, pidfd) => pidfd.kill(),
                     Self::Caller => Ok(()),
                 };
                 return format!("{reason} (it was killed)");
@@ -216,10 +255,16 @@ fn launch(binary: Option<&Path>) -> io::Result<Launched> {
         descriptors: &[(CHANNEL, theirs.as_fd())],
         own_group: false,
     };
-    let child = program
+    let mut child = program
         .start()
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-    Ok(Launched { process: Process::Child(child), channel })
+    match Pidfd::open(child.id()) {
+        Ok(pidfd) => Ok(Launched { process: Process::Child(child, pidfd), channel }),
+        Err(error) => {
+            child.kill().and_then(|()| child.wait())?;
+            Err(error)
+        }
+    }
 }
 
 /// Our end of the channel, if this process was started as a successor without a supervisor.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::center::Center;
+use super::center::{Begun, Center};
 use super::upgrade::{self, Source};
 use crate::control::{
     Activity, DrainRequest, Drained, Failed, FailureKind, Give, OnProgress, Operator, Progress,
@@ -60,14 +60,17 @@ impl Operator for Operations {
 
     fn drain(&self, request: &DrainRequest, progress: OnProgress<'_>) -> Result<Drained, Failed> {
         let center = &self.0;
-        if center.is_upgrading() || center.moved().is_some() {
-            return Err(Failed::new(FailureKind::InProgress, "an upgrade is in progress"));
-        }
         let begun = Instant::now();
         let before = center.crew.accounts.connections() as u64;
         let time = request.duration.unwrap_or(center.drain());
-        center.stop(Stop::Drain(time));
-        tracing::info!(drain = ?time, connections = before, "draining");
+        let stop = if request.now { Stop::Fast } else { Stop::Drain(time) };
+        match center.begin_to_stop(stop) {
+            Begun::Stopping => tracing::info!(?stop, connections = before, "draining"),
+            Begun::Already => {}
+            Begun::Upgrading | Begun::Moved(_) => {
+                return Err(Failed::new(FailureKind::InProgress, "an upgrade is in progress"));
+            }
+        }
         center.wake();
         let mut heard = ControlFlow::Continue(());
         loop {

@@ -8,10 +8,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::alongside::{Awaited, Control};
-use super::center::{Center, Identity, Moved, Successor};
+use super::center::{Begun, Center, Identity, Successor};
 use super::crew::{Crew, WorkerThread};
 use super::foundation::Foundation;
 use super::operate::Operations;
+use super::orders::{self, Given, Orders, Wanted};
 use super::routes;
 use super::upgrade::{self, Source};
 use crate::app::{Outgoing, Post, Undeliverable};
@@ -20,8 +21,8 @@ use crate::config::Settings;
 use crate::control::{self, ControlListener, UpgradeRequest};
 use crate::net::listener::Unlink;
 use crate::net::stop::Stop;
-use crate::sys::children;
-use crate::sys::signals::{Signal, Signals, Waited};
+use crate::supervisor::Ending;
+use crate::sys::signals::Signals;
 
 /// How often the main thread looks whether its workers are there: while they serve, and while they
 /// stop.
@@ -145,58 +146,46 @@ impl Running {
         }
     }
 
-    /// Obeys signals until the workers have stopped.
+    /// Obeys orders until the workers have stopped.
     pub(super) fn obey(mut self, signals: &Signals) -> io::Result<()> {
-        // What was asked for while an upgrade was under way: its outcome decides who is meant.
-        let mut deferred = None;
+        let mut orders = Orders::new(signals);
+        // What waits for the outcome of an upgrade: that decides who is to end.
+        let mut deferred: Option<Wanted> = None;
         while !self.threads.iter().all(JoinHandle::is_finished) {
-            let moved = self.center.moved();
-            if moved.is_some() {
+            let moved = self.center.moved().is_some();
+            if moved {
                 self.leave_control();
             }
-            let expected = self.center.is_stopping() || moved.is_some();
+            let expected = self.center.is_stopping() || moved;
             if self.threads.iter().any(JoinHandle::is_finished) && !expected {
                 tracing::error!("a worker has ended; the others stop");
                 self.stop(Stop::Fast);
                 break;
             }
-            self.center.supervision.look();
             if !expected && let Some(control) = self.awaited.gain(&self.center) {
                 self.control = Some(control);
             }
-            // Signals come at once; that a worker has ended, with the next look.
-            let look_after = if expected { STOPPING_LOOK } else { SERVING_LOOK };
-            match signals.wait(self.wake.as_fd(), look_after)? {
-                Waited::Signal(signal @ (Signal::Term | Signal::Int)) => deferred = Some(signal),
-                Waited::Signal(signal @ (Signal::Usr2 | Signal::Hup)) => self.upgrade(signal),
-                Waited::Signal(Signal::Usr1) => tracing::warn!("USR1 has no meaning here"),
-                // A successor that has failed; whoever waits for it takes its status.
-                Waited::Signal(Signal::Child) | Waited::TimedOut => {}
-                Waited::Woken => {
-                    self.wake.read_exact(&mut [0])?;
+            while let Some(given) = orders.next(&self.center.supervision)? {
+                match given {
+                    Given::Upgrade => self.upgrade(),
+                    Given::End(wanted) => deferred = deferred.max(Some(wanted)),
                 }
             }
-            if let Some(signal) = deferred.take() {
-                if self.center.abort_upgrade("the server was told to stop") {
-                    deferred = Some(signal);
-                } else if let Some(Moved { pid, to }) = self.center.moved()
-                    && to != Successor::Caller
-                {
-                    tracing::info!(?signal, successor = pid, "passed on");
-                    let _ = children::send(pid, signal);
-                } else {
-                    self.stop_as_told(signal == Signal::Int || self.center.is_stopping());
-                }
+            deferred = deferred.and_then(|wanted| self.end(wanted));
+            // Orders come at once; that a worker has ended, with the next look.
+            let look_after = if expected { STOPPING_LOOK } else { SERVING_LOOK };
+            if orders.wait(&self.center.supervision, self.wake.as_fd(), look_after)? {
+                self.wake.read_exact(&mut [0])?;
             }
         }
         self.leave_control();
         let moved = self.center.moved();
         self.join()?;
-        match moved.map(|moved| moved.to) {
+        match moved {
             Some(Successor::Lost) => {
                 return Err(io::Error::other("the successor has died with all connections"));
             }
-            Some(Successor::Child | Successor::Caller) => tracing::info!("handed over"),
+            Some(Successor::Child(_) | Successor::Caller) => tracing::info!("handed over"),
             None => tracing::info!("stopped"),
         }
         Ok(())
@@ -210,21 +199,52 @@ impl Running {
         self.center.control_is_left();
     }
 
-    fn stop_as_told(&self, fast: bool) {
+    /// Ends as it is wanted to; returns what waits for the outcome of an upgrade.
+    fn end(&self, wanted: Wanted) -> Option<Wanted> {
         let connections = self.connections();
-        if fast {
-            tracing::info!(connections, "stopping");
-            self.stop(Stop::Fast);
-        } else {
-            let drain = self.center.drain();
-            self.stop(Stop::Drain(drain));
-            tracing::info!(?drain, connections, "draining");
+        let drain = self.center.drain();
+        let stop = match wanted.ending {
+            Ending::Drain => Stop::Drain(drain),
+            Ending::Fast => Stop::Fast,
+        };
+        match self.center.begin_to_stop(stop) {
+            Begun::Stopping => match stop {
+                Stop::Drain(_) => tracing::info!(?drain, connections, "draining"),
+                Stop::Fast => tracing::info!(connections, "stopping"),
+            },
+            Begun::Already => {}
+            Begun::Upgrading => {
+                self.center.abort_upgrade("the server was told to stop");
+                return Some(Wanted { was_deferred: true, ..wanted });
+            }
+            Begun::Moved(successor) => self.pass_on(&successor, wanted),
+        }
+        None
+    }
+
+    /// Another process has taken over: what this one was told to do is for that one to do.
+    fn pass_on(&self, successor: &Successor, wanted: Wanted) {
+        let Wanted { ending, by_signal, was_deferred } = wanted;
+        // What is left here is being closed by and by.
+        if ending == Ending::Fast {
+            self.center.stop_what_is_left();
+        }
+        let supervision = &self.center.supervision;
+        if supervision.link().is_some() {
+            // The supervisor orders its processes what it was told itself. A signal that came when
+            // everything had been given away was for this process alone.
+            if by_signal && was_deferred {
+                supervision.end(ending);
+            }
+        } else if let Successor::Child(successor) = successor {
+            tracing::info!(?ending, "passed on to the successor");
+            let _ = orders::pass_on(successor, ending);
         }
     }
 
-    /// Signals go on being obeyed while it runs.
-    fn upgrade(&self, signal: Signal) {
-        tracing::info!(?signal, "upgrading");
+    /// Orders go on being obeyed while it runs.
+    fn upgrade(&self) {
+        tracing::info!("upgrading");
         let center = self.center.clone();
         let thread = thread::Builder::new().name("upgrade".to_owned());
         let spawned = thread.spawn(move || {

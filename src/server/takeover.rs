@@ -16,7 +16,7 @@ use super::foundation::{Foundation, Inherited};
 use super::history::{History, by_reason};
 use super::launch::Supervision;
 use super::running::Running;
-use super::{Builder, Entry};
+use super::{Builder, Entry, orders};
 use crate::config::Settings;
 use crate::control::{Failed, FailureKind, UpgradeOutcome, Upgraded};
 use crate::handover::ownership::OwnershipWord;
@@ -29,6 +29,7 @@ use crate::sys::bell::{Bell, Rung};
 use crate::sys::clock;
 use crate::sys::packets::{self, Received};
 use crate::sys::poll::wait_readable;
+use crate::sys::signals::Signals;
 
 /// How long to wait for the predecessor's next word. It has time-outs of its own for every step,
 /// all of them shorter, so this is for one that hangs.
@@ -47,6 +48,7 @@ pub(super) fn take_over(
     channel: OwnedFd,
     called_at: Option<PathBuf>,
     supervision: Supervision,
+    signals: &Signals,
 ) -> io::Result<Result<Running, String>> {
     let bell = Bell::new()?;
     let (findings, found) = bell.channel();
@@ -56,6 +58,7 @@ pub(super) fn take_over(
         entry,
         channel,
         supervision,
+        signals,
         bell,
         findings,
         found,
@@ -89,6 +92,7 @@ struct Takeover<'t> {
     entry: Entry,
     channel: OwnedFd,
     supervision: Supervision,
+    signals: &'t Signals,
     /// Rings when the workers have found something.
     bell: Bell,
     /// For the workers.
@@ -281,6 +285,7 @@ impl Takeover<'_> {
                 Next::Nothing
             }
             Action::Take { orphaned } => {
+                orders::begin_anew(self.signals, self.supervision.link().is_some());
                 let taken = self.word.as_ref().is_some_and(|word| word.take(orphaned));
                 Next::Feed(Event::Taken(taken))
             }

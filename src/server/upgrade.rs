@@ -4,11 +4,12 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::center::{self, Center, Moved};
+use super::center::{Center, Successor};
 use super::history::by_reason;
 use super::launch::{Launched, Process};
 use crate::base::format::Format;
@@ -110,7 +111,7 @@ struct Upgrade<'c> {
     center: &'c Center,
     times: Timeline,
     /// Everything has been taken over.
-    moved: Option<Moved>,
+    moved: Option<Successor>,
 }
 
 impl Upgrade<'_> {
@@ -171,17 +172,18 @@ impl Upgrade<'_> {
                 Err(Failed::new(FailureKind::Aborted, process.end(reason)))
             }
             Outcome::Moved { connections, refused } => {
-                let mut to = center::Successor::Child;
-                if matches!(process, Process::Caller) {
-                    center.supervision.moved();
-                    to = center::Successor::Caller;
-                }
-                self.moved = Some(Moved { pid, to });
+                self.moved = Some(match process.into_pidfd() {
+                    Some(pidfd) => Successor::Child(Arc::new(pidfd)),
+                    None => {
+                        center.supervision.moved();
+                        Successor::Caller
+                    }
+                });
                 Ok(upgraded(connections, &refused))
             }
             Outcome::Lost(reason) => {
                 // Its status is not taken, so that nobody else gets its id while we wind up.
-                self.moved = Some(Moved { pid, to: center::Successor::Lost });
+                self.moved = Some(Successor::Lost);
                 // It has died before its own supervisor was to start it again.
                 center.supervision.uncontested();
                 let reason = format!("{reason}, and all connections with it, which it had taken");

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::machine::Pid;
+use super::machine::{Ending, Order, Pid};
 use super::message::{Kept, Packet, ToServer, ToSupervisor, pair, receive, send, send_kept};
+use crate::sys::pidfd::Pidfd;
 
 /// How long a supervisor may take to send what it has sent before it started this process.
 const START_TIME_MAX: Duration = Duration::from_secs(10);
@@ -39,11 +40,15 @@ pub enum LinkEvent {
     Successor {
         /// Its process.
         pid: Pid,
+        /// The same, to send it signals.
+        process: Pidfd,
         /// The predecessor's end of the channel to it.
         channel: OwnedFd,
     },
     /// The successor that was asked for is not started, for this reason.
     Failed(String),
+    /// What this process is to do.
+    Order(Order),
     /// The supervisor is gone. The server goes on; nobody starts another one if it crashes.
     Ended,
 }
@@ -117,6 +122,14 @@ impl Link {
         send(self, &ToSupervisor::Stopping, &[])
     }
 
+    /// Says that this process was told to end while it was the server, which another one is now.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    pub fn end(&self, ending: Ending) -> io::Result<()> {
+        send(self, &ToSupervisor::End { ending }, &[])
+    }
+
     /// Says that a process with another parent may take over; `word` says whether it has, should
     /// this process crash meanwhile.
     ///
@@ -156,11 +169,13 @@ impl Link {
                     LinkEvent::Failed(reason)
                 }
                 Packet::Message(ToServer::Successor { pid, request }, mut fds)
-                    if fds.len() == 1 && self.asked(request) =>
+                    if fds.len() == 2 && self.asked(request) =>
                 {
-                    let channel = fds.pop().expect("there is one");
-                    LinkEvent::Successor { pid, channel }
+                    let process = Pidfd::from_fd(fds.pop().expect("there are two"));
+                    let channel = fds.pop().expect("there are two");
+                    LinkEvent::Successor { pid, process, channel }
                 }
+                Packet::Message(ToServer::Order { order }, _) => LinkEvent::Order(order),
                 // Nothing that is said in the middle, or what came too late.
                 Packet::Message(..) => continue,
             }));
@@ -184,6 +199,7 @@ mod tests {
     use super::*;
     use crate::sys::packets;
     use std::fs::File;
+    use std::process;
 
     fn linked() -> (OwnedFd, Link) {
         let (theirs, ours) = packets::pair().unwrap();
@@ -232,12 +248,15 @@ mod tests {
         assert!(link.receive(Duration::ZERO).unwrap().is_none());
         packets::send(&supervisor, b"{\"message\":\"of a newer program\"}", &[], false).unwrap();
         let successor = ToServer::Successor { pid: 5, request: 0 };
-        send(&supervisor, &successor, &[channel.as_fd()]).unwrap();
+        let process = Pidfd::open(process::id()).unwrap();
+        send(&supervisor, &successor, &[channel.as_fd(), process.as_fd()]).unwrap();
         let reason = "no".to_owned();
         send(&supervisor, &ToServer::Failed { reason, request: 0 }, &[]).unwrap();
+        let order = Order::End(Ending::Drain);
+        send(&supervisor, &ToServer::Order { order }, &[]).unwrap();
         drop((supervisor, channel));
         let long = Duration::from_secs(60);
-        let Some(LinkEvent::Successor { pid: 5, channel }) = link.receive(long).unwrap() else {
+        let Some(LinkEvent::Successor { pid: 5, channel, .. }) = link.receive(long).unwrap() else {
             panic!("the successor's channel comes first");
         };
         packets::send(&channel, b"x", &[], false).unwrap();
@@ -245,6 +264,8 @@ mod tests {
         let received = packets::receive(&other, &mut buffer, &mut Vec::new(), None).unwrap();
         assert_eq!(received, packets::Received::Packet(1));
         assert!(matches!(link.receive(long).unwrap(), Some(LinkEvent::Failed(why)) if why == "no"));
+        let ordered = link.receive(long).unwrap();
+        assert!(matches!(ordered, Some(LinkEvent::Order(Order::End(Ending::Drain)))));
         assert!(matches!(link.receive(long).unwrap(), Some(LinkEvent::Ended)));
         assert!(link.serving().is_err());
     }
@@ -257,7 +278,8 @@ mod tests {
         link.start_successor(None).unwrap();
         link.start_successor(None).unwrap();
         let late = ToServer::Successor { pid: 5, request: 1 };
-        send(&supervisor, &late, &[channel.as_fd()]).unwrap();
+        let process = Pidfd::open(process::id()).unwrap();
+        send(&supervisor, &late, &[channel.as_fd(), process.as_fd()]).unwrap();
         send(&supervisor, &failed(1), &[]).unwrap();
         send(&supervisor, &failed(2), &[]).unwrap();
         drop(channel);

@@ -20,6 +20,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys::signals::Signal;
+
 /// How long the first restart after a crash waits: long enough not to spin, too short to notice.
 pub const RESTART_DELAY_MIN: Duration = Duration::from_millis(50);
 
@@ -78,17 +80,25 @@ impl End {
     }
 }
 
-/// A signal to pass on.
+/// How a server is to end. The later one is the stronger one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// Close the connections by and by.
+    Drain,
+    /// Close them at once.
+    Fast,
+}
+
+/// What a server is to do. To be ordered the same thing again changes nothing: so it does not
+/// matter how many ways an operator's one wish has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Told {
-    /// TERM: drain, then end.
-    Term,
-    /// INT: end at once.
-    Int,
-    /// HUP: upgrade.
-    Hup,
-    /// USR2: upgrade.
-    Usr2,
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// End.
+    End(Ending),
+    /// Hand everything over to a new process.
+    Upgrade,
 }
 
 /// What happens.
@@ -108,6 +118,8 @@ pub enum Event {
     StartSuccessor(Pid, Option<PathBuf>),
     /// A child stops by itself, as an operator told it.
     Stopping(Pid),
+    /// A child that is not the server any more was told to end while it was: the server is to.
+    EndAsked(Pid, Ending),
     /// A process that is no child of ours may take over from this one: if it crashes meanwhile,
     /// somebody has to decide.
     Contested(Pid),
@@ -118,7 +130,7 @@ pub enum Event {
     /// A process that is no child of ours has taken over from this one.
     Moved(Pid),
     /// A signal has come.
-    Signal(Told),
+    Signal(Signal),
     /// This process could not become its new program.
     NotExecuted(String),
     /// Time has passed.
@@ -138,8 +150,8 @@ pub enum Action {
         /// Its generation.
         generation: u64,
     },
-    /// Send a child a signal.
-    Tell(Pid, Told),
+    /// Give a child an order.
+    Order(Pid, Order),
     /// End a child at once.
     Kill(Pid),
     /// Tell the server why it has no successor.
@@ -217,8 +229,10 @@ pub struct Machine {
     has_served: bool,
     /// Crashes since a server was stable.
     crashes: u32,
-    /// The server was told to end, or ends by itself.
-    stopping: Option<Told>,
+    /// How the server is to end, if it is: as it was ordered, or as it does by itself.
+    ending: Option<Ending>,
+    /// This process was told to end: another TERM is the second one.
+    was_told: bool,
     /// A process of somebody else may take over.
     #[serde(default)]
     is_contested: bool,
@@ -241,7 +255,8 @@ impl Default for Machine {
             generation: 0,
             has_served: false,
             crashes: 0,
-            stopping: None,
+            ending: None,
+            was_told: false,
             is_contested: false,
             is_moved: false,
             others: BTreeSet::new(),
@@ -279,7 +294,10 @@ impl Machine {
             Event::ChildExited(pid, end) => self.on_exit(now, pid, end, out),
             Event::Serving(pid) => self.on_serving(now, pid, out),
             Event::StartSuccessor(pid, program) => self.on_start_successor(pid, program, out),
-            Event::Stopping(pid) if self.is_server(pid) => self.begin_to_stop(Told::Term, out),
+            Event::Stopping(pid) if self.is_server(pid) => self.begin_to_end(Ending::Drain, out),
+            Event::EndAsked(pid, ending) if self.others.contains(&pid) => {
+                self.end(now, ending, out);
+            }
             Event::Contested(pid) if self.is_server(pid) => self.is_contested = true,
             Event::Uncontested(pid) if self.is_server(pid) => self.is_contested = false,
             Event::Decided(moved) => self.on_decided(now, moved, out),
@@ -287,9 +305,9 @@ impl Machine {
                 self.is_moved = true;
                 out.extend([log("another process has taken over"), Action::DropListeners]);
             }
-            Event::Stopping(_) | Event::Contested(_) | Event::Uncontested(_) | Event::Moved(_) => {}
-            Event::Signal(told @ (Told::Term | Told::Int)) => self.on_stop(now, told, out),
-            Event::Signal(told) => self.on_upgrade_signal(told, out),
+            Event::Stopping(_) | Event::EndAsked(..) => {}
+            Event::Contested(_) | Event::Uncontested(_) | Event::Moved(_) => {}
+            Event::Signal(signal) => self.on_signal(now, signal, out),
             Event::NotExecuted(why) => out.push(warning(format!(
                 "the supervisor goes on as the program it was before: {why}"
             ))),
@@ -373,7 +391,7 @@ impl Machine {
         self.others.remove(&pid);
         match self.state.clone() {
             State::Up { server, serving_since, successor } if server == pid => match successor {
-                Some(successor) if self.stopping.is_none() && !self.is_moved => {
+                Some(successor) if self.ending.is_none() && !self.is_moved => {
                     out.push(warning(format!("the server {}; its successor is there", shown(end))));
                     let until = now + ORPHAN_TIME_MAX;
                     self.state = State::Orphaned { successor, end, until };
@@ -391,7 +409,7 @@ impl Machine {
             {
                 self.state = State::Up { server, serving_since, successor: None };
                 out.push(warning(format!("the successor {}; the server goes on", shown(end))));
-                if self.stopping.is_none() {
+                if self.ending.is_none() {
                     out.push(Action::Notify(Notice::Ready));
                 }
             }
@@ -417,7 +435,7 @@ impl Machine {
         }
         // What has never served fails for a reason that a restart does not mend, and whoever has
         // started it waits to hear it.
-        if self.stopping.is_some() || end == End::Exited(0) || !self.has_served {
+        if self.ending.is_some() || end == End::Exited(0) || !self.has_served {
             return self.begin_to_leave(now, end.status(), out);
         }
         if self.is_contested {
@@ -455,8 +473,8 @@ impl Machine {
         if self.others.is_empty() {
             return self.leave(status, out);
         }
-        let told = self.stopping.unwrap_or(Told::Term);
-        out.extend(self.others.iter().map(|pid| Action::Tell(*pid, told)));
+        let order = Order::End(self.ending.unwrap_or(Ending::Drain));
+        out.extend(self.others.iter().map(|pid| Action::Order(*pid, order)));
         self.state = State::Leaving { status, until: now + LEAVE_TIME_MAX };
     }
 
@@ -471,7 +489,7 @@ impl Machine {
                 self.has_served = true;
                 let serving_since = serving_since.or(Some(now));
                 self.state = State::Up { server, serving_since, successor };
-                if self.stopping.is_none() && !self.is_moved {
+                if self.ending.is_none() && !self.is_moved {
                     out.extend([Action::KeepListeners(pid), Action::Notify(Notice::Ready)]);
                 }
                 return;
@@ -488,9 +506,9 @@ impl Machine {
         self.has_served = true;
         self.state = State::Up { server: pid, serving_since: Some(now), successor: None };
         out.push(log(&format!("process {pid} has taken over")));
-        if let Some(told) = self.stopping {
-            // The signal has gone to the predecessor, which has nothing left to stop.
-            out.push(Action::Tell(pid, told));
+        if let Some(ending) = self.ending {
+            // The order has gone to the predecessor, which has nothing left to end.
+            out.push(Action::Order(pid, Order::End(ending)));
             return;
         }
         let (program, generation) = (self.program.clone(), self.generation);
@@ -507,7 +525,7 @@ impl Machine {
         };
         let why = match () {
             () if *server != pid => "another process is the server",
-            () if self.stopping.is_some() => "the server is stopping",
+            () if self.ending.is_some() => "the server is stopping",
             () if self.is_moved => "another process has taken over",
             () => "",
         };
@@ -527,35 +545,54 @@ impl Machine {
         ]);
     }
 
-    /// TERM or INT, the first or another one.
-    fn on_stop(&mut self, now: Duration, told: Told, out: &mut Vec<Action>) {
-        self.begin_to_stop(told, out);
-        self.stopping = Some(told);
+    fn on_signal(&mut self, now: Duration, signal: Signal, out: &mut Vec<Action>) {
+        match signal {
+            Signal::Term | Signal::Int => {
+                let is_second = self.was_told;
+                self.was_told = true;
+                let is_fast = is_second || signal == Signal::Int;
+                self.end(now, if is_fast { Ending::Fast } else { Ending::Drain }, out);
+            }
+            Signal::Hup | Signal::Usr2 => self.on_upgrade_signal(out),
+            Signal::Usr1 => out.push(warning("USR1 has no meaning here".to_owned())),
+            // The ends of children are looked for at each turn.
+            Signal::Child => {}
+        }
+    }
+
+    /// Sees to it that whoever serves ends, in this way or a faster one that was asked for before.
+    fn end(&mut self, now: Duration, ending: Ending, out: &mut Vec<Action>) {
+        self.begin_to_end(ending, out);
+        let order = Order::End(self.ending.unwrap_or(ending));
         match &self.state {
             State::Up { server: pid, .. }
             | State::Orphaned { successor: Successor { pid, .. }, .. } => {
-                out.push(Action::Tell(*pid, told));
-                out.extend(self.others.iter().map(|pid| Action::Tell(*pid, told)));
+                out.push(Action::Order(*pid, order));
+                out.extend(self.others.iter().map(|pid| Action::Order(*pid, order)));
             }
             State::Down { .. } | State::Contested { .. } => self.begin_to_leave(now, 0, out),
             State::Leaving { .. } => {
-                out.extend(self.others.iter().map(|pid| Action::Tell(*pid, told)));
+                out.extend(self.others.iter().map(|pid| Action::Order(*pid, order)));
             }
             State::Left => {}
         }
     }
 
-    fn begin_to_stop(&mut self, told: Told, out: &mut Vec<Action>) {
-        if self.stopping.is_none() {
-            self.stopping = Some(told);
+    fn begin_to_end(&mut self, ending: Ending, out: &mut Vec<Action>) {
+        if self.ending.is_none() {
             out.extend([Action::Notify(Notice::Stopping), Action::DropListeners]);
         }
+        self.ending = self.ending.max(Some(ending));
     }
 
-    fn on_upgrade_signal(&mut self, told: Told, out: &mut Vec<Action>) {
+    fn on_upgrade_signal(&mut self, out: &mut Vec<Action>) {
         match self.state {
-            State::Up { server, .. } if self.stopping.is_none() => {
-                out.push(Action::Tell(server, told));
+            // The kernel may have delivered to the server, too, what was sent to all processes.
+            State::Up { successor: Some(_), .. } | State::Orphaned { .. } => {
+                out.push(log("an upgrade is under way already"));
+            }
+            State::Up { server, .. } if self.ending.is_none() => {
+                out.push(Action::Order(server, Order::Upgrade));
             }
             _ => out.push(log("no server is there to be upgraded")),
         }

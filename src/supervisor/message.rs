@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::machine::Pid;
+use super::machine::{Ending, Order, Pid};
 use crate::sys::packets::{self, Received};
 
 /// Bytes of a packet: [`KEPT_A_PACKET`] labels of a Unix socket's path each, and then some.
@@ -46,6 +46,8 @@ pub(super) enum ToSupervisor {
     },
     /// This process stops, as an operator told it.
     Stopping,
+    /// This process was told to end while it was the server; now another one is, and is to end.
+    End { ending: Ending },
     /// A process that the supervisor has not started may take over; with the descriptor of the
     /// shared word that says whether it has.
     Contested,
@@ -69,12 +71,15 @@ pub(super) enum ToServer {
     },
     /// One descriptor for each label.
     Kept { labels: Vec<String> },
-    /// The successor is started; with the descriptor of this process's end of the channel.
+    /// The successor is started; with this process's end of the channel, and the pidfd of the
+    /// successor.
     Successor {
         pid: Pid,
         #[serde(default)]
         request: u64,
     },
+    /// What the process is to do.
+    Order { order: Order },
     /// There is no successor.
     Failed {
         reason: String,

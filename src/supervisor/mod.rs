@@ -3,7 +3,7 @@
 //! It has the process id that a service manager, a container or a shell knows, and keeps it. It
 //! owns no connection: it starts the server and, when the server asks for it, the successor; keeps
 //! copies of the listeners, so that they stay open when the server crashes, and starts another one
-//! then; passes signals on; and becomes the new program in place once a successor serves.
+//! then; takes the signals and orders the server what they stand for; and becomes the new program in place once a successor serves.
 //!
 //! ```text
 //!   service manager ── signals ──► supervisor ◄══ link ══► server
@@ -26,6 +26,7 @@ mod role;
 mod run;
 
 pub use link::{Link, LinkEvent, Start};
+pub use machine::{Ending, Order};
 pub use message::Kept;
 pub use program::resolve as resolve_program;
 pub use role::Role;

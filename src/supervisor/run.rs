@@ -13,14 +13,16 @@ use std::{env, process};
 
 use serde::{Deserialize, Serialize};
 
-use super::machine::{Action, End, Event, Machine, Part, Pid, Told};
+use super::machine::{Action, End, Ending, Event, Machine, Order, Part, Pid};
 use super::message::{Kept, Packet, ToServer, ToSupervisor, pair, receive, send, send_kept};
 use super::notify::Notifier;
 use super::{program, role};
 use crate::handover::ownership::OwnershipWord;
+use crate::sys::pidfd::Pidfd;
 use crate::sys::poll::wait_readable;
-use crate::sys::signals::{Signal, Signals};
+use crate::sys::signals::{Sender, Signal, Signals};
 use crate::sys::spawn::Program;
+use crate::sys::terminal::{Hup, Terminal};
 use crate::sys::{children, clock, descriptors, exec, inherited, memory, packets, stderr};
 
 /// The version of the state that crosses an exec.
@@ -127,6 +129,7 @@ struct Supervisor {
     arguments: Vec<OsString>,
     machine: Machine,
     signals: Signals,
+    terminal: Terminal,
     notifier: Notifier,
     children: BTreeMap<Pid, Child>,
     kept: Vec<Kept>,
@@ -151,6 +154,7 @@ impl Supervisor {
         Ok(Self {
             arguments,
             machine: Machine::default(),
+            terminal: Terminal::at_start(),
             signals: Signals::take_over()?,
             notifier: Notifier::new(env::var_os("NOTIFY_SOCKET")),
             children: BTreeMap::new(),
@@ -169,16 +173,16 @@ impl Supervisor {
             // when this waits. And what has ended is looked at before the links and reported after
             // them: what a child has said before its end counts.
             let mut signals = Vec::new();
-            while let Some(signal) = self.signals.read()? {
-                signals.extend(told(signal));
+            while let Some((signal, sender)) = self.signals.read_from()? {
+                signals.extend(self.meaning(signal, sender));
             }
             let mut ended = Vec::new();
             while let Some(child) = children::reap()? {
                 ended.push(child);
             }
             self.hear_children();
-            for told in signals {
-                self.feed(Event::Signal(told));
+            for signal in signals {
+                self.feed(Event::Signal(signal));
             }
             for (pid, status) in ended {
                 self.children.remove(&pid);
@@ -195,6 +199,21 @@ impl Supervisor {
                 continue;
             }
             self.wait()?;
+        }
+    }
+
+    /// What a signal asks of this process: of a HUP it is not certain.
+    fn meaning(&mut self, signal: Signal, sender: Sender) -> Option<Signal> {
+        if signal != Signal::Hup {
+            return Some(signal);
+        }
+        match self.terminal.hup(sender) {
+            Hup::Sent => Some(Signal::Hup),
+            Hup::HungUp => {
+                tracing::info!("the terminal is gone; the server drains");
+                Some(Signal::Term)
+            }
+            Hup::Nothing => None,
         }
     }
 
@@ -259,6 +278,7 @@ impl Supervisor {
                 Some(Event::StartSuccessor(pid, binary))
             }
             ToSupervisor::Stopping => Some(Event::Stopping(pid)),
+            ToSupervisor::End { ending } => Some(Event::EndAsked(pid, ending)),
             ToSupervisor::Contested => {
                 match descriptors.into_iter().map(OwnershipWord::from_fd).next() {
                     Some(Ok(word)) => {
@@ -298,7 +318,7 @@ impl Supervisor {
                     Err(error) => Event::NotStarted(part, error.to_string()),
                 });
             }
-            Action::Tell(pid, told) => self.signal(pid, |pid| children::send(pid, signal(told))),
+            Action::Order(pid, order) => self.order(pid, order),
             Action::Kill(pid) => self.signal(pid, children::kill),
             Action::Refuse(pid, reason) => {
                 let request = self.request;
@@ -331,6 +351,22 @@ impl Supervisor {
     fn has_moved(&mut self) -> bool {
         let word = self.word.take();
         word.is_some_and(|word| !word.revoke())
+    }
+
+    /// By the link; a child that has none any more serves as if there were no supervisor, and obeys
+    /// signals.
+    fn order(&self, pid: Pid, order: Order) {
+        match self.children.get(&pid) {
+            Some(Child { link: Some(link), .. }) => {
+                if let Err(error) = send(link, &ToServer::Order { order }, &[])
+                    // Its end is yet to be taken note of.
+                    && error.kind() != io::ErrorKind::BrokenPipe
+                {
+                    tracing::warn!(pid, ?order, %error, "a child does not hear what it is to do");
+                }
+            }
+            _ => self.signal(pid, |pid| children::send(pid, signal(order))),
+        }
     }
 
     fn signal(&self, pid: Pid, send: impl FnOnce(Pid) -> io::Result<()>) {
@@ -403,9 +439,11 @@ impl Supervisor {
                 #[cfg(feature = "fault-points")]
                 crate::sys::fault::point("supervisor-started");
                 let message = ToServer::Successor { pid, request: self.request };
-                if let Err(error) =
-                    self.try_send(self.asked_by, &message, &[of_predecessor.as_fd()])
-                {
+                let told = Pidfd::open(pid).and_then(|pidfd| {
+                    let descriptors = [of_predecessor.as_fd(), pidfd.as_fd()];
+                    self.try_send(self.asked_by, &message, &descriptors)
+                });
+                if let Err(error) = told {
                     // Nobody would ever talk to it.
                     self.signal(pid, children::kill);
                     return Err(error);
@@ -482,23 +520,12 @@ fn now() -> Duration {
     Duration::from_nanos(clock::monotonic_ns())
 }
 
-fn told(signal: Signal) -> Option<Told> {
-    match signal {
-        Signal::Term => Some(Told::Term),
-        Signal::Int => Some(Told::Int),
-        Signal::Hup => Some(Told::Hup),
-        Signal::Usr2 => Some(Told::Usr2),
-        // Without a meaning; and the ends of children are looked for at each turn.
-        Signal::Usr1 | Signal::Child => None,
-    }
-}
-
-fn signal(told: Told) -> Signal {
-    match told {
-        Told::Term => Signal::Term,
-        Told::Int => Signal::Int,
-        Told::Hup => Signal::Hup,
-        Told::Usr2 => Signal::Usr2,
+/// The signal that says the same as an order.
+fn signal(order: Order) -> Signal {
+    match order {
+        Order::End(Ending::Drain) => Signal::Term,
+        Order::End(Ending::Fast) => Signal::Int,
+        Order::Upgrade => Signal::Usr2,
     }
 }
 

@@ -42,6 +42,21 @@ impl Signal {
     }
 }
 
+/// Who has sent a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sender {
+    /// The process of this id; 0 if it is outside this one's container.
+    Process(u32),
+    /// A predecessor passes on what it was sent ([`Pidfd::pass_on`](super::pidfd::Pidfd::pass_on)).
+    Predecessor,
+    /// The kernel, as when a terminal hangs up.
+    Kernel,
+}
+
+/// The `si_code` of a signal that is passed on: negative, as those of processes have to be, and
+/// used by no system call (sigaction(2)).
+pub(super) const PASSED_ON: libc::c_int = -1000;
+
 /// What a wait came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waited {
@@ -100,6 +115,15 @@ impl Signals {
     /// # Errors
     /// Those of read(2): none are to be expected.
     pub fn read(&self) -> io::Result<Option<Signal>> {
+        Ok(self.read_from()?.map(|(signal, _)| signal))
+    }
+
+    /// As [`read`](Self::read), with the sender. Of several signals that are read as one, the first
+    /// one's.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_from(&self) -> io::Result<Option<(Signal, Sender)>> {
         let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
         let size = size_of::<libc::signalfd_siginfo>();
         loop {
@@ -116,10 +140,16 @@ impl Signals {
             }
         }
         // SAFETY: the kernel writes whole structures only, and `size` bytes have been read.
-        let number = unsafe { info.assume_init() }.ssi_signo;
+        let info = unsafe { info.assume_init() };
         let mut all = Signal::ALL.into_iter();
-        let signal = all.find(|signal| u32::try_from(signal.number()) == Ok(number));
-        Ok(Some(signal.expect("the descriptor reports the signals of its set alone")))
+        let signal = all.find(|signal| u32::try_from(signal.number()) == Ok(info.ssi_signo));
+        let signal = signal.expect("the descriptor reports the signals of its set alone");
+        let sender = match info.ssi_code {
+            PASSED_ON => Sender::Predecessor,
+            libc::SI_KERNEL => Sender::Kernel,
+            _ => Sender::Process(info.ssi_pid),
+        };
+        Ok(Some((signal, sender)))
     }
 }
 

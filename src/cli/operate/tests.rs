@@ -243,7 +243,7 @@ fn verbs_become_requests() {
         [
             Request::Upgrade(UpgradeRequest { binary: Some(relative), dry_run: true }),
             Request::Upgrade(UpgradeRequest::default()),
-            Request::Drain(crate::control::DrainRequest { duration }),
+            Request::Drain(crate::control::DrainRequest { duration, now: false }),
         ]
     );
 }

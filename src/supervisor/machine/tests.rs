@@ -7,6 +7,9 @@ use crate::base::testing::Sequence;
 
 const ZERO: Duration = Duration::ZERO;
 
+const DRAIN: Order = Order::End(Ending::Drain);
+const FAST: Order = Order::End(Ending::Fast);
+
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -101,25 +104,73 @@ fn after_a_restart_a_wrong_configuration_is_tried_again() {
 }
 
 #[test]
-fn signals_are_passed_on() {
+fn signals_become_orders() {
     let mut machine = serving();
-    for told in [Told::Hup, Told::Usr2] {
-        let actions = handle(&mut machine, ZERO, Event::Signal(told));
-        assert_eq!(actions, [Action::Tell(10, told)]);
+    for signal in [Signal::Hup, Signal::Usr2] {
+        let actions = handle(&mut machine, ZERO, Event::Signal(signal));
+        assert_eq!(actions, [Action::Order(10, Order::Upgrade)]);
+    }
+    for signal in [Signal::Usr1, Signal::Child] {
+        assert_eq!(handle(&mut machine, ZERO, Event::Signal(signal)), []);
     }
     assert_eq!(
-        handle(&mut machine, ZERO, Event::Signal(Told::Term)),
-        [Action::Notify(Notice::Stopping), Action::DropListeners, Action::Tell(10, Told::Term)]
+        handle(&mut machine, ZERO, Event::Signal(Signal::Term)),
+        [Action::Notify(Notice::Stopping), Action::DropListeners, Action::Order(10, DRAIN)]
     );
-    // Impatience is passed on, too; an upgrade makes no sense any more.
-    for told in [Told::Term, Told::Int] {
-        let actions = handle(&mut machine, ZERO, Event::Signal(told));
-        assert_eq!(actions, [Action::Tell(10, told)]);
+    // Impatience is an order, too; an upgrade makes no sense any more.
+    for signal in [Signal::Term, Signal::Int] {
+        let actions = handle(&mut machine, ZERO, Event::Signal(signal));
+        assert_eq!(actions, [Action::Order(10, FAST)]);
     }
-    assert_eq!(handle(&mut machine, ZERO, Event::Signal(Told::Hup)), []);
+    assert_eq!(handle(&mut machine, ZERO, Event::Signal(Signal::Hup)), []);
     // What would be a crash is none now.
     assert_eq!(handle(&mut machine, ZERO, Event::ChildExited(10, KILLED)), [Action::Exit(137)]);
-    assert_eq!(handle(&mut machine, ZERO, Event::Signal(Told::Term)), []);
+    assert_eq!(handle(&mut machine, ZERO, Event::Signal(Signal::Term)), []);
+}
+
+#[test]
+fn one_term_to_all_processes_is_one_drain() {
+    // The server has obeyed its own before the supervisor reads its.
+    let mut machine = serving();
+    handle(&mut machine, ZERO, Event::Stopping(10));
+    let actions = handle(&mut machine, ZERO, Event::Signal(Signal::Term));
+    assert_eq!(actions, [Action::Order(10, DRAIN)]);
+    // Another one to the supervisor is the second.
+    let actions = handle(&mut machine, ZERO, Event::Signal(Signal::Term));
+    assert_eq!(actions, [Action::Order(10, FAST)]);
+
+    // The predecessor hands on what came in the pause, whether it is heard before or after.
+    let mut moved = with_successor(None);
+    handle(&mut moved, ZERO, Event::Serving(11));
+    handle(&mut moved, ZERO, Event::NotStarted(Part::Probe, String::new()));
+    let drain_both = [Action::Order(11, DRAIN), Action::Order(10, DRAIN)];
+    let asked = Event::EndAsked(10, Ending::Drain);
+    for events in
+        [[Event::Signal(Signal::Term), asked.clone()], [asked, Event::Signal(Signal::Term)]]
+    {
+        let mut machine = moved.clone();
+        let actions = events.map(|event| handle(&mut machine, ZERO, event));
+        assert_eq!(actions[0][..2], [Action::Notify(Notice::Stopping), Action::DropListeners]);
+        assert_eq!(actions[0][2..], drain_both);
+        assert_eq!(actions[1], drain_both);
+    }
+    // It was sent to nobody else: the server drains, and the supervisor starts no other one.
+    handle(&mut moved, ZERO, Event::EndAsked(10, Ending::Drain));
+    handle(&mut moved, ZERO, Event::ChildExited(10, End::Exited(0)));
+    assert_eq!(handle(&mut moved, ZERO, Event::ChildExited(11, KILLED)), [Action::Exit(137)]);
+    // An order is the strongest of what was asked for.
+    let mut machine = serving();
+    handle(&mut machine, ZERO, Event::Signal(Signal::Int));
+    let actions = handle(&mut machine, ZERO, Event::Signal(Signal::Term));
+    assert_eq!(actions, [Action::Order(10, FAST)]);
+}
+
+#[test]
+fn one_hup_to_all_processes_is_one_upgrade() {
+    for signal in [Signal::Hup, Signal::Usr2] {
+        // The server has asked for its successor before the supervisor reads its own.
+        assert_eq!(handle(&mut with_successor(None), ZERO, Event::Signal(signal)), []);
+    }
 }
 
 #[test]
@@ -139,7 +190,7 @@ fn a_stop_while_there_is_no_server_is_the_end() {
     let mut machine = serving();
     handle(&mut machine, ZERO, Event::ChildExited(10, KILLED));
     assert_eq!(
-        handle(&mut machine, ZERO, Event::Signal(Told::Term)),
+        handle(&mut machine, ZERO, Event::Signal(Signal::Term)),
         [Action::Notify(Notice::Stopping), Action::DropListeners, Action::Exit(0)]
     );
 }
@@ -227,7 +278,7 @@ fn only_the_server_gets_a_successor_and_not_while_it_stops() {
     };
     assert!(refused(&mut with_successor(None), 11));
     let mut machine = serving();
-    handle(&mut machine, ZERO, Event::Signal(Told::Term));
+    handle(&mut machine, ZERO, Event::Signal(Signal::Term));
     assert!(refused(&mut machine, 10));
     let mut machine = serving();
     handle(&mut machine, ZERO, Event::Moved(10));
@@ -259,17 +310,17 @@ fn a_successor_may_take_over_from_a_server_that_has_crashed() {
 fn a_stop_in_the_middle_of_an_upgrade_reaches_whoever_serves() {
     // The predecessor aborts the upgrade and stops.
     let mut machine = with_successor(None);
-    handle(&mut machine, ZERO, Event::Signal(Told::Term));
+    handle(&mut machine, ZERO, Event::Signal(Signal::Term));
     let actions = handle(&mut machine, ZERO, Event::ChildExited(10, End::Exited(0)));
-    assert_eq!(actions, [Action::Kill(11), Action::Tell(11, Told::Term)]);
+    assert_eq!(actions, [Action::Kill(11), Action::Order(11, DRAIN)]);
     let actions = handle(&mut machine, ZERO, Event::ChildExited(11, KILLED));
     assert_eq!(actions, [Action::Exit(0)]);
 
     // The successor was faster.
     let mut machine = with_successor(None);
-    handle(&mut machine, ZERO, Event::Signal(Told::Int));
+    handle(&mut machine, ZERO, Event::Signal(Signal::Int));
     let actions = handle(&mut machine, ZERO, Event::Serving(11));
-    assert_eq!(actions, [Action::Tell(11, Told::Int)]);
+    assert_eq!(actions, [Action::Order(11, FAST)]);
     assert_eq!(handle(&mut machine, ZERO, Event::ChildExited(10, End::Exited(0))), []);
     let actions = handle(&mut machine, ZERO, Event::ChildExited(11, End::Exited(0)));
     assert_eq!(actions, [Action::Exit(0)]);
@@ -281,10 +332,10 @@ fn predecessors_that_still_close_connections_are_waited_for_a_while() {
         let mut machine = with_successor(None);
         handle(&mut machine, ZERO, Event::Serving(11));
         handle(&mut machine, ZERO, Event::NotStarted(Part::Probe, String::new()));
-        let actions = handle(&mut machine, ZERO, Event::Signal(Told::Term));
-        assert_eq!(actions[2..], [Action::Tell(11, Told::Term), Action::Tell(10, Told::Term)]);
+        let actions = handle(&mut machine, ZERO, Event::Signal(Signal::Term));
+        assert_eq!(actions[2..], [Action::Order(11, DRAIN), Action::Order(10, DRAIN)]);
         let actions = handle(&mut machine, ZERO, Event::ChildExited(11, End::Exited(0)));
-        assert_eq!(actions, [Action::Tell(10, Told::Term)]);
+        assert_eq!(actions, [Action::Order(10, DRAIN)]);
         machine
     };
     let actions = handle(&mut leaving(), ZERO, Event::ChildExited(10, End::Exited(0)));
@@ -325,7 +376,7 @@ fn whose_a_contested_servers_connections_are_is_decided_when_it_crashes() {
     // A stop does not wait for it.
     let mut machine = contested();
     handle(&mut machine, ZERO, Event::ChildExited(10, KILLED));
-    let actions = handle(&mut machine, ZERO, Event::Signal(Told::Term));
+    let actions = handle(&mut machine, ZERO, Event::Signal(Signal::Term));
     assert_eq!(actions.last(), Some(&Action::Exit(0)));
     // It is off, or it has come to its end: all is as ever.
     let mut machine = contested();
@@ -430,7 +481,7 @@ impl World {
                     self.feed(Event::NotStarted(part, "no".to_owned()));
                 }
             }
-            Action::Tell(pid, _) | Action::Refuse(pid, _) => {
+            Action::Order(pid, _) | Action::Refuse(pid, _) => {
                 assert!(self.children.contains_key(&pid), "{pid} has been reaped");
             }
             Action::Kill(pid) => {
@@ -455,8 +506,8 @@ impl World {
     /// Everything that can happen next.
     fn possible(&self) -> Vec<Event> {
         let mut events = vec![Event::Tick];
-        for told in [Told::Term, Told::Hup] {
-            events.push(Event::Signal(told));
+        for signal in [Signal::Term, Signal::Hup] {
+            events.push(Event::Signal(signal));
         }
         for (pid, (part, _)) in &self.children {
             for end in [End::Exited(0), KILLED] {
@@ -472,6 +523,7 @@ impl World {
                 ];
                 events.extend(of_server.map(|event| event(*pid)));
                 events.push(Event::StartSuccessor(*pid, None));
+                events.push(Event::EndAsked(*pid, Ending::Drain));
             }
         }
         events
@@ -479,7 +531,7 @@ impl World {
 
     /// Whatever has been, a TERM and the end of all children is the end.
     fn comes_to_an_end(mut self) {
-        self.feed(Event::Signal(Told::Term));
+        self.feed(Event::Signal(Signal::Term));
         for _ in 0..100 {
             if self.status.is_some() {
                 return;
@@ -537,8 +589,13 @@ fn long_lives_hold() {
             let possible = world.possible();
             let event = possible[random.below(possible.len() as u64) as usize].clone();
             // Most lives are to be long ones.
-            let is_end =
-                matches!(event, Event::Signal(Told::Term) | Event::Moved(_) | Event::Stopping(_));
+            let is_end = matches!(
+                event,
+                Event::Signal(Signal::Term)
+                    | Event::EndAsked(..)
+                    | Event::Moved(_)
+                    | Event::Stopping(_)
+            );
             if world.status.is_some() || (is_end && random.below(20) > 0) {
                 continue;
             }
