@@ -78,6 +78,7 @@ pub struct Builder {
     apps: Vec<(String, AppFactory)>,
     middleware: Vec<(Option<String>, MiddlewareFactory)>,
     routes: Vec<(String, String)>,
+    default_routes: bool,
 }
 
 impl Builder {
@@ -93,9 +94,19 @@ impl Builder {
     }
 
     /// Adds a route that is there unless routes are configured: a path pattern and an app's name.
+    /// A builder with routes of its own has none of the default ones, unless it asks for them by
+    /// [`default_routes`](Self::default_routes).
     #[must_use]
     pub fn route(mut self, path: &str, app: &str) -> Self {
         self.routes.push((path.to_owned(), app.to_owned()));
+        self
+    }
+
+    /// Keeps the default routes beside those of the builder: the page at `/`, `/echo` and
+    /// `/rooms/{name}`.
+    #[must_use]
+    pub fn default_routes(mut self) -> Self {
+        self.default_routes = true;
         self
     }
 
@@ -116,6 +127,9 @@ impl Builder {
         let mut context =
             config::Context::new(thread::available_parallelism().map_or(1, usize::from));
         context.apps.extend(self.apps.iter().map(|(name, _)| name.clone()));
+        if !self.routes.is_empty() && !self.default_routes {
+            context.routes_default.clear();
+        }
         context.routes_default.extend(self.routes.iter().cloned());
         context
     }
@@ -161,6 +175,7 @@ impl Builder {
         inherited: Inherited,
         channel: Option<OwnedFd>,
     ) -> io::Result<()> {
+        self.check(settings)?;
         let signals = Signals::take_over()?;
         let running = match channel {
             Some(channel) => {
@@ -200,8 +215,20 @@ impl Builder {
     /// # Errors
     /// An address cannot be listened on, or descriptors are lacking.
     pub fn start(self, settings: &Settings) -> io::Result<Running> {
+        self.check(settings)?;
         let identity = Identity { generation: 1, ..Identity::default() };
         self.begin(settings, Entry::Alone, identity, Inherited::default())
+    }
+
+    /// Refuses settings that a program has made and that do not hold.
+    fn check(&self, settings: &Settings) -> io::Result<()> {
+        let apps = self.context().apps;
+        let unknown = settings.routes.iter().find(|route| !apps.contains(&route.app));
+        let problem = match unknown {
+            Some(route) => Err(format!("{:?}: there is no app {:?}", route.path, route.app)),
+            None => settings.check_routes(),
+        };
+        problem.map_err(|message| io::Error::new(io::ErrorKind::InvalidInput, message))
     }
 
     fn begin(

@@ -38,12 +38,16 @@ impl Server {
 
     /// A voter, or the status of the refusal.
     fn try_dial(&self, query: &str) -> Result<WebSocket<TcpStream>, u16> {
+        self.try_dial_at(&format!("/poll{query}"))
+    }
+
+    fn try_dial_at(&self, target: &str) -> Result<WebSocket<TcpStream>, u16> {
         let [ListenAddr::Tcp(address)] = self.0.as_ref().expect("it runs").addresses() else {
             panic!("one TCP address");
         };
         let stream = TcpStream::connect(address).expect("the server accepts");
         stream.set_read_timeout(Some(WAIT)).expect("a timeout");
-        match tungstenite::client(format!("ws://{address}/poll{query}"), stream) {
+        match tungstenite::client(format!("ws://{address}{target}"), stream) {
             Ok((client, _)) => Ok(client),
             Err(HandshakeError::Failure(Error::Http(response))) => Err(response.status().as_u16()),
             Err(error) => panic!("{error}"),
@@ -148,6 +152,15 @@ fn the_middleware_counts_seats_over_all_workers() {
     }
     seated.pop();
     server.dial_in_time("d");
+}
+
+/// The default routes would lead into the poll's room past its middleware.
+#[test]
+fn nothing_but_the_poll_is_served() {
+    let server = Server::start(1);
+    for target in ["/rooms/poll", "/echo"] {
+        assert_eq!(server.try_dial_at(target).unwrap_err(), 404);
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! The built-in apps: echo and rooms. They use nothing that a user's own app could not.
 
+use std::borrow::Cow;
+
 use super::handle::Handle;
-use super::request::Request;
+use super::request::{Param, Request};
 use super::{
     App, CloseCode, Conn, Decision, Message, NotMovable, Reader, Refusal, SnapshotError, Writer,
 };
@@ -35,6 +37,11 @@ impl App for Echo {
 
 /// Passes every message on to all other members of the room that the path names; with `?self=1`
 /// to the sender, too. All members see one order.
+///
+/// The room is named by the route's `{name}`. If the pattern has further parameters, the name is
+/// followed by their values in the order of the parameters' names, with a `/` before each; in all of
+/// them `%` and `/` are percent-encoded then. So `/r/{name}/{x}` at `/r/alpha/1` is the room
+/// `alpha/1`.
 #[derive(Debug, Default)]
 pub struct Rooms;
 
@@ -57,9 +64,12 @@ impl App for Rooms {
             Some("1") => true,
             Some(_) => return Decision::Refuse(Refusal::new(400, "self is neither 0 nor 1")),
         };
-        let Some(room) = request.param().filter(|name| name.len() <= ROOM_NAME_BYTES_MAX) else {
-            return Decision::Refuse(Refusal::new(414, "the room's name is over 255 bytes"));
+        let Some(room) = room_name(request.params()) else {
+            return Decision::Refuse(Refusal::new(404, "this path names no room"));
         };
+        if room.len() > ROOM_NAME_BYTES_MAX {
+            return Decision::Refuse(Refusal::new(414, "the room's name is over 255 bytes"));
+        }
         Decision::Accept(Member { room: room.into(), to_self })
     }
 
@@ -89,6 +99,24 @@ impl App for Rooms {
     }
 }
 
+/// The name of the room that a path names; `None` if its pattern has no `{name}`.
+fn room_name<'r>(params: &'r [Param<'_>]) -> Option<Cow<'r, str>> {
+    let name = params.iter().find(|param| param.name == "name")?;
+    let mut others: Vec<_> = params.iter().filter(|param| param.name != "name").collect();
+    if others.is_empty() {
+        return Some(Cow::Borrowed(&name.value));
+    }
+    // Not in the pattern's order: a route that shares the space may have another one.
+    others.sort_unstable_by_key(|param| param.name);
+    let escaped = |param: &Param<'_>| param.value.replace('%', "%25").replace('/', "%2F");
+    let mut room = escaped(name);
+    for param in others {
+        room.push('/');
+        room.push_str(&escaped(param));
+    }
+    Some(Cow::Owned(room))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +126,7 @@ mod tests {
     use crate::base::id::ConnectionId;
     use crate::base::slab::Slab;
     use crate::base::testing::check_loader;
+    use crate::hub::{RoomRef, Space};
     use std::sync::Arc;
 
     struct Nowhere;
@@ -107,14 +136,18 @@ mod tests {
             Err(Undeliverable::Stopped)
         }
 
-        fn publish(&self, _: &str, _: Outgoing<'_>) -> Result<(), Undeliverable> {
+        fn publish(&self, _: RoomRef<'_>, _: Outgoing<'_>) -> Result<(), Undeliverable> {
             Err(Undeliverable::Stopped)
+        }
+
+        fn space(&self, _: &str) -> Option<Space> {
+            None
         }
     }
 
     fn handle() -> Handle {
-        let key = Slab::new().insert(());
-        Handle::new(ConnectionId::from_u64(1), Address { worker: 0, key }, Arc::new(Nowhere))
+        let address = Address { worker: 0, key: Slab::new().insert(()) };
+        Handle::new(ConnectionId::from_u64(1), address, Space::default(), Arc::new(Nowhere))
     }
 
     fn save(app: &dyn AnyApp, state: &AnyState) -> Result<Vec<u8>, NotMovable> {
@@ -135,6 +168,26 @@ mod tests {
                 Ok(save(&**app.borrow(), &loaded).expect("it can be saved"))
             });
         }
+    }
+
+    #[test]
+    fn different_parameters_name_different_rooms() {
+        let name = |params: &[(&'static str, &'static str)]| {
+            let param =
+                |&(name, value): &(&'static str, &'static str)| Param { name, value: value.into() };
+            let params: Vec<_> = params.iter().map(param).collect();
+            room_name(&params).map(Cow::into_owned)
+        };
+        let named = |text: &str| Some(text.to_owned());
+        assert_eq!(name(&[]), None);
+        assert_eq!(name(&[("room", "a")]), None);
+        assert_eq!(name(&[("name", "a/%b")]), named("a/%b"), "alone as it is");
+        assert_eq!(name(&[("name", "alpha"), ("x", "1")]), named("alpha/1"));
+        assert_eq!(name(&[("x", "1"), ("name", "alpha")]), named("alpha/1"));
+        assert_eq!(name(&[("b", "2"), ("name", "n"), ("a", "1")]), named("n/1/2"));
+        assert_eq!(name(&[("name", "a/b"), ("x", "c")]), named("a%2Fb/c"));
+        assert_eq!(name(&[("name", "a"), ("x", "b/c")]), named("a/b%2Fc"));
+        assert_eq!(name(&[("name", "a%2Fb"), ("x", "c")]), named("a%252Fb/c"));
     }
 
     struct Panics;

@@ -1,93 +1,14 @@
 //! What an app can do with the connection it is being told about.
 
-use std::borrow::Cow;
-use std::sync::Arc;
-
 use super::fanout;
-use super::handle::{Address, Handle, Post};
+use super::handle::{Address, Handle, PostBox};
+use super::intents::Intents;
+use super::outgoing::Outgoing;
 use super::request::Peer;
 use crate::base::id::ConnectionId;
-use crate::hub::{Hub, JoinError, Mail, Memberships, WorkerIndex};
-use crate::session::delivery::Delivery;
+use crate::hub::{Hub, JoinError, Memberships, RoomRef, Space};
 use crate::session::{Env, Session};
-use crate::ws::{CloseCode, CloseFrame, Message, Opcode};
-
-/// A message to be sent. Made from `&str` and `String` (text), `&[u8]` and `Vec<u8>` (binary), and
-/// from a received [`Message`], whose memory it takes over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outgoing<'m> {
-    pub(crate) opcode: Opcode,
-    pub(crate) payload: Cow<'m, [u8]>,
-}
-
-impl<'m> Outgoing<'m> {
-    /// A text message.
-    pub fn text(text: impl Into<Cow<'m, str>>) -> Self {
-        let payload = match text.into() {
-            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-        };
-        Self { opcode: Opcode::Text, payload }
-    }
-
-    /// A binary message.
-    pub fn binary(bytes: impl Into<Cow<'m, [u8]>>) -> Self {
-        Self { opcode: Opcode::Binary, payload: bytes.into() }
-    }
-}
-
-impl<'m> From<&'m str> for Outgoing<'m> {
-    fn from(text: &'m str) -> Self {
-        Self::text(text)
-    }
-}
-
-impl From<String> for Outgoing<'_> {
-    fn from(text: String) -> Self {
-        Self::text(text)
-    }
-}
-
-impl<'m> From<&'m [u8]> for Outgoing<'m> {
-    fn from(bytes: &'m [u8]) -> Self {
-        Self::binary(bytes)
-    }
-}
-
-impl From<Vec<u8>> for Outgoing<'_> {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self::binary(bytes)
-    }
-}
-
-impl<'m> From<Message<'m>> for Outgoing<'m> {
-    fn from(message: Message<'m>) -> Self {
-        match message {
-            Message::Text(text) => Self::text(text),
-            Message::Binary(bytes) => Self::binary(bytes),
-        }
-    }
-}
-
-/// What an app's callbacks leave for the worker to carry out right after them.
-#[derive(Debug, Default)]
-pub struct Intents {
-    /// Ordered messages for the members of rooms here.
-    pub deliveries: Vec<RoomDelivery>,
-    /// For the hubs of other workers.
-    pub mail: Vec<(WorkerIndex, Mail)>,
-}
-
-/// A message for the members here of a room.
-#[derive(Debug)]
-pub struct RoomDelivery {
-    /// The room.
-    pub room: Arc<str>,
-    /// The message.
-    pub delivery: Delivery,
-    /// The member who does not get it.
-    pub except: Option<Address>,
-}
+use crate::ws::{CloseCode, CloseFrame};
 
 /// The connection a callback is about.
 #[derive(Debug)]
@@ -97,22 +18,13 @@ pub struct Conn<'a> {
     pub(crate) path: &'a str,
     pub(crate) subprotocol: Option<&'a str>,
     pub(crate) peer: Peer,
+    pub(crate) space: Space,
     pub(crate) session: &'a mut Session,
     pub(crate) memberships: &'a mut Memberships,
     pub(crate) hub: &'a mut Hub,
     pub(crate) intents: &'a mut Intents,
     pub(crate) env: Env<'a>,
     pub(crate) post: &'a PostBox,
-}
-
-/// The way to the mailboxes, with a `Debug` that shows nothing.
-#[derive(Clone)]
-pub struct PostBox(pub Arc<dyn Post>);
-
-impl std::fmt::Debug for PostBox {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("PostBox")
-    }
 }
 
 impl<'a> Conn<'a> {
@@ -154,7 +66,9 @@ impl<'a> Conn<'a> {
         self.session.close(CloseFrame::new(code, reason), &mut self.env);
     }
 
-    /// Joins a room.
+    /// Joins a room of the route's space: rooms of this name behind other routes are other rooms,
+    /// unless the routes are configured to share a `room_space`. Costs at most `limits.rooms_max`
+    /// steps, as does [`leave`](Self::leave).
     ///
     /// # Errors
     /// The name is too long, or the connection is in too many rooms.
@@ -162,6 +76,7 @@ impl<'a> Conn<'a> {
         let window = self.session.deflate_window(self.env.turn.role());
         let mail = &mut self.intents.mail;
         let rooms_max = self.env.limits.rooms_max;
+        let room = RoomRef { space: self.space, name: room };
         self.hub.join(
             self.memberships,
             self.address.key,
@@ -178,6 +93,7 @@ impl<'a> Conn<'a> {
     pub fn leave(&mut self, room: &str) -> bool {
         let window = self.session.deflate_window(self.env.turn.role());
         let mail = &mut self.intents.mail;
+        let room = RoomRef { space: self.space, name: room };
         self.hub.leave(self.memberships, window, room, &mut |to, item| mail.push((to, item)))
     }
 
@@ -186,14 +102,15 @@ impl<'a> Conn<'a> {
         self.hub.rooms_of(*self.memberships)
     }
 
-    /// Sends a message to all members of a room; to this connection itself only if `to_self`.
+    /// Sends a message to all members of a room of the route's space; to this connection itself only if `to_self`.
     pub fn publish<'m>(&mut self, room: &str, message: impl Into<Outgoing<'m>>, to_self: bool) {
+        let room = RoomRef { space: self.space, name: room };
         let except = (!to_self).then_some(self.address);
         fanout::publish(self.hub, self.intents, &mut self.env, room, &message.into(), except);
     }
 
     /// A handle to this connection for other threads.
     pub fn handle(&self) -> Handle {
-        Handle::new(self.id, self.address, self.post.0.clone())
+        Handle::new(self.id, self.address, self.space, self.post.0.clone())
     }
 }

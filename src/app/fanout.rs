@@ -9,9 +9,10 @@
 //!
 //! Who is a member, and which worker is home, is the business of the [`hub`](crate::hub).
 
-use super::conn::{Intents, Outgoing, RoomDelivery};
 use super::handle::Address;
-use crate::hub::{Hub, Mail, Publication};
+use super::intents::{Intents, RoomDelivery};
+use super::outgoing::Outgoing;
+use crate::hub::{Hub, Mail, Publication, RoomRef};
 use crate::session::Env;
 use crate::session::delivery::Delivery;
 use crate::ws::Opcode;
@@ -21,7 +22,7 @@ pub fn publish(
     hub: &Hub,
     intents: &mut Intents,
     env: &mut Env<'_>,
-    room: &str,
+    room: RoomRef<'_>,
     message: &Outgoing<'_>,
     except: Option<Address>,
 ) {
@@ -30,7 +31,7 @@ pub fn publish(
     let at_home = home == hub.worker();
     if !at_home || !hub.subscribers(room).is_empty() {
         let publication = Publication {
-            room: room.into(),
+            room: room.to_id(),
             opcode: *opcode,
             payload: payload[..].into(),
             except: except.map(|address| (address.worker, address.key)),
@@ -64,11 +65,11 @@ pub fn deliver_ordered(
 ) {
     let Publication { room, opcode, payload, except } = publication;
     let except = except.map(|(worker, key)| Address { worker, key });
-    deliver(hub, intents, env, room, *opcode, payload, except);
+    deliver(hub, intents, env, room.borrowed(), *opcode, payload, except);
 }
 
 fn send_to_subscribers(hub: &Hub, intents: &mut Intents, publication: &Publication) {
-    for &worker in hub.subscribers(&publication.room) {
+    for &worker in hub.subscribers(publication.room.borrowed()) {
         intents.mail.push((worker, Mail::Deliver(publication.clone())));
     }
 }
@@ -78,7 +79,7 @@ fn deliver(
     hub: &Hub,
     intents: &mut Intents,
     env: &mut Env<'_>,
-    room: &str,
+    room: RoomRef<'_>,
     opcode: Opcode,
     payload: &[u8],
     except: Option<Address>,

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::conn::Outgoing;
+use super::outgoing::Outgoing;
 use crate::base::id::ConnectionId;
 use crate::base::slab::Key;
 use crate::http::Refusal;
-use crate::hub::WorkerIndex;
+use crate::hub::{RoomRef, Space, WorkerIndex};
 use crate::ws::{CloseCode, CloseFrame};
 
 /// Where a connection lives in this process.
@@ -39,6 +39,8 @@ pub enum Undeliverable {
     Full,
     /// The server has stopped.
     Stopped,
+    /// No route has this room space.
+    NoSpace,
 }
 
 impl fmt::Display for Undeliverable {
@@ -46,6 +48,7 @@ impl fmt::Display for Undeliverable {
         f.write_str(match self {
             Self::Full => "the worker's mailbox is full",
             Self::Stopped => "the server has stopped",
+            Self::NoSpace => "no route has this room space",
         })
     }
 }
@@ -64,7 +67,20 @@ pub trait Post: Send + Sync {
     ///
     /// # Errors
     /// The mailbox is full, or the server has stopped.
-    fn publish(&self, room: &str, message: Outgoing<'_>) -> Result<(), Undeliverable>;
+    fn publish(&self, room: RoomRef<'_>, message: Outgoing<'_>) -> Result<(), Undeliverable>;
+
+    /// The room space of this name; see [`Spaces`](crate::hub::Spaces).
+    fn space(&self, name: &str) -> Option<Space>;
+}
+
+/// The way to the mailboxes, with a `Debug` that shows nothing.
+#[derive(Clone)]
+pub struct PostBox(pub Arc<dyn Post>);
+
+impl fmt::Debug for PostBox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PostBox")
+    }
 }
 
 /// One connection, for any thread; cheap to clone. Commands to a connection that is gone are
@@ -73,13 +89,14 @@ pub trait Post: Send + Sync {
 pub struct Handle {
     id: ConnectionId,
     address: Address,
+    space: Space,
     post: Arc<dyn Post>,
 }
 
 impl Handle {
-    /// A handle to the connection at `address`.
-    pub fn new(id: ConnectionId, address: Address, post: Arc<dyn Post>) -> Self {
-        Self { id, address, post }
+    /// A handle to the connection at `address`, on a route whose rooms are in `space`.
+    pub fn new(id: ConnectionId, address: Address, space: Space, post: Arc<dyn Post>) -> Self {
+        Self { id, address, space, post }
     }
 
     /// The connection's id, as it is in logs.
@@ -119,7 +136,7 @@ impl Handle {
         self.post.command(self.address, Command::Refuse(refusal))
     }
 
-    /// Sends a message to every member of a room.
+    /// Sends a message to every member of a room of the connection's route.
     ///
     /// # Errors
     /// See [`Undeliverable`].
@@ -128,7 +145,22 @@ impl Handle {
         room: &str,
         message: impl Into<Outgoing<'m>>,
     ) -> Result<(), Undeliverable> {
-        self.post.publish(room, message.into())
+        self.post.publish(RoomRef { space: self.space, name: room }, message.into())
+    }
+
+    /// Sends a message to every member of a room behind another route: `space` is that route's path
+    /// pattern, or its `room_space`.
+    ///
+    /// # Errors
+    /// See [`Undeliverable`].
+    pub fn publish_in<'m>(
+        &self,
+        space: &str,
+        room: &str,
+        message: impl Into<Outgoing<'m>>,
+    ) -> Result<(), Undeliverable> {
+        let space = self.post.space(space).ok_or(Undeliverable::NoSpace)?;
+        self.post.publish(RoomRef { space, name: room }, message.into())
     }
 }
 

@@ -10,14 +10,17 @@ pub mod erased;
 pub mod fanout;
 pub mod guarded;
 pub mod handle;
+pub mod intents;
 pub mod middleware;
 pub mod movable;
+pub mod outgoing;
 pub mod request;
 
-pub use conn::{Conn, Outgoing};
+pub use conn::Conn;
 pub use handle::{Address, Command, Handle, Post, Undeliverable};
 pub use middleware::Middleware;
 pub use movable::NotMovable;
+pub use outgoing::Outgoing;
 pub use request::{Peer, Request};
 
 pub use crate::base::snapshot::{Reader, SnapshotError, Writer};

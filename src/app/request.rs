@@ -75,12 +75,21 @@ impl fmt::Display for Peer {
     }
 }
 
+/// What a route's pattern captured: `{name}` in `/rooms/{name}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Param<'a> {
+    /// The parameter's name in the pattern.
+    pub name: &'a str,
+    /// The path's segment, decoded; never empty.
+    pub value: Cow<'a, str>,
+}
+
 /// A request that has a route. Its path and its query decode to UTF-8.
 #[derive(Clone)]
 pub struct Request<'a> {
     head: &'a Head<'a>,
     path: Cow<'a, str>,
-    param: Option<String>,
+    params: Vec<Param<'a>>,
     peer: Peer,
 }
 
@@ -92,13 +101,13 @@ impl<'a> Request<'a> {
     pub fn new(head: &'a Head<'a>, peer: Peer) -> Result<Self, HeadError> {
         // Parts are separated by ASCII, so they decode if the whole does.
         percent_decode(head.query().unwrap_or_default(), true)?;
-        Ok(Self { head, path: head.decoded_path()?, param: None, peer })
+        Ok(Self { head, path: head.decoded_path()?, params: Vec::new(), peer })
     }
 
-    /// With what the route's pattern captured (`{name}` in `/rooms/{name}`), decoded.
+    /// With what the route's pattern captured.
     #[must_use]
-    pub fn with_param(mut self, param: Option<String>) -> Self {
-        self.param = param;
+    pub fn with_params(mut self, params: Vec<Param<'a>>) -> Self {
+        self.params = params;
         self
     }
 
@@ -112,9 +121,15 @@ impl<'a> Request<'a> {
         &self.path
     }
 
-    /// What the route's pattern captured, decoded.
-    pub fn param(&self) -> Option<&str> {
-        self.param.as_deref()
+    /// What the route's pattern captured under this name, decoded: of `/rooms/{name}`,
+    /// `param("name")`. `None` if the pattern has no such parameter.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.params.iter().find(|param| param.name == name).map(|param| &*param.value)
+    }
+
+    /// All that the route's pattern captured, in its order.
+    pub fn params(&self) -> &[Param<'a>] {
+        &self.params
     }
 
     /// The first query parameter of this name, decoded (`+` is a space).
@@ -211,9 +226,10 @@ mod tests {
             assert_eq!(request.origin(), Some("http://a"));
             assert_eq!(request.host(), Some("a"));
             assert_eq!(request.subprotocols().collect::<Vec<_>>(), ["x", "y"]);
-            assert_eq!(request.param(), None);
-            let request = request.clone().with_param(Some("a/b".to_owned()));
-            assert_eq!(request.param(), Some("a/b"));
+            assert_eq!(request.param("name"), None);
+            let params = vec![Param { name: "name", value: "a/b".into() }];
+            let request = request.clone().with_params(params);
+            assert_eq!((request.param("name"), request.param("x")), (Some("a/b"), None));
         });
     }
 

@@ -20,6 +20,7 @@ mod error;
 #[cfg(test)]
 mod reference;
 mod resolve;
+mod routes;
 mod settings;
 mod syntax;
 mod written;

@@ -127,7 +127,7 @@ fn as_markdown(text: &str) -> String {
     quoted
         .concat()
         .replace("!#$%&'*+-.^_`|~", "``!#$%&'*+-.^_`|~``")
-        .replace("-._~!$&'()*+,;=:@%", "`-._~!$&'()*+,;=:@%`")
+        .replace("-._~!$&'()+,;=:@%", "`-._~!$&'()+,;=:@%`")
         .replace(" {parameter}", " `{parameter}`")
 }
 

@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use super::error::{did_you_mean, line_of, place_in_file};
-use super::syntax::{TOKENS, has_parameter, matched_paths};
+use super::routes::{Problem, problems};
+use super::syntax::TOKENS;
 use super::written::{Merged, Source};
 use super::{
     Context, Error, Errors, Key, Listed, Origin, Place, Resolved, Route, Scope, Secret, Settings,
@@ -262,16 +263,8 @@ impl Reader<'_> {
     }
 
     fn check_route(&mut self, index: usize, route: &Route, earlier: &[Route]) {
-        let at = Some(index);
-        if route.app == "rooms" && !has_parameter(&route.path, "name") {
-            let message = "the app \"rooms\" takes a room's name from the path".to_owned();
-            self.error_at(at, "routes.path", message, "put {name} into it: \"/rooms/{name}\"");
-        }
-        let paths = matched_paths(&route.path);
-        if let Some(first) = earlier.iter().position(|other| matched_paths(&other.path) == paths) {
-            let message =
-                format!("matches the same paths as route {first}, {:?}", earlier[first].path);
-            self.error_at(at, "routes.path", message, "");
+        for Problem { key, message, help } in problems(route, earlier) {
+            self.error_at(Some(index), key, message, help);
         }
     }
 }

@@ -5,7 +5,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::syntax::{APP, LEVEL, LISTEN, ORIGINS, PATTERN, PROXIES, SUBPROTOCOLS, TOKENS};
+use super::syntax::{
+    APP, LEVEL, LISTEN, ORIGINS, PATTERN, PROXIES, ROOM_SPACE, SUBPROTOCOLS, TOKENS,
+};
 use crate::base::limits::{HeadLimits, Limits};
 use crate::base::network::{ListenAddr, TrustedProxies};
 use crate::base::setting::{Section, settings};
@@ -137,12 +139,23 @@ settings! {
         /// Most connections of one IP address on this route.
         connections_per_ip_max: Option<usize> as Or("off", Count(1, COUNT_MAX)), default None,
             because "proxies and NAT put many people behind one address", beyond "429";
+        /// Where its rooms are. A name means the same room on routes of one space alone; `own` is the
+        /// space named by the route's path. Routes that share one agree on `limits` and `deflate`.
+        room_space: Option<String> as ROOM_SPACE, default None,
+            because "what protects a route protects its rooms";
     }
     sections {
         /// What one connection may cost.
         limits: Limits;
         /// permessage-deflate on this route.
         deflate: Deflate;
+    }
+}
+
+impl Route {
+    /// The name of the space its rooms are in: its path pattern, unless it shares another one.
+    pub fn space(&self) -> &str {
+        self.room_space.as_deref().unwrap_or(&self.path)
     }
 }
 

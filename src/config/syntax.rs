@@ -3,8 +3,9 @@
 
 use super::{AllowedOrigins, Secret};
 use crate::base::network::{IpNetwork, ListenAddr, TrustedProxies};
-use crate::base::syntax::{List, Problem, Raw, Syntax, Text, quoted};
+use crate::base::syntax::{List, Or, Problem, Raw, Syntax, Text, quoted};
 use crate::http::{Address, Authority, is_token};
+use crate::net::route::Pattern;
 
 /// Addresses to listen on.
 pub(super) const LISTEN: List<ListenAddr> = List {
@@ -90,9 +91,24 @@ pub(super) const PATTERN: Text = Text {
     title: "route's path",
     value_name: "PATTERN",
     allowed: "a path such as \"/echo\" or \"/rooms/{name}\": segments of letters, digits and \
-              -._~!$&'()*+,;=:@%, or {parameter}",
-    check: check_pattern,
+              -._~!$&'()+,;=:@%, or {parameter}",
+    check: |text| Pattern::parse(text).map(drop),
 };
+
+/// A room space's name.
+pub(super) const ROOM_SPACE: Or<Text> = Or(
+    "own",
+    Text {
+        title: "",
+        value_name: "SPACE",
+        allowed: "a name of up to 255 bytes, such as another route's path",
+        check: |text| match text.len() {
+            0 => Err("the name is empty".to_owned()),
+            1..=255 => Ok(()),
+            _ => Err("the name is over 255 bytes".to_owned()),
+        },
+    },
+);
 
 /// An app's name.
 pub(super) const APP: Text = Text {
@@ -174,60 +190,6 @@ fn origin(text: &str) -> Result<String, String> {
     })
 }
 
-/// Whether `text` is a path pattern; the error says what is wrong.
-fn check_pattern(text: &str) -> Result<(), String> {
-    let Some(path) = text.strip_prefix('/') else {
-        return Err(format!("{text:?} does not begin with \"/\""));
-    };
-    if path.is_empty() {
-        return Ok(());
-    }
-    let mut parameters: Vec<&str> = Vec::new();
-    for segment in path.split('/') {
-        match parameter(segment) {
-            Some(name) if parameters.contains(&name) => {
-                return Err(format!("the parameter {{{name}}} is in {text:?} twice"));
-            }
-            Some(name) => parameters.push(name),
-            None if segment.is_empty() => return Err(format!("{text:?} has an empty segment")),
-            None if matches!(segment, "." | "..") => {
-                return Err(format!("{text:?} has a segment {segment:?}, which clients remove"));
-            }
-            None if !segment.bytes().all(is_path_byte) => {
-                return Err(format!("{segment:?} in {text:?} is not a segment of a path"));
-            }
-            None => {}
-        }
-    }
-    Ok(())
-}
-
-/// `{name}` as `name`.
-fn parameter(segment: &str) -> Option<&str> {
-    let name = segment.strip_prefix('{')?.strip_suffix('}')?;
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    (!name.is_empty() && name.bytes().all(plain)).then_some(name)
-}
-
-/// `pchar` of RFC 3986 §3.3.
-fn is_path_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%".contains(&byte)
-}
-
-/// The pattern with its parameters' names taken out: equal for patterns that match the same paths.
-pub(super) fn matched_paths(pattern: &str) -> String {
-    let segments = pattern.split('/').map(|segment| match parameter(segment) {
-        Some(_) => "{}",
-        None => segment,
-    });
-    segments.collect::<Vec<_>>().join("/")
-}
-
-/// Whether the pattern has the parameter `{name}`.
-pub(super) fn has_parameter(pattern: &str, name: &str) -> bool {
-    pattern.split('/').any(|segment| parameter(segment) == Some(name))
-}
-
 impl Syntax<TrustedProxies> for List<TrustedProxy> {
     fn parse(&self, raw: &Raw) -> Result<TrustedProxies, Problem> {
         let items: Vec<TrustedProxy> = Syntax::parse(self, raw)?;
@@ -296,13 +258,5 @@ mod tests {
         for text in ["https://", "https://a:0", "https://a:99999", "https://u@h", "https://[::z]"] {
             assert_eq!(origin(text), Err(format!("{text:?} is not an origin")));
         }
-    }
-
-    #[test]
-    fn patterns_that_match_the_same_paths_compare_equal() {
-        assert_eq!(matched_paths("/rooms/{name}"), matched_paths("/rooms/{room}"));
-        assert_ne!(matched_paths("/rooms/{name}"), matched_paths("/rooms/name"));
-        assert!(has_parameter("/a/{b}/c", "b"));
-        assert!(!has_parameter("/a/b/c", "b"));
     }
 }

@@ -127,6 +127,7 @@ fn another_value(key: &Key) -> &'static str {
         "NETWORK" => "10.0.0.0/8,unix",
         "PATTERN" => "/other/{name}",
         "APP" => "rooms",
+        "SPACE" => "hall",
         "ORIGIN" => "same-host,https://example.org",
         "NAME" => "chat.v2,chat",
         "SECRET" => "abc,def",

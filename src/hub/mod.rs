@@ -1,7 +1,7 @@
 //! Layer 2: rooms. Who is in, who orders, who gets what; free of I/O.
 //!
-//! Every worker has a hub of its own. A room has one *home* worker, chosen by a hash of its name,
-//! which puts the room's messages in order; the others send theirs there and get the ordered
+//! A room is named by a [`Space`] and a name in it. Every worker has a hub of its own. A room has one
+//! *home* worker, chosen by a hash of the two, which puts the room's messages in order; the others send theirs there and get the ordered
 //! stream back, first in first out, so that all members see one order. A hub holds members and
 //! makes [`Mail`]; it neither encodes nor sends anything.
 //!
@@ -11,11 +11,15 @@
 //!                              └─ elsewhere ─► Publish to the home
 //! ```
 
+mod space;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::base::slab::Key;
 use crate::ws::Opcode;
+
+pub use space::{RoomId, RoomRef, Space, Spaces};
 
 /// Number of a worker, from 0.
 pub type WorkerIndex = u16;
@@ -25,15 +29,15 @@ pub type WorkerIndex = u16;
 pub enum Mail {
     /// To the home: `worker` has members now.
     Subscribe {
-        /// Name of the room.
-        room: Arc<str>,
+        /// The room.
+        room: RoomId,
         /// Who has them.
         worker: WorkerIndex,
     },
     /// To the home: `worker` has no members any more.
     Unsubscribe {
-        /// Name of the room.
-        room: Arc<str>,
+        /// The room.
+        room: RoomId,
         /// Who had them.
         worker: WorkerIndex,
     },
@@ -46,8 +50,8 @@ pub enum Mail {
 /// A message to a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
-    /// Name of the room.
-    pub room: Arc<str>,
+    /// The room.
+    pub room: RoomId,
     /// Text or binary.
     pub opcode: Opcode,
     /// The payload.
@@ -83,7 +87,7 @@ struct Link {
 
 #[derive(Debug)]
 struct Room {
-    name: Arc<str>,
+    id: RoomId,
     members: Vec<Member>,
     /// How many members can read compressed messages, by window size, 9 to 15 bits.
     windows: [u32; 7],
@@ -105,7 +109,8 @@ pub enum JoinError {
 pub struct Hub {
     worker: WorkerIndex,
     workers: WorkerIndex,
-    by_name: HashMap<Arc<str>, u32>,
+    /// By space, and there by name. A space is there from its first room on.
+    by_name: Vec<HashMap<Arc<str>, u32>>,
     rooms: Vec<Option<Room>>,
     free_rooms: Vec<u32>,
     links: Vec<Link>,
@@ -118,7 +123,7 @@ impl Hub {
         Self {
             worker,
             workers: workers.max(1),
-            by_name: HashMap::new(),
+            by_name: Vec::new(),
             rooms: Vec::new(),
             free_rooms: Vec::new(),
             links: Vec::new(),
@@ -127,7 +132,7 @@ impl Hub {
     }
 
     /// The worker that orders a room.
-    pub fn home(&self, room: &str) -> WorkerIndex {
+    pub fn home(&self, room: RoomRef<'_>) -> WorkerIndex {
         home(room, self.workers)
     }
 
@@ -141,14 +146,14 @@ impl Hub {
         memberships: &mut Memberships,
         key: Key,
         window_bits: Option<u8>,
-        room: &str,
+        room: RoomRef<'_>,
         rooms_max: usize,
         mail: &mut impl FnMut(WorkerIndex, Mail),
     ) -> Result<(), JoinError> {
-        if room.len() > crate::base::limits::ROOM_NAME_BYTES_MAX {
+        if room.name.len() > crate::base::limits::ROOM_NAME_BYTES_MAX {
             return Err(JoinError::NameTooLong);
         }
-        let index = self.by_name.get(room).copied();
+        let index = self.find(room);
         if index.is_some_and(|index| self.link_to(*memberships, index).is_some()) {
             return Ok(());
         }
@@ -170,7 +175,7 @@ impl Hub {
             room.windows[window_slot(bits)] += 1;
         }
         if position == 0 && home != self.worker {
-            mail(home, Mail::Subscribe { room: room.name.clone(), worker: self.worker });
+            mail(home, Mail::Subscribe { room: room.id.clone(), worker: self.worker });
         }
         Ok(())
     }
@@ -180,10 +185,10 @@ impl Hub {
         &mut self,
         memberships: &mut Memberships,
         window_bits: Option<u8>,
-        room: &str,
+        room: RoomRef<'_>,
         mail: &mut impl FnMut(WorkerIndex, Mail),
     ) -> bool {
-        let Some(&index) = self.by_name.get(room) else {
+        let Some(index) = self.find(room) else {
             return false;
         };
         let Some((link, before)) = self.link_to(*memberships, index) else {
@@ -217,32 +222,32 @@ impl Hub {
     }
 
     /// Members here of a room.
-    pub fn members(&self, room: &str) -> &[Member] {
+    pub fn members(&self, room: RoomRef<'_>) -> &[Member] {
         self.room(room).map_or(&[], |room| &room.members)
     }
 
-    /// A room's shared name and the smallest window among its members here that read compressed
+    /// A room's shared id and the smallest window among its members here that read compressed
     /// messages; `None` if it has no members here.
-    pub fn receivers(&self, room: &str) -> Option<(&Arc<str>, Option<u8>)> {
+    pub fn receivers(&self, room: RoomRef<'_>) -> Option<(&RoomId, Option<u8>)> {
         let room = self.room(room).filter(|room| !room.members.is_empty())?;
         let smallest = room.windows.iter().position(|&count| count > 0);
-        Some((&room.name, smallest.map(|slot| slot as u8 + 9)))
+        Some((&room.id, smallest.map(|slot| slot as u8 + 9)))
     }
 
     /// The other workers that get a room's messages from here, its home.
-    pub fn subscribers(&self, room: &str) -> &[WorkerIndex] {
+    pub fn subscribers(&self, room: RoomRef<'_>) -> &[WorkerIndex] {
         self.room(room).map_or(&[], |room| &room.subscribers)
     }
 
     /// A worker has members of a room whose home is here, or has none any more.
-    pub fn set_subscribed(&mut self, room: &str, worker: WorkerIndex, subscribed: bool) {
+    pub fn set_subscribed(&mut self, room: RoomRef<'_>, worker: WorkerIndex, subscribed: bool) {
         if subscribed {
-            let index = self.by_name.get(room).copied().unwrap_or_else(|| self.add_room(room));
+            let index = self.find(room).unwrap_or_else(|| self.add_room(room));
             let room = self.rooms[index as usize].as_mut().expect("named rooms exist");
             if !room.subscribers.contains(&worker) {
                 room.subscribers.push(worker);
             }
-        } else if let Some(&index) = self.by_name.get(room) {
+        } else if let Some(index) = self.find(room) {
             if let Some(room) = &mut self.rooms[index as usize] {
                 room.subscribers.retain(|&other| other != worker);
             }
@@ -250,32 +255,32 @@ impl Hub {
         }
     }
 
-    /// The rooms a connection is in, latest first.
+    /// The names of the rooms a connection is in, latest first. All are of the space it joined in.
     pub fn rooms_of(&self, memberships: Memberships) -> impl Iterator<Item = &str> {
         let link = |number: u32| Some(self.links[number.checked_sub(1)? as usize]);
         std::iter::successors(link(memberships.first), move |of| link(of.next)).map(|of| {
             let room = self.rooms[of.room as usize].as_ref();
-            &*room.expect("links lead to rooms").name
+            &*room.expect("links lead to rooms").id.name
         })
     }
 
     /// Rooms known here: with members, or with subscribers.
     pub fn rooms_len(&self) -> usize {
-        self.by_name.len()
+        self.by_name.iter().map(HashMap::len).sum()
     }
 
-    fn room(&self, name: &str) -> Option<&Room> {
-        self.rooms[*self.by_name.get(name)? as usize].as_ref()
+    fn find(&self, room: RoomRef<'_>) -> Option<u32> {
+        self.by_name.get(room.space.index())?.get(room.name).copied()
     }
 
-    fn add_room(&mut self, name: &str) -> u32 {
-        let name: Arc<str> = name.into();
-        let room = Room {
-            name: name.clone(),
-            members: Vec::new(),
-            windows: [0; 7],
-            subscribers: Vec::new(),
-        };
+    fn room(&self, room: RoomRef<'_>) -> Option<&Room> {
+        self.rooms[self.find(room)? as usize].as_ref()
+    }
+
+    fn add_room(&mut self, room: RoomRef<'_>) -> u32 {
+        let id = room.to_id();
+        let room =
+            Room { id: id.clone(), members: Vec::new(), windows: [0; 7], subscribers: Vec::new() };
         let index = match self.free_rooms.pop() {
             Some(index) => {
                 self.rooms[index as usize] = Some(room);
@@ -286,7 +291,11 @@ impl Hub {
                 self.rooms.len() as u32 - 1
             }
         };
-        self.by_name.insert(name, index);
+        let space = id.space.index();
+        if self.by_name.len() <= space {
+            self.by_name.resize_with(space + 1, HashMap::new);
+        }
+        self.by_name[space].insert(id.name, index);
         index
     }
 
@@ -295,7 +304,7 @@ impl Hub {
         if let Some(room) =
             slot.take_if(|room| room.members.is_empty() && room.subscribers.is_empty())
         {
-            self.by_name.remove(&room.name);
+            self.by_name[room.id.space.index()].remove(&room.id.name);
             self.free_rooms.push(index);
         }
     }
@@ -332,19 +341,22 @@ impl Hub {
             room.windows[window_slot(bits)] -= 1;
         }
         if room.members.is_empty() {
-            let name = room.name.clone();
-            let home = self.home(&name);
+            let room = room.id.clone();
+            let home = self.home(room.borrowed());
             if home != self.worker {
-                mail(home, Mail::Unsubscribe { room: name, worker: self.worker });
+                mail(home, Mail::Unsubscribe { room, worker: self.worker });
             }
             self.remove_if_empty(index);
         }
     }
 }
 
-/// The worker, of so many, that orders a room: FNV-1a of its name, the same on every worker.
-pub fn home(room: &str, workers: WorkerIndex) -> WorkerIndex {
-    let hash = room.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+/// The worker, of so many, that orders a room: FNV-1a of its space and its name, the same on every
+/// worker.
+pub fn home(room: RoomRef<'_>, workers: WorkerIndex) -> WorkerIndex {
+    let space = (room.space.index() as u16).to_le_bytes();
+    let bytes = space.into_iter().chain(room.name.bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     (hash % u64::from(workers)) as WorkerIndex

@@ -8,6 +8,10 @@ fn keys(count: usize) -> Vec<Key> {
     (0..count).map(|number| slab.insert(number)).collect()
 }
 
+fn room(name: &str) -> RoomRef<'_> {
+    RoomRef { space: Space::default(), name }
+}
+
 fn no_mail(_: WorkerIndex, mail: Mail) {
     panic!("one worker needs no mail: {mail:?}");
 }
@@ -24,13 +28,19 @@ fn members_equal_those_of_the_naive_twin() {
     for step in 0..20_000 {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let who = (state >> 33) as usize % keys.len();
-        let room = format!("room {}", (state >> 45) % 12);
+        let name = format!("room {}", (state >> 45) % 12);
         match (state >> 55) % 20 {
             0..=10 => {
-                let joined =
-                    hub.join(&mut memberships[who], keys[who], window(who), &room, 5, &mut no_mail);
+                let joined = hub.join(
+                    &mut memberships[who],
+                    keys[who],
+                    window(who),
+                    room(&name),
+                    5,
+                    &mut no_mail,
+                );
                 let rooms = twin.values().filter(|members| members.contains(&who)).count();
-                let members = twin.entry(room).or_default();
+                let members = twin.entry(name).or_default();
                 if members.contains(&who) || rooms < 5 {
                     assert_eq!(joined, Ok(()));
                     members.insert(who);
@@ -39,8 +49,8 @@ fn members_equal_those_of_the_naive_twin() {
                 }
             }
             11..=18 => {
-                let left = hub.leave(&mut memberships[who], window(who), &room, &mut no_mail);
-                assert_eq!(left, twin.entry(room).or_default().remove(&who));
+                let left = hub.leave(&mut memberships[who], window(who), room(&name), &mut no_mail);
+                assert_eq!(left, twin.entry(name).or_default().remove(&who));
             }
             _ => {
                 hub.leave_all(&mut memberships[who], window(who), &mut no_mail);
@@ -67,14 +77,14 @@ fn check(
     memberships: &[Memberships],
     window: impl Fn(usize) -> Option<u8>,
 ) {
-    for (room, expected) in twin {
-        let members = hub.members(room);
-        let smallest = hub.receivers(room).and_then(|(_, smallest)| smallest);
+    for (name, expected) in twin {
+        let members = hub.members(room(name));
+        let smallest = hub.receivers(room(name)).and_then(|(_, smallest)| smallest);
         let mut seen: Vec<_> = members.iter().map(|member| member.key.to_u64()).collect();
         seen.sort_unstable();
         let mut expected_keys: Vec<_> = expected.iter().map(|&who| keys[who].to_u64()).collect();
         expected_keys.sort_unstable();
-        assert_eq!(seen, expected_keys, "{room}");
+        assert_eq!(seen, expected_keys, "{name}");
         assert_eq!(smallest, expected.iter().filter_map(|&who| window(who)).min());
     }
     for (who, &of) in memberships.iter().enumerate() {
@@ -93,28 +103,30 @@ fn check(
 fn the_home_hears_of_the_first_member_and_of_the_last() {
     let keys = keys(2);
     let mut elsewhere = Hub::new(0, 2);
-    let room = (0..).map(|n| format!("room {n}")).find(|room| elsewhere.home(room) == 1).unwrap();
+    let name =
+        (0..).map(|n| format!("room {n}")).find(|name| elsewhere.home(room(name)) == 1).unwrap();
+    let room = room(&name);
     let mut home = Hub::new(1, 2);
-    assert_eq!(home.home(&room), 1);
+    assert_eq!(home.home(room), 1);
     let mut sent = vec![];
     let mut mail = |to, mail| sent.push((to, mail));
     let mut of = [Memberships::default(); 2];
-    elsewhere.join(&mut of[0], keys[0], None, &room, 9, &mut mail).unwrap();
-    elsewhere.join(&mut of[1], keys[1], None, &room, 9, &mut mail).unwrap();
+    elsewhere.join(&mut of[0], keys[0], None, room, 9, &mut mail).unwrap();
+    elsewhere.join(&mut of[1], keys[1], None, room, 9, &mut mail).unwrap();
     elsewhere.leave_all(&mut of[0], None, &mut mail);
     elsewhere.leave_all(&mut of[1], None, &mut mail);
-    let room: Arc<str> = room.into();
+    let id = room.to_id();
     assert_eq!(
         sent,
         [
-            (1, Mail::Subscribe { room: room.clone(), worker: 0 }),
-            (1, Mail::Unsubscribe { room: room.clone(), worker: 0 })
+            (1, Mail::Subscribe { room: id.clone(), worker: 0 }),
+            (1, Mail::Unsubscribe { room: id, worker: 0 })
         ]
     );
-    home.set_subscribed(&room, 0, true);
-    home.set_subscribed(&room, 0, true);
-    assert_eq!(home.subscribers(&room), [0]);
-    home.set_subscribed(&room, 0, false);
+    home.set_subscribed(room, 0, true);
+    home.set_subscribed(room, 0, true);
+    assert_eq!(home.subscribers(room), [0]);
+    home.set_subscribed(room, 0, false);
     assert_eq!(home.rooms_len(), 0);
 }
 
@@ -124,6 +136,33 @@ fn names_have_a_bound() {
     let key = keys(1)[0];
     let mut of = Memberships::default();
     let long = "x".repeat(256);
-    assert_eq!(hub.join(&mut of, key, None, &long, 9, &mut no_mail), Err(JoinError::NameTooLong));
-    assert_eq!(hub.join(&mut of, key, None, &long[1..], 9, &mut no_mail), Ok(()));
+    assert_eq!(
+        hub.join(&mut of, key, None, room(&long), 9, &mut no_mail),
+        Err(JoinError::NameTooLong)
+    );
+    assert_eq!(hub.join(&mut of, key, None, room(&long[1..]), 9, &mut no_mail), Ok(()));
+}
+
+#[test]
+fn a_name_is_another_room_in_another_space() {
+    let keys = keys(2);
+    let spaces = Spaces::new(["/private/{name}", "/public/{name}"]);
+    let [private, public] = ["/private/{name}", "/public/{name}"]
+        .map(|space| RoomRef { space: spaces.find(space).unwrap(), name: "board" });
+    let mut hub = Hub::new(0, 1);
+    let mut of = [Memberships::default(); 2];
+    hub.join(&mut of[0], keys[0], None, private, 9, &mut no_mail).unwrap();
+    assert!(hub.receivers(public).is_none());
+    hub.join(&mut of[1], keys[1], None, public, 9, &mut no_mail).unwrap();
+    let members = |room| hub.members(room).iter().map(|member| member.key).collect::<Vec<_>>();
+    assert_eq!((members(private), members(public)), (vec![keys[0]], vec![keys[1]]));
+    assert!(!hub.leave(&mut of[1], None, private, &mut no_mail), "it was never in");
+    assert!(hub.leave(&mut of[1], None, public, &mut no_mail));
+    assert_eq!((hub.rooms_len(), hub.members(private).len()), (1, 1));
+    let homes = |room| {
+        (0..32)
+            .filter(|n| home(RoomRef { name: &n.to_string(), ..room }, 2) == 0)
+            .collect::<Vec<u32>>()
+    };
+    assert_ne!(homes(private), homes(public), "names in use everywhere are not all at one worker");
 }

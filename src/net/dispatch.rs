@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::app::conn::{Intents, PostBox};
 use crate::app::erased::{AnyApp, AnyState, Panicked};
+use crate::app::handle::PostBox;
+use crate::app::intents::Intents;
 use crate::app::{Address, Command, Conn, Outgoing, Refusal};
 use crate::base::id::ConnectionIds;
 use crate::base::limits::HeadLimits;
@@ -336,6 +337,7 @@ impl Dispatcher {
             path: facts.map_or(route.pattern.as_str(), |facts| &facts.path),
             subprotocol,
             peer: conn.peer,
+            space: route.space,
             session: &mut conn.session,
             memberships: &mut conn.memberships,
             hub: &mut self.hub,

@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-use crate::app::conn::PostBox;
+use crate::app::handle::PostBox;
 use crate::app::{Address, Decision, Handle, Peer, Refusal, Request, Response};
 use crate::base::limits::HeadLimits;
 use crate::base::network::TrustedProxies;
 use crate::http::{Head, redact_target};
 use crate::net::connection::{Connection, Facts, Pending, RouteIndex};
 use crate::net::log_limit::limited;
-use crate::net::route::{Route, Target};
+use crate::net::route::{self, Route, Target};
 use crate::session::handshake::{self, Policy};
 
 /// Who is let in, as far as it is the same for all routes.
@@ -79,11 +79,8 @@ impl Gate {
             connection = %conn.id, peer = %conn.peer, method = head.method(),
             target = redact_target(head.target()), "request"
         );
-        let found =
-            routes.iter_mut().enumerate().skip(1).find_map(|(index, route)| {
-                Some((index, route.pattern.matches(head.path())?, route))
-            });
-        let (index, param, route) = found.ok_or_else(Refusal::not_found)?;
+        let (index, path) = route::find(routes, head.path()).ok_or_else(Refusal::not_found)?;
+        let route = &mut routes[index];
         let app = match &mut route.target {
             Target::Page(_) | Target::Nothing if head.method() != "GET" => {
                 return Err(Refusal::method_not_allowed());
@@ -93,12 +90,12 @@ impl Gate {
             Target::App(app) => app,
         };
         let offer = handshake::check(head)?;
-        let request = request.with_param(param);
+        let request = request.with_params(route.pattern.capture(path));
         route.chain.check(&request)?;
         // From here on the middleware counts this connection: it is released when it is dropped.
         conn.route = index as RouteIndex;
         conn.passed = true;
-        let handle = Handle::new(conn.id, address, post.0.clone());
+        let handle = Handle::new(conn.id, address, route.space, post.0.clone());
         let decision = app.handshake(&request, &handle).map_err(|_| {
             limited!(error, connection = %conn.id, "the app panicked in handshake");
             Refusal::new(500, "an internal error")

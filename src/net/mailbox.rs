@@ -15,7 +15,7 @@ use mio::{Poll, Token, Waker};
 
 use crate::app::{Address, Command, Outgoing, Post, Undeliverable};
 use crate::base::slab::Key;
-use crate::hub::{self, Publication, WorkerIndex};
+use crate::hub::{self, Publication, RoomRef, Space, Spaces, WorkerIndex};
 use crate::net::order::Order;
 
 /// Most items in one lane of a mailbox. A turn of a busy worker makes some hundreds.
@@ -128,16 +128,18 @@ impl Mailbox {
 #[derive(Debug)]
 pub struct Mailboxes {
     boxes: Vec<Mailbox>,
+    spaces: Spaces,
     /// Requests of other threads are refused.
     frozen: AtomicBool,
 }
 
 impl Mailboxes {
-    /// One for each of `workers` workers, and the worker's epoll, whose waker it has.
+    /// One for each of `workers` workers, and the worker's epoll, whose waker it has. `spaces` are
+    /// those of the routes.
     ///
     /// # Errors
     /// No descriptors are left.
-    pub fn new(workers: usize) -> io::Result<(Arc<Self>, Vec<Poll>)> {
+    pub fn new(workers: usize, spaces: Spaces) -> io::Result<(Arc<Self>, Vec<Poll>)> {
         let polls = (0..workers).map(|_| Poll::new()).collect::<io::Result<Vec<_>>>()?;
         let boxes = polls
             .iter()
@@ -146,7 +148,7 @@ impl Mailboxes {
                 Ok(Mailbox { lanes: Mutex::default(), has_mail: AtomicBool::new(false), waker })
             })
             .collect::<io::Result<_>>()?;
-        Ok((Arc::new(Self { boxes, frozen: AtomicBool::new(false) }), polls))
+        Ok((Arc::new(Self { boxes, spaces, frozen: AtomicBool::new(false) }), polls))
     }
 
     /// Moves what fits of a worker's mail for another; what does not stays in `outbox`, and `from`
@@ -254,15 +256,19 @@ impl Post for Mailboxes {
         self.request(to.worker, Parcel::Command(to.key, command))
     }
 
-    fn publish(&self, room: &str, message: Outgoing<'_>) -> Result<(), Undeliverable> {
+    fn publish(&self, room: RoomRef<'_>, message: Outgoing<'_>) -> Result<(), Undeliverable> {
         let publication = Publication {
-            room: room.into(),
+            room: room.to_id(),
             opcode: message.opcode,
             payload: message.payload[..].into(),
             except: None,
         };
         let home = hub::home(room, self.boxes.len() as WorkerIndex);
         self.request(home, Parcel::Hub(hub::Mail::Publish(publication)))
+    }
+
+    fn space(&self, name: &str) -> Option<Space> {
+        self.spaces.find(name)
     }
 }
 
@@ -273,7 +279,7 @@ mod tests {
 
     fn publication() -> Publication {
         Publication {
-            room: "a".into(),
+            room: RoomRef { space: Space::default(), name: "a" }.to_id(),
             opcode: Opcode::Text,
             payload: b"x"[..].into(),
             except: None,
@@ -282,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_full_lane_does_not_hold_up_the_other() {
-        let (mailboxes, _polls) = Mailboxes::new(2).unwrap();
+        let (mailboxes, _polls) = Mailboxes::new(2, Spaces::default()).unwrap();
         let mut outbox: VecDeque<Parcel> = (0..LANE_ITEMS_MAX + 1)
             .map(|_| Parcel::Hub(hub::Mail::Publish(publication())))
             .collect();

@@ -12,7 +12,7 @@
 //! Route    pattern, name of the app                   if the request has found one
 //! Facts    path, subprotocol                          if the request said more than its route
 //! Pending  101 response, extension                    if the app has not decided
-//! Rooms    names, in the order they were joined       if it is in any
+//! Rooms    names, in the order they were joined       if it is in any; in its route's space
 //! ```
 
 use std::fmt;
@@ -24,6 +24,7 @@ use crate::base::id::ConnectionId;
 use crate::base::limits::ROOM_NAME_BYTES_MAX;
 use crate::base::slab::Key;
 use crate::base::snapshot::{Reader, SnapshotError, Writer};
+use crate::hub::RoomRef;
 use crate::net::connection::{Connection, Facts, NO_ROUTE, Pending, RouteIndex};
 use crate::net::dispatch::Dispatcher;
 use crate::net::route::{Route, Target};
@@ -261,7 +262,9 @@ impl Dispatcher {
         }
         let window = session.deflate_window(self.turn.role());
         let mail = &mut self.intents.mail;
-        for room in &rooms {
+        let space = self.routes[usize::from(route)].space;
+        for name in &rooms {
+            let room = RoomRef { space, name };
             let joined = self.hub.join(
                 &mut conn.memberships,
                 key,
@@ -324,10 +327,11 @@ impl Dispatcher {
         id: ConnectionId,
         address: Address,
     ) -> Result<AnyState, NotRestored> {
-        let Target::App(app) = &mut self.routes[usize::from(route)].target else {
+        let Route { target, space, .. } = &mut self.routes[usize::from(route)];
+        let (Target::App(app), space) = (target, *space) else {
             return Err(SnapshotError::Invalid("state of an app, where there is none").into());
         };
-        let handle = Handle::new(id, address, self.post.0.clone());
+        let handle = Handle::new(id, address, space, self.post.0.clone());
         let state = match app.load(&handle, &mut reader) {
             Ok(loaded) => loaded.map_err(NotRestored::App)?,
             Err(Panicked) => return Err(NotRestored::AppPanicked),

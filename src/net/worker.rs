@@ -28,8 +28,8 @@ use mio::event::Event;
 use mio::{Events, Poll, Token};
 
 use crate::app::Command;
-use crate::app::conn::RoomDelivery;
 use crate::app::fanout::{deliver_ordered, publish_ordered};
+use crate::app::intents::RoomDelivery;
 use crate::base::slab::Key;
 use crate::base::tick::Tick;
 use crate::base::wheel::Wheel;
@@ -454,7 +454,7 @@ impl Worker {
         let RoomDelivery { room, delivery, except } = delivery;
         let except = except.filter(|except| except.worker == self.index).map(|except| except.key);
         let mut slow = Vec::new();
-        let members = self.dispatcher.hub.members(room);
+        let members = self.dispatcher.hub.members(room.borrowed());
         self.dispatcher.work += members.len() * DELIVERY_WORK;
         for member in members {
             if Some(member.key) == except {
@@ -513,7 +513,7 @@ impl Worker {
         // A room's message from elsewhere is compressed as the members' route has it.
         let route = match &parcel {
             Parcel::Hub(hub::Mail::Deliver(message) | hub::Mail::Publish(message)) => {
-                let member = hub.members(&message.room).first();
+                let member = hub.members(message.room.borrowed()).first();
                 member.and_then(|member| self.conns.get(member.key)).map(|conn| conn.route)
             }
             _ => None,
@@ -527,10 +527,10 @@ impl Worker {
                 publish_ordered(hub, intents, &mut env, &message);
             }
             Parcel::Hub(hub::Mail::Subscribe { room, worker }) => {
-                hub.set_subscribed(&room, worker, true);
+                hub.set_subscribed(room.borrowed(), worker, true);
             }
             Parcel::Hub(hub::Mail::Unsubscribe { room, worker }) => {
-                hub.set_subscribed(&room, worker, false);
+                hub.set_subscribed(room.borrowed(), worker, false);
             }
             Parcel::Command(key, command) => self.on_command(key, command),
             Parcel::Order(order) => self.orders.push_back(order),

@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::{Builder, routes};
-use crate::app::conn::PostBox;
+use crate::app::handle::PostBox;
 use crate::base::id::ConnectionIds;
 use crate::base::tick::Tick;
 use crate::config::Settings;
@@ -68,10 +68,10 @@ impl Crew {
         // Back to when an adopted connection may have spoken last.
         let now = Instant::now();
         let started = now.checked_sub(CLOCK_LEAD).unwrap_or(now);
-        let (mailboxes, polls) = Mailboxes::new(workers)?;
+        let shared = routes::Shared::new(settings);
+        let (mailboxes, polls) = Mailboxes::new(workers, shared.spaces.clone())?;
         let accounts = Arc::new(Accounts::new(workers, connections_max));
         let ids = Arc::new(ConnectionIds::new(first_id));
-        let shared = routes::Shared::new(settings);
         let mut threads = Vec::with_capacity(workers);
         let mut begins = Vec::with_capacity(workers);
         let (ready, outcomes) = mpsc::channel();

@@ -13,6 +13,7 @@ use crate::app::middleware::{
     AnyGate, BearerTokens, Chain, ConnectionsPerIp, IpCounts, OriginPolicy,
 };
 use crate::config::{self, Settings};
+use crate::hub::{Space, Spaces};
 use crate::net::route::{Pattern, Route, Target};
 use crate::session::Compression;
 use crate::session::handshake::DeflatePolicy;
@@ -27,15 +28,20 @@ const PAGE_HTML: &str = include_str!("../app/page/index.html");
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                            connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What the workers share: one count of connections per address for each route.
+/// What the workers share: the room spaces, and one count of connections per address for each
+/// route.
 #[derive(Clone)]
 pub(super) struct Shared {
+    pub(super) spaces: Spaces,
     counts: Vec<Arc<IpCounts>>,
 }
 
 impl Shared {
     pub(super) fn new(settings: &Settings) -> Self {
-        Self { counts: settings.routes.iter().map(|_| Arc::default()).collect() }
+        Self {
+            spaces: Spaces::new(settings.routes.iter().map(config::Route::space)),
+            counts: settings.routes.iter().map(|_| Arc::default()).collect(),
+        }
     }
 }
 
@@ -49,7 +55,8 @@ pub(super) fn build(
     shared: &Shared,
 ) -> io::Result<Vec<Route>> {
     let nowhere = Route {
-        pattern: Pattern::new("/"),
+        pattern: Pattern::parse("/").expect("the shortest pattern"),
+        space: Space::default(),
         app: Box::default(),
         target: Target::Nothing,
         chain: Chain::default(),
@@ -60,7 +67,8 @@ pub(super) fn build(
     };
     let configured = settings.routes.iter().zip(&shared.counts).map(|(route, counts)| {
         Ok(Route {
-            pattern: Pattern::new(&route.path),
+            pattern: Pattern::parse(&route.path).expect("the configuration is checked"),
+            space: shared.spaces.find(route.space()).expect("it is one of the routes' spaces"),
             app: (*route.app).into(),
             target: target(builder, &route.app)?,
             chain: chain(builder, route, counts)?,

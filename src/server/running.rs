@@ -19,6 +19,7 @@ use crate::app::{Outgoing, Post, Undeliverable};
 use crate::base::network::ListenAddr;
 use crate::config::Settings;
 use crate::control::{self, ControlListener, UpgradeRequest};
+use crate::hub::RoomRef;
 use crate::net::listener::Unlink;
 use crate::net::stop::Stop;
 use crate::supervisor::Ending;
@@ -80,16 +81,20 @@ impl Running {
         self.center.crew.accounts.connections()
     }
 
-    /// Sends a message to every member of a room.
+    /// Sends a message to every member of a room. `space` is the path pattern of the route that the
+    /// members have come by, or the route's `room_space`.
     ///
     /// # Errors
     /// See [`Undeliverable`].
     pub fn publish<'m>(
         &self,
+        space: &str,
         room: &str,
         message: impl Into<Outgoing<'m>>,
     ) -> Result<(), Undeliverable> {
-        self.center.crew.mailboxes.publish(room, message.into())
+        let mailboxes = &self.center.crew.mailboxes;
+        let space = mailboxes.space(space).ok_or(Undeliverable::NoSpace)?;
+        mailboxes.publish(RoomRef { space, name: room }, message.into())
     }
 
     /// Tells the workers to stop; returns at once.

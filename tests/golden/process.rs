@@ -5,8 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use steadfast::app::builtin::{Echo, Rooms};
-use steadfast::app::conn::PostBox;
 use steadfast::app::erased::{AnyApp, erase};
+use steadfast::app::handle::PostBox;
 use steadfast::app::middleware::{AnyGate, Chain, ConnectionsPerIp, IpCounts};
 use steadfast::app::{
     Address, App, Command, Conn, Decision, Handle, Message, NotMovable, Outgoing, Peer, Post,
@@ -17,7 +17,7 @@ use steadfast::base::id::{ConnectionId, ConnectionIds};
 use steadfast::base::limits::{HeadLimits, Limits};
 use steadfast::base::slab::Key;
 use steadfast::base::tick::Tick;
-use steadfast::hub::Hub;
+use steadfast::hub::{Hub, RoomRef, Space};
 use steadfast::net::connection::Connection;
 use steadfast::net::dispatch::{Dispatcher, Fed};
 use steadfast::net::gate::Gate;
@@ -37,7 +37,7 @@ impl App for Tally {
     type State = u32;
 
     fn handshake(&mut self, request: &Request<'_>, _: &Handle) -> Decision<u32> {
-        match request.param() {
+        match request.param("name") {
             Some("later") => Decision::Later(0),
             _ => Decision::Accept(0),
         }
@@ -74,14 +74,19 @@ impl Post for Nowhere {
         Err(Undeliverable::Stopped)
     }
 
-    fn publish(&self, _: &str, _: Outgoing<'_>) -> Result<(), Undeliverable> {
+    fn publish(&self, _: RoomRef<'_>, _: Outgoing<'_>) -> Result<(), Undeliverable> {
         Err(Undeliverable::Stopped)
+    }
+
+    fn space(&self, _: &str) -> Option<Space> {
+        None
     }
 }
 
 fn route(pattern: &str, app: &str, target: Target) -> Route {
     Route {
-        pattern: Pattern::new(pattern),
+        pattern: Pattern::parse(pattern).expect("a pattern"),
+        space: Space::default(),
         app: app.into(),
         target,
         chain: Chain::new(vec![AnyGate::new(ConnectionsPerIp::new(

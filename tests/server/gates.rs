@@ -159,3 +159,48 @@ fn proxy_headers() {
     assert_eq!(other.response().status, 400);
     server.open("/echo").close(1000);
 }
+
+/// What a route lets nobody in to is not reached by another route, by whatever name.
+#[test]
+fn rooms_behind_different_routes_are_different_rooms() {
+    let server = Server::start(
+        "workers = 2\n\
+         [[routes]]\npath = \"/private/{name}\"\napp = \"rooms\"\ntokens = [\"s3cret\"]\n\
+         [[routes]]\npath = \"/public/{name}\"\napp = \"rooms\"\n\
+         [[routes]]\npath = \"/r/{name}/{x}\"\napp = \"rooms\"\n",
+    );
+    let private = |name: &str| server.open(&format!("/private/{name}?self=1&token=s3cret"));
+    let (mut inside, mut outside) = (private("board"), server.open("/public/board?self=1"));
+    // Each in turn says something that it alone must get, then reads what it has got.
+    for round in 0..20 {
+        outside.assert_echo(&format!("public {round}"));
+        inside.assert_echo(&format!("private {round}"));
+    }
+    assert_eq!(status(&server, "/private/board", ""), 401);
+
+    let mut rooms: Vec<Client> = ["/r/alpha/1", "/r/beta/1", "/r/alpha/2", "/r/alpha%2F1/2"]
+        .iter()
+        .map(|path| server.open(&format!("{path}?self=1")))
+        .collect();
+    for round in 0..10 {
+        for (number, client) in rooms.iter_mut().enumerate() {
+            client.assert_echo(&format!("{number} {round}"));
+        }
+    }
+    let mut member = server.open("/r/alpha/1");
+    member.send_text("to the first");
+    rooms[0].expect_text("to the first");
+}
+
+#[test]
+fn routes_can_share_a_room_space() {
+    let server = Server::start(
+        "workers = 2\n\
+         [[routes]]\npath = \"/write/{name}\"\napp = \"rooms\"\ntokens = [\"s3cret\"]\n\
+         [[routes]]\npath = \"/watch/{name}\"\napp = \"rooms\"\nroom_space = \"/write/{name}\"\n",
+    );
+    let mut watcher = server.open("/watch/a?self=1");
+    watcher.assert_echo("in");
+    server.open("/write/a?token=s3cret").send_text("news");
+    watcher.expect_text("news");
+}

@@ -97,7 +97,7 @@ impl App for Explosive {
     type State = Place;
 
     fn handshake(&mut self, request: &Request<'_>, _: &Handle) -> Decision<Place> {
-        let place = request.param().unwrap_or_default().to_owned();
+        let place = request.param("place").unwrap_or_default().to_owned();
         assert_ne!(place, "handshake", "as told");
         Decision::Accept(Place(place))
     }
@@ -149,7 +149,10 @@ fn a_panicking_app_costs_its_connection_and_nothing_else() {
         client.expect_text("heard");
         client.expect_text("still here");
     }
-    server.running().publish("all", "from outside").expect("a mailbox with room");
+    server
+        .running()
+        .publish("/explosive/{place}", "all", "from outside")
+        .expect("a mailbox with room");
     for client in &mut healthy {
         client.expect_text("from outside");
         client.close(1000);
@@ -196,7 +199,7 @@ impl App for Undecided {
     type State = ();
 
     fn handshake(&mut self, request: &Request<'_>, handle: &Handle) -> Decision<()> {
-        let name = request.param().unwrap_or_default().to_owned();
+        let name = request.param("name").unwrap_or_default().to_owned();
         self.handles.send((name, handle.clone())).expect("a listening test");
         Decision::Later(())
     }
@@ -211,7 +214,8 @@ fn undecided(adjust: impl FnOnce(&mut Settings)) -> (Here, Receiver<(String, Han
     let sender = Mutex::new(sender);
     let builder = Server::builder()
         .app("undecided", move || Undecided { handles: sender.lock().unwrap().clone() })
-        .route("/undecided/{name}", "undecided");
+        .route("/undecided/{name}", "undecided")
+        .default_routes();
     (Here::start(builder, adjust), receiver)
 }
 
@@ -328,7 +332,9 @@ fn handles_send_close_and_publish_from_any_thread() {
     }
     let mut member = server.open("/rooms/a?self=1");
     member.assert_echo("in");
-    handle.publish("a", &[1_u8, 2, 3][..]).unwrap();
+    handle.publish("a", "to nobody: this is another room").unwrap();
+    handle.publish_in("/rooms/{name}", "a", &[1_u8, 2, 3][..]).unwrap();
+    assert_eq!(handle.publish_in("/rooms", "a", ""), Err(Undeliverable::NoSpace));
     assert_eq!(member.frame().payload, [1, 2, 3]);
     handle.close(CloseCode(4_000), "enough").unwrap();
     let close = client.frame();
@@ -353,7 +359,7 @@ fn what_a_handle_sends_to_a_peer_that_does_not_read_is_bounded() {
         match handle.send(vec![7; MIB]) {
             Ok(()) => sent += 1,
             Err(Undeliverable::Full) => thread::sleep(Duration::from_millis(10)),
-            Err(Undeliverable::Stopped) => panic!("it serves"),
+            Err(error) => panic!("it serves: {error}"),
         }
     }
     let mut received = 0;
@@ -511,7 +517,8 @@ fn middleware_is_released_once_for_each_that_passed() {
             passed: counts.0.clone(),
             released: counts.1.clone(),
         })
-        .middleware(None, || SecondGate);
+        .middleware(None, || SecondGate)
+        .default_routes();
     let server = Here::start(builder, |_| {});
     let status = |path: &str, lines: &str| {
         let mut client = server.connect();

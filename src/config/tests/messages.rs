@@ -14,7 +14,7 @@ const DURATION_ZERO: &str =
 const LEVEL: &str = r#"allowed: off, error, warn, info, debug or trace, then perhaps levels of modules: "info,steadfast::net=debug""#;
 const LISTEN: &str = r#"allowed: addresses such as "127.0.0.1:8000", "[::]:80" or "unix:/run/steadfast.sock"; at least one"#;
 const ORIGINS: &str = r#"allowed: origins such as "https://example.org" or "http://localhost:3000", "same-host", or "*" alone for all"#;
-const PATTERN: &str = r#"allowed: a path such as "/echo" or "/rooms/{name}": segments of letters, digits and -._~!$&'()*+,;=:@%, or {parameter}"#;
+const PATTERN: &str = r#"allowed: a path such as "/echo" or "/rooms/{name}": segments of letters, digits and -._~!$&'()+,;=:@%, or {parameter}"#;
 const PROXIES: &str = r#"allowed: networks such as "10.0.0.0/8" or "::1", and "unix" for every peer on a Unix socket"#;
 const SIZE: &str = r#"allowed: bytes as a number, or with a unit as in "64 KiB" (B, KiB, MiB, GiB); from 1 to 1 GiB"#;
 const SUBPROTOCOLS: &str = "allowed: names of letters, digits and !#$%&'*+-.^_`|~";
@@ -198,6 +198,11 @@ const FILES: &[(&str, &str, &str)] = &[
         PATTERN,
     ),
     (
+        "[[routes]]\napp = 'echo'\npath = '/a/*'\n",
+        r#"3:8: "*" in "/a/*" would be a literal; a parameter is a whole segment {name}"#,
+        PATTERN,
+    ),
+    (
         "[[routes]]\napp = 'echo'\npath = '/a/../b'\n",
         r#"3:8: "/a/../b" has a segment "..", which clients remove"#,
         PATTERN,
@@ -222,6 +227,17 @@ const FILES: &[(&str, &str, &str)] = &[
         "[[routes]]\npath = '/rooms'\napp = 'rooms'\n",
         r#"2:8: the app "rooms" takes a room's name from the path"#,
         r#"put {name} into it: "/rooms/{name}""#,
+    ),
+    (
+        "[[routes]]\npath = '/a/{name}'\napp = 'rooms'\nroom_space = ''\n",
+        "4:14: the name is empty",
+        r#"allowed: a name of up to 255 bytes, such as another route's path; or "own""#,
+    ),
+    (
+        "[[routes]]\npath = '/a/{name}'\napp = 'rooms'\n\n[[routes]]\npath = '/b/{name}'\napp = 'rooms'\n\
+         room_space = '/a/{name}'\nlimits.rooms_max = 3\n",
+        r#"8:14: shares the room space "/a/{name}" with route 0, "/a/{name}", but not its limits"#,
+        "give both the same [routes.limits]",
     ),
     (
         "[[routes]]\npath = '/a/{x}'\napp = 'echo'\n\n[[routes]]\npath = '/a/{y}'\napp = 'echo'\n",

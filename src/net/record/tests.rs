@@ -1,15 +1,14 @@
 use super::*;
 use crate::app::builtin::{Echo, Rooms};
-use crate::app::conn::PostBox;
 use crate::app::erased::erase;
-use crate::app::handle::{Command, Post, Undeliverable};
+use crate::app::handle::{Command, Post, PostBox, Undeliverable};
 use crate::app::middleware::{AnyGate, Chain, ConnectionsPerIp, IpCounts};
 use crate::app::{App, CloseCode, Conn, Decision, Message, Outgoing, Request};
 use crate::base::id::ConnectionIds;
 use crate::base::limits::{HeadLimits, Limits};
 use crate::base::slab::Slab;
 use crate::base::tick::Tick;
-use crate::hub::{Hub, Mail};
+use crate::hub::{Hub, Mail, RoomRef, Space, Spaces};
 use crate::net::dispatch::Fed;
 use crate::net::gate::Gate;
 use crate::net::mode::Mode;
@@ -30,8 +29,12 @@ impl Post for Nowhere {
         Err(Undeliverable::Stopped)
     }
 
-    fn publish(&self, _: &str, _: Outgoing<'_>) -> Result<(), Undeliverable> {
+    fn publish(&self, _: RoomRef<'_>, _: Outgoing<'_>) -> Result<(), Undeliverable> {
         Err(Undeliverable::Stopped)
+    }
+
+    fn space(&self, _: &str) -> Option<Space> {
+        None
     }
 }
 
@@ -81,7 +84,8 @@ impl App for Slow {
 
 fn route(pattern: &str, app: &str, counts: &Arc<IpCounts>) -> Route {
     Route {
-        pattern: Pattern::new(pattern),
+        pattern: Pattern::parse(pattern).unwrap(),
+        space: Space::default(),
         app: app.into(),
         target: match app {
             "echo" => Target::App(erase(Echo)),
@@ -218,6 +222,9 @@ fn an_open_connection_goes_on_where_routes_and_clock_are_others() {
 
     let mut to = Process::new(5, &[("/x", "echo"), ROUTES[2], ROUTES[1], ROUTES[0]]);
     to.dispatcher.routes[4].subprotocols = vec!["news".to_owned()];
+    // Its rooms are where its route has them here.
+    let space = Spaces::new(["here", "there"]).find("there").unwrap();
+    to.dispatcher.routes[4].space = space;
     // Fewer than it is in: it is in them all the same.
     to.dispatcher.routes[4].limits.rooms_max = 1;
     let saved = from.save(&mut client).unwrap();
@@ -225,9 +232,9 @@ fn an_open_connection_goes_on_where_routes_and_clock_are_others() {
     assert_eq!((moved.conn.id.to_u64(), moved.conn.route), (77, 4));
     assert_eq!(moved.conn.session.deflate_window(to.dispatcher.turn.role()), Some(15));
     let told: Vec<_> = to.dispatcher.intents.mail.iter().map(|(_, mail)| mail.clone()).collect();
-    let elsewhere = |room: &&str| to.dispatcher.hub.home(room) != 0;
-    let rooms = ["one", "two", "three"].into_iter().filter(elsewhere);
-    let subscribe = |room: &str| Mail::Subscribe { room: room.into(), worker: 0 };
+    let rooms = ["one", "two", "three"].map(|name| RoomRef { space, name });
+    let rooms = rooms.into_iter().filter(|room| to.dispatcher.hub.home(*room) != 0);
+    let subscribe = |room: RoomRef<'_>| Mail::Subscribe { room: room.to_id(), worker: 0 };
     assert_eq!(told, rooms.map(subscribe).collect::<Vec<_>>());
     assert_eq!(to.counts.count(PEER), 1);
     assert_eq!(to.save(&mut moved), Ok(saved), "it is what it was");
@@ -267,7 +274,9 @@ fn a_newer_state_takes_the_place_of_an_older_one() {
     assert_eq!(to.save(&mut moved), Ok(newer));
     assert_eq!((to.counts.count(PEER), to.dispatcher.hub.rooms_len()), (1, 3));
     // Their homes are told of the last of three steps, too.
-    let elsewhere = ["one", "two", "three"].iter().filter(|room| to.dispatcher.hub.home(room) != 0);
+    let space = Space::default();
+    let rooms = ["one", "two", "three"].map(|name| RoomRef { space, name });
+    let elsewhere = rooms.iter().filter(|room| to.dispatcher.hub.home(**room) != 0);
     assert_eq!(to.dispatcher.intents.mail.len(), 3 * elsewhere.count());
 }
 

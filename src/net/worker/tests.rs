@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use mio::{Events, Token};
 
 use super::{EVENTS_MAX, Parts, Worker};
-use crate::app::conn::PostBox;
 use crate::app::erased::erase;
-use crate::app::handle::Handle;
+use crate::app::handle::{Handle, PostBox};
 use crate::app::middleware::Chain;
 use crate::app::{
     App, Conn, Decision, Message, NotMovable, Reader, Request, SnapshotError, Writer,
@@ -20,7 +19,7 @@ use crate::base::id::ConnectionIds;
 use crate::base::limits::{HeadLimits, Limits};
 use crate::base::network::ListenAddr;
 use crate::base::tick::Tick;
-use crate::hub::Hub;
+use crate::hub::{Hub, Space, Spaces};
 use crate::net::accounts::Accounts;
 use crate::net::dispatch::Dispatcher;
 use crate::net::gate::Gate;
@@ -64,7 +63,8 @@ impl App for Sink {
 
 fn route(pattern: &str, target: Target) -> Route {
     Route {
-        pattern: Pattern::new(pattern),
+        pattern: Pattern::parse(pattern).unwrap(),
+        space: Space::default(),
         app: "sink".into(),
         target,
         chain: Chain::new(Vec::new()),
@@ -86,7 +86,7 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let (mailboxes, mut polls) = Mailboxes::new(1).unwrap();
+        let (mailboxes, mut polls) = Mailboxes::new(1, Spaces::default()).unwrap();
         let started = Instant::now();
         let heard = Arc::<AtomicUsize>::default();
         let mut routes = vec![route("/", Target::Nothing)];
