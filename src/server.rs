@@ -27,17 +27,19 @@ use crate::app::middleware::{self, MiddlewareFactory};
 use crate::app::{App, Middleware};
 use crate::config::{self, Settings};
 pub use crate::net::stop::Stop;
+use crate::net::worker::adopting::Instruction;
 use crate::supervisor::Link;
+use crate::sys::bell::Bell;
 use crate::sys::rand;
 use crate::sys::signals::Signals;
 
 use center::Identity;
-use crew::{Crew, Start};
 use foundation::{Foundation, Inherited};
 use history::History;
 use holdings::Holdings;
 use launch::Supervision;
 pub use running::Running;
+use running::Standby;
 
 /// A server with the built-in apps and those of its builder. Its command line is in
 /// [`cli`](crate::cli).
@@ -188,7 +190,7 @@ impl Builder {
                     None,
                     supervision,
                     &signals,
-                )?;
+                );
                 match outcome {
                     Ok(running) => running,
                     // Whoever has started it knows why.
@@ -238,12 +240,12 @@ impl Builder {
         identity: Identity,
         inherited: Inherited,
     ) -> io::Result<Running> {
-        let mut foundation = Foundation::bind(settings, entry, inherited)?;
-        let hands = foundation.open(settings.workers.max(1))?;
-        let starts = hands.into_iter().map(Start::Fresh).collect();
-        let max = foundation.connections_max;
-        let crew = Crew::spawn(&self, settings, max, first_id()?, starts)?;
-        let running = Running::new(settings, foundation, crew, identity)?;
+        let foundation = Foundation::bind(settings, entry, inherited)?;
+        // These workers find nothing, and nobody waits for it.
+        let (findings, _) = Bell::new()?.channel();
+        let mut standby = Standby::new(&self, settings, foundation, identity, &findings)?;
+        standby.listen()?;
+        let running = standby.serve(Instruction::ServeAnew, || None);
         running.leave_copies();
         Ok(running)
     }

@@ -10,6 +10,8 @@ mod support;
 mod limits;
 #[path = "deaths/scene.rs"]
 mod scene;
+#[path = "deaths/shortage.rs"]
+mod shortage;
 #[path = "deaths/sides.rs"]
 mod sides;
 #[path = "deaths/signals.rs"]

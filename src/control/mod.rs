@@ -36,7 +36,7 @@ pub use message::{
     Activity, DrainRequest, Drained, Failed, FailureKind, Outcome, PauseSteps, Progress, Record,
     Refused, Request, Status, UpgradeOutcome, UpgradeRequest, Upgraded,
 };
-pub use serve::{CONNECTIONS_MAX, IDLE_TIME_MAX, Serving, serve};
+pub use serve::{CONNECTIONS_MAX, IDLE_TIME_MAX, Serving, Standby, prepare, serve};
 
 /// Told how far a request is. To be called at each change and, while there is none, at least ten
 /// times a second: it never waits, and answers `Break` once nobody is there to hear the outcome.

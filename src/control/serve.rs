@@ -6,6 +6,7 @@ use std::net::Shutdown;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -41,14 +42,39 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 /// # Errors
 /// No descriptor or no thread to be had.
 pub fn serve(listener: &ControlListener, operator: Arc<dyn Operator>) -> io::Result<Serving> {
-    serve_with(listener, operator, IDLE_TIME_MAX)
+    prepare(listener, operator).map(Standby::serve)
 }
 
-pub(super) fn serve_with(
+/// Makes everything ready for [`serve`], and accepts nobody yet: what is left to do cannot fail.
+///
+/// # Errors
+/// As [`serve`].
+pub fn prepare(listener: &ControlListener, operator: Arc<dyn Operator>) -> io::Result<Standby> {
+    prepare_with(listener, operator, IDLE_TIME_MAX)
+}
+
+/// A control socket that can be served as soon as it is ours. Dropped, it is left alone.
+#[derive(Debug)]
+pub struct Standby {
+    // Dropped first: the thread that waits for it is waited for by the other.
+    begin: SyncSender<()>,
+    serving: Serving,
+}
+
+impl Standby {
+    /// Begins to serve.
+    pub fn serve(self) -> Serving {
+        // There is room for this one word.
+        let _ = self.begin.try_send(());
+        self.serving
+    }
+}
+
+pub(super) fn prepare_with(
     listener: &ControlListener,
     operator: Arc<dyn Operator>,
     idle_time_max: Duration,
-) -> io::Result<Serving> {
+) -> io::Result<Standby> {
     let (woken, waker) = io::pipe()?;
     let shared = Arc::new(Shared {
         operator,
@@ -58,8 +84,14 @@ pub(super) fn serve_with(
         changed: Condvar::new(),
     });
     let acceptor = Acceptor { listener: listener.listener()?, woken, shared: shared.clone() };
-    let thread = thread::Builder::new().name("control".to_owned()).spawn(move || acceptor.run())?;
-    Ok(Serving { shared, waker: Some(waker), thread: Some(thread) })
+    let (begin, begun) = mpsc::sync_channel(1);
+    let accept = move || {
+        if begun.recv().is_ok() {
+            acceptor.run();
+        }
+    };
+    let thread = thread::Builder::new().name("control".to_owned()).spawn(accept)?;
+    Ok(Standby { begin, serving: Serving { shared, waker: Some(waker), thread: Some(thread) } })
 }
 
 /// A control socket that is being served.

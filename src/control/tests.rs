@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::serve::serve_with;
+use super::serve::prepare_with;
 use super::testing::{Fake, Served, status, upgraded, wait_until};
 use super::*;
 use crate::handover::Step;
@@ -218,7 +218,8 @@ fn silent_strangers_block_nobody_and_are_sent_away() {
     let path = directory.path().join("control.sock");
     let listener = ControlListener::bind(&path).unwrap();
     let idle_time_max = Duration::from_millis(100);
-    let _serving = serve_with(&listener, fake.operator.clone(), idle_time_max).unwrap();
+    let standby = prepare_with(&listener, fake.operator.clone(), idle_time_max).unwrap();
+    let _serving = standby.serve();
     let mut strangers: Vec<_> =
         (1..CONNECTIONS_MAX).map(|_| UnixStream::connect(&path).unwrap()).collect();
     assert_eq!(ask(&path, &Request::Status), Outcome::Status(status()));

@@ -5,6 +5,7 @@
 //!   starts the new binary, joined by a channel
 //!                                        ◄─────  Hello: what it reads, who it is
 //!   Prepare, holdings                    ─────►  reads its configuration, binds what is new
+//!                                                 starts its workers, which wait
 //!                                        ◄─────  Ready, or Refused            nothing has moved
 //!   lanes; on them descriptors, and the
 //!   states of what has nothing to do     ─────►  parks and loads, while all are still served here

@@ -80,7 +80,7 @@ pub enum ToPredecessor {
         /// Its process.
         pid: u32,
     },
-    /// It has checked everything it can.
+    /// It has everything it needs: sockets, descriptors, threads.
     Ready {
         /// Its workers, each of which has a lane.
         workers: u16,

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::app::Peer;
 use crate::base::network::ListenAddr;
@@ -103,7 +103,7 @@ impl AsFd for Listener {
     }
 }
 
-/// An address that is being listened on: one listener for each worker.
+/// An address that is ours: one listener for each worker.
 #[derive(Debug)]
 pub struct Bound {
     /// The address, with the port that was given if 0 was asked for.
@@ -136,35 +136,28 @@ impl Drop for Unlink {
     }
 }
 
-/// A socket bound beside those that listen on its address, which draws no connections until it
-/// listens itself.
-#[derive(Debug)]
-pub struct Beside(Socket);
-
-impl Beside {
-    /// Joins the group of SO_REUSEPORT sockets of an address of ours.
-    ///
-    /// # Errors
-    /// Those of bind(2): the group is another user's.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = tcp_socket(address)?;
-        socket.set_reuse_port(true)?;
-        socket.bind(&address.into())?;
-        Ok(Self(socket))
-    }
-
-    /// Begins to listen.
-    ///
-    /// # Errors
-    /// Those of listen(2).
-    pub fn listen(self) -> io::Result<Listener> {
-        self.0.listen(BACKLOG)?;
-        Ok(Listener::Tcp(TcpListener::from_std(self.0.into())))
-    }
+/// A socket beside those that listen on an address of ours: it joins their group of SO_REUSEPORT.
+/// It draws no connections until it [`listen`]s itself.
+///
+/// # Errors
+/// Those of bind(2): the group is another user's.
+pub fn bind_beside(address: SocketAddr) -> io::Result<Listener> {
+    let socket = tcp_socket(address)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(Listener::Tcp(TcpListener::from_std(socket.into())))
 }
 
-/// Listens on an address for `workers` workers; `beside` another server of the same user's that
-/// does so with SO_REUSEPORT, too, if there is one.
+/// Lets a bound socket listen, by whichever descriptor of it.
+///
+/// # Errors
+/// Those of listen(2).
+pub fn listen(socket: &OwnedFd) -> io::Result<()> {
+    SockRef::from(socket).listen(BACKLOG)
+}
+
+/// Binds an address for `workers` workers; `beside` another server of the same user's that has done
+/// so with SO_REUSEPORT, too, if there is one. TCP sockets have to [`listen`] yet.
 ///
 /// # Errors
 /// `AddrInUse` if anybody else listens there, another Steadfast with SO_REUSEPORT included unless
@@ -191,7 +184,6 @@ fn bind_tcp(address: SocketAddr, workers: usize, beside: bool) -> io::Result<Bou
         if let Some(bound) = socket.local_addr()?.as_socket() {
             address = bound;
         }
-        socket.listen(BACKLOG)?;
         listeners.push(Listener::Tcp(TcpListener::from_std(socket.into())));
     }
     Ok(Bound { address: ListenAddr::Tcp(address), listeners, unlink: None })

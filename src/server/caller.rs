@@ -54,15 +54,8 @@ impl Call {
         let called = path.clone();
         let channel = taking.channel.try_clone()?;
         let (entry, called_at) = (Entry::Takeover, Some(path));
-        let outcome = takeover::take_over(
-            builder,
-            settings,
-            entry,
-            channel,
-            called_at,
-            supervision,
-            signals,
-        )?;
+        let outcome =
+            takeover::take_over(builder, settings, entry, channel, called_at, supervision, signals);
         match outcome {
             Ok(running) => {
                 tracing::info!(control = %called.display(), "everything was taken over");

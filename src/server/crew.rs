@@ -1,11 +1,12 @@
 //! The workers of a server: made of settings and apps, on threads of their own.
 
 use std::io;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::{Builder, routes};
+use super::{Builder, first_id, routes};
 use crate::app::handle::PostBox;
 use crate::base::id::ConnectionIds;
 use crate::base::tick::Tick;
@@ -17,9 +18,10 @@ use crate::net::gate::Gate;
 use crate::net::listener::Listener;
 use crate::net::mailbox::Mailboxes;
 use crate::net::mode::Mode;
-use crate::net::worker::adopting::Adoption;
+use crate::net::worker::adopting::{Finding, Instruction, Talk};
 use crate::net::worker::{Parts, Worker};
 use crate::session::turn::Turn;
+use crate::sys::bell::Rung;
 
 /// How far back the workers' clock begins. What adopted connections remember lies before this
 /// process; what lies further back than this counts as just this old.
@@ -38,22 +40,18 @@ pub(super) struct Shared {
     pub(super) workers: usize,
 }
 
-/// The workers.
+/// The workers: they have all they need, and serve nobody until they are told. Without anybody who
+/// could tell them they end.
 pub(super) struct Crew {
     pub(super) shared: Shared,
     pub(super) threads: Vec<WorkerThread>,
-}
-
-/// What a worker begins with.
-pub(super) enum Start {
-    /// Nobody.
-    Fresh(Vec<Listener>),
-    /// The connections of a predecessor.
-    Adopting(Adoption),
+    /// To each of them.
+    instructions: Vec<Sender<Instruction>>,
 }
 
 impl Crew {
-    /// Starts the workers, one for each of `starts`.
+    /// Starts the workers, one for each of `hands`, which are its listeners; returns once each of
+    /// them has all it needs.
     ///
     /// # Errors
     /// Descriptors or threads are lacking, or a user's factory has panicked.
@@ -61,72 +59,85 @@ impl Crew {
         builder: &Builder,
         settings: &Settings,
         connections_max: usize,
-        first_id: u64,
-        starts: Vec<Start>,
+        hands: Vec<Vec<Listener>>,
+        findings: &Rung<(WorkerIndex, Finding)>,
     ) -> io::Result<Self> {
-        let workers = starts.len();
+        let workers = hands.len();
         // Back to when an adopted connection may have spoken last.
         let now = Instant::now();
         let started = now.checked_sub(CLOCK_LEAD).unwrap_or(now);
-        let shared = routes::Shared::new(settings);
-        let (mailboxes, polls) = Mailboxes::new(workers, shared.spaces.clone())?;
+        let of_routes = routes::Shared::new(settings);
+        let (mailboxes, polls) = Mailboxes::new(workers, of_routes.spaces.clone())?;
         let accounts = Arc::new(Accounts::new(workers, connections_max));
-        let ids = Arc::new(ConnectionIds::new(first_id));
-        let mut threads = Vec::with_capacity(workers);
-        let mut begins = Vec::with_capacity(workers);
-        let (ready, outcomes) = mpsc::channel();
-        for (index, (poll, start)) in polls.into_iter().zip(starts).enumerate() {
+        let ids = Arc::new(ConnectionIds::new(first_id()?));
+        let shared = Shared { mailboxes, accounts, ids, workers };
+        let mut crew = Self { shared, threads: Vec::new(), instructions: Vec::new() };
+        let (ready, set_up) = mpsc::channel();
+        for (index, (poll, listeners)) in polls.into_iter().zip(hands).enumerate() {
+            let (sender, instructions) = mpsc::channel();
+            crew.instructions.push(sender);
             let setup = WorkerSetup {
                 builder: builder.clone(),
                 settings: settings.clone(),
-                shared: shared.clone(),
-                ids: ids.clone(),
+                shared: of_routes.clone(),
+                ids: crew.shared.ids.clone(),
                 index: index as WorkerIndex,
                 workers,
             };
-            let (mailboxes, accounts) = (mailboxes.clone(), accounts.clone());
-            let (ready, (begin, begun)) = (ready.clone(), mpsc::channel());
-            begins.push(begin);
-            let thread = thread::Builder::new().name(format!("worker-{index}"));
-            threads.push(thread.spawn(move || {
-                let made = setup.dispatcher(mailboxes.clone(), started);
-                let (outcome, dispatcher) = match made {
-                    Ok(dispatcher) => (Ok(()), Some(dispatcher)),
-                    Err(error) => (Err(error), None),
-                };
-                let _ = ready.send(outcome);
-                // Not before all the others can: see below.
-                let (Some(dispatcher), Ok(())) = (dispatcher, begun.recv()) else {
-                    return Ok(());
-                };
-                let parts = Parts { poll, dispatcher, mailboxes, accounts, started };
-                work(Worker::new(parts, workers), start)
-            })?);
+            let Shared { mailboxes, accounts, .. } = crew.shared.clone();
+            let (ready, talk) = (ready.clone(), Talk { instructions, findings: findings.clone() });
+            let work = move || {
+                let set_up = setup.dispatcher(mailboxes.clone(), started).and_then(|dispatcher| {
+                    let parts = Parts { poll, dispatcher, mailboxes, accounts, started };
+                    let mut worker = Worker::new(parts, workers);
+                    worker.listen(listeners).map(|()| worker)
+                });
+                match set_up {
+                    Ok(mut worker) => {
+                        let _ = ready.send(Ok(()));
+                        drop(ready);
+                        if worker.adopt(&talk) { worker.run() } else { Ok(()) }
+                    }
+                    Err(error) => {
+                        let _ = ready.send(Err(error));
+                        Ok(())
+                    }
+                }
+            };
+            crew.threads.push(thread::Builder::new().name(format!("worker-{index}")).spawn(work)?);
         }
-        // What users' factories have made is there in all threads, or none begins: they end as
-        // `begins` is dropped.
         drop(ready);
         for _ in 0..workers {
-            outcomes.recv().map_err(|_| io::Error::other("a worker has ended at its start"))??;
+            let ended = |_| io::Error::other("a worker has ended while it was set up");
+            set_up.recv().map_err(ended)??;
         }
-        for begin in begins {
-            let _ = begin.send(());
-        }
-        Ok(Self { shared: Shared { mailboxes, accounts, ids, workers }, threads })
+        Ok(crew)
     }
-}
 
-/// A worker's life.
-fn work(mut worker: Worker, start: Start) -> io::Result<()> {
-    match start {
-        Start::Fresh(listeners) => worker.listen(listeners)?,
-        Start::Adopting(adoption) => {
-            if !worker.adopt(&adoption) {
-                return Ok(());
-            }
+    /// Tells each worker.
+    pub(super) fn instruct(&self, mut instruction: impl FnMut(usize) -> Instruction) {
+        for (index, worker) in self.instructions.iter().enumerate() {
+            // A worker that is gone has said so.
+            let _ = worker.send(instruction(index));
         }
     }
-    worker.run()
+
+    /// Has the workers serve, and returns when they all do.
+    pub(super) fn serve(&self, serve: impl Fn(Sender<()>) -> Instruction) {
+        let (begun, begins) = mpsc::channel();
+        self.instruct(|_| serve(begun.clone()));
+        drop(begun);
+        while begins.recv().is_ok() {}
+    }
+
+    /// Ends workers that serve nobody yet, and gives up what they have adopted.
+    pub(super) fn disband(self) {
+        drop(self.instructions);
+        for thread in self.threads {
+            // What it has to say has been said.
+            let _: Result<_, _> = thread.join();
+        }
+    }
 }
 
 /// What a worker's thread makes its dispatcher of: apps need not be `Send`.

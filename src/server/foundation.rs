@@ -13,12 +13,30 @@ use super::lock::PortLock;
 use crate::base::network::ListenAddr;
 use crate::config::Settings;
 use crate::control::{ControlListener, path};
-use crate::net::listener::{self, Beside, Bound, Listener, Unlink};
+use crate::net::listener::{self, Bound, Listener, Unlink};
 use crate::sys::credentials::network_namespace;
 use crate::sys::descriptors;
 
-/// Descriptors kept for what is no connection: listeners, epolls, wakers, logs, an app's files.
-const DESCRIPTORS_RESERVED: usize = 128;
+/// Descriptors for what a server has whatever its settings: standard streams, signals, the link to
+/// the supervisor, the control socket with two for each operator, an upgrade's channel with what
+/// belongs to it; the rest, some sixty, is for an app's files.
+const DESCRIPTORS_RESERVED: usize = 112;
+
+/// Lanes that can be opened to a successor: for twice our workers, and for no fewer than these.
+const LANES_MIN: usize = 16;
+
+/// The most descriptors that are no connections of a server with so many workers, addresses and
+/// listening sockets in all, at any time and in an upgrade, too.
+fn descriptors(workers: usize, addresses: usize, sockets: usize) -> usize {
+    // An epoll, its waker, and memory with states that is being written or read.
+    let of_workers = 3 * workers;
+    // Each with the copy that goes to a successor.
+    let of_sockets = 2 * sockets;
+    // Our ends, and the one of a successor that is on its way.
+    let lanes = (2 * workers).max(LANES_MIN) + 1;
+    // A lock, and new connections being steered past it.
+    DESCRIPTORS_RESERVED + of_workers + of_sockets + lanes + 2 * addresses
+}
 
 /// What a predecessor hands over beside its connections.
 #[derive(Debug, Default)]
@@ -37,18 +55,19 @@ pub(super) struct Foundation {
     pub(super) connections_max: usize,
     /// Connections that the limit of open files leaves room for.
     pub(super) room: usize,
-    /// By the address that was configured; likewise below.
+    /// By the address that was configured.
     listeners: Vec<(ListenAddr, Listener)>,
-    /// For workers beyond the number of inherited listeners: bound, not listening.
-    beside: Vec<(ListenAddr, Beside)>,
     /// Where operators call.
     pub(super) control: Option<ControlListener>,
     /// What goes to a successor: locks, and copies of sockets.
     pub(super) holdings: Holdings,
+    /// Copies of sockets that are bound and do not listen yet: they would draw connections before
+    /// anybody accepts them.
+    pub(super) silent: Vec<(ListenAddr, OwnedFd)>,
     /// Unix sockets of ours.
     pub(super) unlink: Vec<Unlink>,
     /// Unix sockets that are the predecessor's yet.
-    inherited_paths: Vec<PathBuf>,
+    pub(super) inherited_paths: Vec<PathBuf>,
     /// What a server that this one is alongside still has.
     pub(super) awaited: Awaited,
 }
@@ -65,16 +84,22 @@ impl Foundation {
     ) -> io::Result<Self> {
         let workers = settings.workers.max(1);
         let files = usize::try_from(descriptors::raise_open_files()?.soft).unwrap_or(usize::MAX);
-        let room =
-            files.saturating_sub(DESCRIPTORS_RESERVED + workers * (2 + settings.listen.len()));
+        // A predecessor with more workers had more sockets, and all of them are adopted.
+        let inherited_from = |address| {
+            let listeners = inherited.holdings.listeners();
+            listeners.filter(|(theirs, _)| *theirs == address).count()
+        };
+        let sockets = settings.listen.iter().map(|address| workers.max(inherited_from(address)));
+        let needed = descriptors(workers, settings.listen.len(), sockets.sum());
+        let room = files.saturating_sub(needed);
         let mut foundation = Self {
             addresses: Vec::new(),
             connections_max: connections_max(settings, files, room)?,
             room,
             listeners: Vec::new(),
-            beside: Vec::new(),
             control: None,
             holdings: Holdings::default(),
+            silent: Vec::new(),
             unlink: Vec::new(),
             inherited_paths: Vec::new(),
             awaited: Awaited { configured: settings.control.clone(), ..Awaited::default() },
@@ -131,6 +156,9 @@ impl Foundation {
         if let Some(lock) = lock {
             self.holdings.add(Label::Lock(address.clone()), lock.into());
         }
+        for listener in &listeners {
+            self.silent.push((address.clone(), listener.as_fd().try_clone_to_owned()?));
+        }
         self.listeners.extend(listeners.into_iter().map(|listener| (address.clone(), listener)));
         self.unlink.extend(unlink);
         self.addresses.push(bound);
@@ -144,76 +172,39 @@ impl Foundation {
         workers: usize,
     ) -> io::Result<()> {
         let first = &inherited[0];
+        let mut more = Vec::new();
         match address {
             ListenAddr::Tcp(_) => {
                 check_namespace(address, first)?;
                 let bound = SockRef::from(first).local_addr()?.as_socket();
                 let bound = bound.ok_or(io::ErrorKind::InvalidInput)?;
                 for _ in inherited.len()..workers {
-                    let beside = Beside::bind(bound)
+                    let beside = listener::bind_beside(bound)
                         .map_err(|error| explain(address, Entry::Alongside, &error))?;
-                    self.beside.push((address.clone(), beside));
+                    self.silent.push((address.clone(), beside.as_fd().try_clone_to_owned()?));
+                    more.push(beside);
                 }
                 self.addresses.push(ListenAddr::Tcp(bound));
             }
             // One queue, from which all accept.
             ListenAddr::Unix(path) => {
                 for _ in inherited.len()..workers {
-                    let copy = Listener::adopt(address, first.try_clone()?);
-                    self.listeners.push((address.clone(), copy));
+                    more.push(Listener::adopt(address, first.try_clone()?));
                 }
                 self.inherited_paths.push(path.clone());
                 self.addresses.push(address.clone());
             }
         }
-        let adopted = inherited.into_iter();
-        let adopted = adopted.map(|socket| (address.clone(), Listener::adopt(address, socket)));
-        self.listeners.extend(adopted);
-        Ok(())
-    }
-
-    /// All of it is ours from now on: listens, and deals the listeners out to so many workers.
-    ///
-    /// # Errors
-    /// Those of listen(2); no descriptors are left.
-    pub(super) fn open(&mut self, workers: usize) -> io::Result<Vec<Vec<Listener>>> {
-        self.listen_beside()?;
-        self.claim_paths();
-        self.keep_copies()?;
-        Ok(self.deal_listeners(workers))
-    }
-
-    /// Sees to it that a successor can be given the listening sockets, once they are dealt out.
-    ///
-    /// # Errors
-    /// No descriptors are left.
-    fn keep_copies(&mut self) -> io::Result<()> {
-        for (address, listener) in &self.listeners {
-            let copy = listener.as_fd().try_clone_to_owned()?;
-            self.holdings.add(Label::Listener(address.clone()), copy);
+        for socket in inherited {
+            self.holdings.add(Label::Listener(address.clone()), socket.try_clone()?);
+            self.listeners.push((address.clone(), Listener::adopt(address, socket)));
         }
-        Ok(())
-    }
-
-    /// What was the predecessor's is ours: its paths are removed with us.
-    fn claim_paths(&mut self) {
-        self.unlink.extend(self.inherited_paths.drain(..).map(|path| Unlink::new(&path)));
-    }
-
-    /// Begins to listen with what is only bound so far. Only from now on do all sockets draw
-    /// connections; so not before somebody accepts them.
-    ///
-    /// # Errors
-    /// Those of listen(2).
-    fn listen_beside(&mut self) -> io::Result<()> {
-        for (address, beside) in self.beside.drain(..) {
-            self.listeners.push((address, beside.listen()?));
-        }
+        self.listeners.extend(more.into_iter().map(|listener| (address.clone(), listener)));
         Ok(())
     }
 
     /// Deals the listeners out: each worker gets its share, and none is left.
-    fn deal_listeners(&mut self, workers: usize) -> Vec<Vec<Listener>> {
+    pub(super) fn deal_listeners(&mut self, workers: usize) -> Vec<Vec<Listener>> {
         let mut hands: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
         // By address, so that each worker has one of each as long as there are enough.
         let mut dealt: Vec<(ListenAddr, usize)> = Vec::new();

@@ -2,8 +2,10 @@
 
 use std::io::{self, PipeReader, Read};
 use std::ops::ControlFlow;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -11,18 +13,21 @@ use super::alongside::{Awaited, Control};
 use super::center::{Begun, Center, Identity, Successor};
 use super::crew::{Crew, WorkerThread};
 use super::foundation::Foundation;
+use super::holdings::Label;
 use super::operate::Operations;
 use super::orders::{self, Given, Orders, Wanted};
-use super::routes;
 use super::upgrade::{self, Source};
+use super::{Builder, routes};
 use crate::app::{Outgoing, Post, Undeliverable};
 use crate::base::network::ListenAddr;
 use crate::config::Settings;
-use crate::control::{self, ControlListener, UpgradeRequest};
-use crate::hub::RoomRef;
-use crate::net::listener::Unlink;
+use crate::control::{self, ControlListener, UpgradeOutcome, UpgradeRequest};
+use crate::hub::{RoomRef, WorkerIndex};
+use crate::net::listener::{self, Unlink};
 use crate::net::stop::Stop;
+use crate::net::worker::adopting::{Finding, Instruction};
 use crate::supervisor::Ending;
+use crate::sys::bell::Rung;
 use crate::sys::signals::Signals;
 
 /// How often the main thread looks whether its workers are there: while they serve, and while they
@@ -46,26 +51,109 @@ pub struct Running {
     awaited: Awaited,
 }
 
-impl Running {
+/// A server that serves nobody yet, because what it would serve is not its own, or is not there.
+/// It has every descriptor and every thread it needs: from here on nothing can fail.
+pub(super) struct Standby {
+    running: Running,
+    crew: Crew,
+    control: Option<(ControlListener, control::Standby)>,
+    /// Bound, not listening.
+    silent: Vec<(ListenAddr, OwnedFd)>,
+    /// Unix sockets that are the predecessor's yet.
+    inherited_paths: Vec<PathBuf>,
+}
+
+impl Standby {
+    /// # Errors
+    /// Descriptors or threads are lacking.
     pub(super) fn new(
+        builder: &Builder,
         settings: &Settings,
-        foundation: Foundation,
-        crew: Crew,
+        mut foundation: Foundation,
         identity: Identity,
+        findings: &Rung<(WorkerIndex, Finding)>,
     ) -> io::Result<Self> {
-        let Foundation { addresses, unlink, control, holdings, awaited, .. } = foundation;
+        let hands = foundation.deal_listeners(settings.workers.max(1));
+        let max = foundation.connections_max;
+        let mut crew = Crew::spawn(builder, settings, max, hands, findings)?;
+        let Foundation {
+            addresses,
+            unlink,
+            control,
+            holdings,
+            silent,
+            inherited_paths,
+            awaited,
+            ..
+        } = foundation;
         let (wake, waker) = io::pipe()?;
-        let Crew { shared, threads } = crew;
-        let drain = settings.drain_duration;
+        let (shared, drain) = (crew.shared.clone(), settings.drain_duration);
         let center = Arc::new(Center::new(shared, holdings, identity, drain, waker));
-        let serve = |listener: ControlListener| {
-            let serving = control::serve(&listener, Arc::new(Operations(center.clone())))?;
-            io::Result::Ok((listener, serving))
+        let prepare = |listener: ControlListener| {
+            let standby = control::prepare(&listener, Arc::new(Operations(center.clone())))?;
+            io::Result::Ok((listener, standby))
         };
-        let control = control.map(serve).transpose()?;
-        Ok(Self { addresses, center, threads, unlink, control, wake, awaited })
+        let control = control.map(prepare).transpose()?;
+        let threads = std::mem::take(&mut crew.threads);
+        let running = Running { addresses, center, threads, unlink, control: None, wake, awaited };
+        Ok(Self { running, crew, control, silent, inherited_paths })
     }
 
+    /// Tells the workers.
+    pub(super) fn instruct(&self, instruction: impl FnMut(usize) -> Instruction) {
+        self.crew.instruct(instruction);
+    }
+
+    /// Connection ids go on from here.
+    pub(super) fn skip_ids(&self, upcoming: u64) {
+        self.crew.shared.ids.skip_to(upcoming);
+    }
+
+    /// Lets the sockets listen that do not yet. One that cannot is given up; returns the first such
+    /// failure.
+    pub(super) fn listen(&mut self) -> io::Result<()> {
+        let mut outcome = Ok(());
+        for (address, socket) in self.silent.drain(..) {
+            match listener::listen(&socket) {
+                Ok(()) => {
+                    self.running.center.holdings().add(Label::Listener(address), socket);
+                }
+                Err(error) => {
+                    tracing::error!(%address, %error, "one socket fewer listens");
+                    outcome = outcome.and(Err(error));
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Serves what is ours from now on, and returns when all workers do. `outcome` is called then,
+    /// and remembered before any operator can ask.
+    pub(super) fn serve(
+        self,
+        serve: impl Fn(Sender<()>) -> Instruction,
+        outcome: impl FnOnce() -> Option<UpgradeOutcome>,
+    ) -> Running {
+        let Self { mut running, crew, control, silent: _, inherited_paths } = self;
+        crew.serve(serve);
+        if let Some(outcome) = outcome() {
+            running.center.remember(outcome);
+        }
+        let paths = inherited_paths.into_iter();
+        running.unlink.extend(paths.map(|path| Unlink::new(&path)));
+        running.control = control.map(|(listener, standby)| (listener, standby.serve()));
+        running
+    }
+
+    /// Gives everything up.
+    pub(super) fn discard(self) {
+        let Self { mut running, mut crew, .. } = self;
+        crew.threads = std::mem::take(&mut running.threads);
+        crew.disband();
+    }
+}
+
+impl Running {
     /// Leaves what is to survive a crash of ours with the supervisor, and says that we serve.
     pub(super) fn leave_copies(&self) {
         self.center.leave_copies();

@@ -5,17 +5,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use super::center::Identity;
-use super::crew::{Crew, Start};
-use super::first_id;
 use super::foundation::{Foundation, Inherited};
 use super::history::{History, by_reason};
 use super::launch::Supervision;
-use super::running::Running;
+use super::running::{Running, Standby};
 use super::{Builder, Entry, orders};
 use crate::config::Settings;
 use crate::control::{Failed, FailureKind, UpgradeOutcome, Upgraded};
@@ -35,12 +32,11 @@ use crate::sys::signals::Signals;
 /// all of them shorter, so this is for one that hangs.
 const PREDECESSOR_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Takes everything over from the predecessor at the other end of the channel; the inner error says
-/// why that was called off, and there is nothing to serve. `called_at` is where the predecessor was
-/// found, if it has not started us.
+/// Takes everything over from the predecessor at the other end of the channel. `called_at` is where
+/// the predecessor was found, if it has not started us.
 ///
 /// # Errors
-/// Threads or descriptors are lacking, after the connections have become ours.
+/// Why that was called off: there is nothing to serve.
 pub(super) fn take_over(
     builder: &Builder,
     settings: &Settings,
@@ -49,14 +45,21 @@ pub(super) fn take_over(
     called_at: Option<PathBuf>,
     supervision: Supervision,
     signals: &Signals,
-) -> io::Result<Result<Running, String>> {
-    let bell = Bell::new()?;
+) -> Result<Running, String> {
+    let bell = match Bell::new() {
+        Ok(bell) => bell,
+        Err(error) => {
+            refuse(&channel, &error.to_string());
+            return Err(error.to_string());
+        }
+    };
     let (findings, found) = bell.channel();
     let takeover = Takeover {
         builder,
         settings,
         entry,
         channel,
+        is_supervised: supervision.link().is_some(),
         supervision,
         signals,
         bell,
@@ -72,9 +75,7 @@ pub(super) fn take_over(
         times: Timeline::default(),
         word: None,
         lanes: Vec::new(),
-        foundation: None,
-        crew: None,
-        instructions: Vec::new(),
+        standby: None,
     };
     takeover.run()
 }
@@ -91,6 +92,7 @@ struct Takeover<'t> {
     settings: &'t Settings,
     entry: Entry,
     channel: OwnedFd,
+    is_supervised: bool,
     supervision: Supervision,
     signals: &'t Signals,
     /// Rings when the workers have found something.
@@ -114,36 +116,30 @@ struct Takeover<'t> {
     times: Timeline,
     word: Option<OwnershipWord>,
     lanes: Vec<OwnedFd>,
-    foundation: Option<Foundation>,
-    crew: Option<Crew>,
-    /// To the workers, by index.
-    instructions: Vec<Sender<Instruction>>,
+    /// All that is needed to serve, from before the predecessor hears that we are ready.
+    standby: Option<Standby>,
 }
 
 /// What follows from an action.
 enum Next {
     Nothing,
     Feed(Event),
-    /// What is ours; `anew` without the connections there were.
-    Serve {
-        anew: bool,
-    },
+    Serving(Running),
     Discard(String),
 }
 
 impl Takeover<'_> {
-    fn run(mut self) -> io::Result<Result<Running, String>> {
+    fn run(mut self) -> Result<Running, String> {
         let build = env!("CARGO_PKG_VERSION");
         let (mut machine, actions) = Successor::new(build, std::process::id());
         let mut actions = VecDeque::from(actions);
         let mut running = None;
         loop {
             while let Some(action) = actions.pop_front() {
-                match self.carry_out(action)? {
+                match self.carry_out(action, &machine) {
                     Next::Nothing => {}
                     Next::Feed(event) => actions.extend(machine.handle(event)),
-                    Next::Serve { anew } => {
-                        let serving = self.running(&machine, anew)?;
+                    Next::Serving(serving) => {
                         // If it is the same supervisor's, it has to know before the predecessor
                         // ends. If not, it is only when the predecessor has let go that this
                         // supervisor may start a server again; before, the other one does.
@@ -154,8 +150,10 @@ impl Takeover<'_> {
                     }
                     Next::Discard(reason) => {
                         tracing::info!(reason, "not taken over");
-                        self.discard();
-                        return Ok(Err(reason));
+                        if let Some(standby) = self.standby {
+                            standby.discard();
+                        }
+                        return Err(reason);
                     }
                 }
             }
@@ -163,7 +161,7 @@ impl Takeover<'_> {
                 if self.has_called {
                     running.leave_copies();
                 }
-                return Ok(Ok(running));
+                return Ok(running);
             }
             let event = self.next_event().unwrap_or_else(|reason| {
                 // Whatever it is, nothing may be taken from a predecessor that lives.
@@ -250,8 +248,8 @@ impl Takeover<'_> {
         }
     }
 
-    fn carry_out(&mut self, action: Action) -> io::Result<Next> {
-        Ok(match action {
+    fn carry_out(&mut self, action: Action, machine: &Successor) -> Next {
+        match action {
             Action::Send(message) => {
                 #[cfg(feature = "fault-points")]
                 match message {
@@ -270,33 +268,42 @@ impl Takeover<'_> {
                 Next::Nothing
             }
             Action::Prepare => Next::Feed(Event::Prepared(self.prepare())),
-            Action::Adopt { senders, rehearsal } => match self.adopt(senders, rehearsal) {
-                Ok(()) => Next::Nothing,
-                Err(error) => Next::Feed(Event::WorkerBroken(error.to_string())),
-            },
+            Action::Adopt { senders, rehearsal } => {
+                let mut lanes = self.lanes.drain(..);
+                if let Some(standby) = &self.standby {
+                    standby.instruct(|_| match lanes.next() {
+                        Some(lane) => {
+                            let senders = senders.into();
+                            Instruction::Adopt(Adoption { lane, senders, rehearsal })
+                        }
+                        // The machine has waited for one for each.
+                        None => Instruction::Discard,
+                    });
+                }
+                Next::Nothing
+            }
             Action::SkipIds(upcoming) => {
-                if let Some(crew) = &self.crew {
-                    crew.shared.ids.skip_to(upcoming);
+                if let Some(standby) = &self.standby {
+                    standby.skip_ids(upcoming);
                 }
                 Next::Nothing
             }
             Action::Settle => {
-                self.instruct(|_| Instruction::Settle);
+                if let Some(standby) = &self.standby {
+                    standby.instruct(|_| Instruction::Settle);
+                }
                 Next::Nothing
             }
             Action::Take { orphaned } => {
-                orders::begin_anew(self.signals, self.supervision.link().is_some());
-                let taken = self.word.as_ref().is_some_and(|word| word.take(orphaned));
+                orders::begin_anew(self.signals, self.is_supervised);
+                let taken = self.standby.is_some()
+                    && self.word.as_ref().is_some_and(|word| word.take(orphaned));
                 Next::Feed(Event::Taken(taken))
             }
-            Action::Serve | Action::ServeAnew => {
-                #[cfg(feature = "fault-points")]
-                crate::sys::fault::point("successor-taken");
-                self.serve(action == Action::ServeAnew)?;
-                Next::Serve { anew: action == Action::ServeAnew }
-            }
+            Action::Serve => self.serve(machine, Instruction::Serve, false),
+            Action::ServeAnew => self.serve(machine, Instruction::ServeAnew, true),
             Action::Discard(reason) => Next::Discard(reason),
-        })
+        }
     }
 
     fn prepare(&mut self) -> Result<u16, String> {
@@ -304,80 +311,46 @@ impl Takeover<'_> {
         let foundation = Foundation::bind(self.settings, self.entry, inherited)
             .map_err(|error| error.to_string())?;
         let (room, connections) = (foundation.room, self.connections);
-        self.foundation = Some(foundation);
         if connections > room as u64 {
             return Err(format!(
                 "the limit of open files leaves room for {room} connections, and there are \
                  {connections}; raise it (ulimit -n, LimitNOFILE=)"
             ));
         }
+        let identity = Identity {
+            supervision: std::mem::take(&mut self.supervision),
+            generation: self.generation,
+            history: std::mem::take(&mut self.history),
+        };
+        let standby =
+            Standby::new(self.builder, self.settings, foundation, identity, &self.findings)
+                .map_err(|error| error.to_string())?;
+        self.standby = Some(standby);
         Ok(self.settings.workers.max(1) as u16)
     }
 
-    /// Starts the workers, which adopt before they serve.
-    fn adopt(&mut self, senders: u16, rehearsal: bool) -> io::Result<()> {
-        let mut starts = Vec::new();
-        for lane in self.lanes.drain(..) {
-            let (sender, instructions) = mpsc::channel();
-            self.instructions.push(sender);
-            starts.push(Start::Adopting(Adoption {
-                lane,
-                senders: senders.into(),
-                rehearsal,
-                instructions,
-                findings: self.findings.clone(),
-            }));
-        }
-        self.crew = Some(self.spawn(starts)?);
-        Ok(())
-    }
-
-    fn spawn(&self, starts: Vec<Start>) -> io::Result<Crew> {
-        let room = self.foundation.as_ref().map_or(0, |foundation| foundation.connections_max);
-        Crew::spawn(self.builder, self.settings, room, first_id()?, starts)
-    }
-
-    fn serve(&mut self, anew: bool) -> io::Result<()> {
-        let foundation = self.foundation.as_mut().ok_or(io::ErrorKind::NotFound)?;
-        let mut hands = VecDeque::from(foundation.open(self.settings.workers.max(1))?);
-        if self.crew.is_none() {
-            let starts = hands.into_iter().map(Start::Fresh).collect();
-            self.crew = Some(self.spawn(starts)?);
-            return Ok(());
-        }
-        let (begun, begins) = mpsc::channel();
-        self.instruct(|_| {
-            let (hand, begun) = (hands.pop_front().unwrap_or_default(), begun.clone());
-            if anew { Instruction::ServeAnew(hand, begun) } else { Instruction::Serve(hand, begun) }
-        });
-        // The pause is over when they all do.
-        drop(begun);
-        while begins.recv().is_ok() {}
-        Ok(())
-    }
-
-    fn instruct(&self, mut instruction: impl FnMut(usize) -> Instruction) {
-        for (index, worker) in self.instructions.iter().enumerate() {
-            // A worker that is gone has said so.
-            let _ = worker.send(instruction(index));
-        }
-    }
-
-    fn running(&mut self, machine: &Successor, anew: bool) -> io::Result<Running> {
-        let outcome = if anew {
-            let reason = "the predecessor has died, and all connections with it";
-            tracing::error!("{reason}");
-            UpgradeOutcome::Failed(Failed::new(FailureKind::Failed, reason))
-        } else {
-            UpgradeOutcome::Upgraded(self.upgraded(machine))
-        };
-        let mut history = std::mem::take(&mut self.history);
-        history.add(outcome);
-        let foundation = self.foundation.take().ok_or(io::ErrorKind::NotFound)?;
-        let crew = self.crew.take().ok_or(io::ErrorKind::NotFound)?;
-        let supervision = std::mem::take(&mut self.supervision);
-        let identity = Identity { supervision, generation: self.generation, history };
-        Running::new(self.settings, foundation, crew, identity)
+    /// Everything is ours, `anew` without the connections there were. Nothing of this can fail.
+    fn serve(
+        &mut self,
+        machine: &Successor,
+        serve: impl Fn(Sender<()>) -> Instruction,
+        anew: bool,
+    ) -> Next {
+        #[cfg(feature = "fault-points")]
+        crate::sys::fault::point("successor-taken");
+        let mut standby = self.standby.take().expect("it is taken only if there is one");
+        // Each socket that cannot has been reported, and costs itself alone.
+        let _ = standby.listen();
+        // The pause is over when all workers serve.
+        Next::Serving(standby.serve(serve, || {
+            Some(if anew {
+                let reason = "the predecessor has died, and all connections with it";
+                tracing::error!("{reason}");
+                UpgradeOutcome::Failed(Failed::new(FailureKind::Failed, reason))
+            } else {
+                UpgradeOutcome::Upgraded(self.upgraded(machine))
+            })
+        }))
     }
 
     fn upgraded(&mut self, machine: &Successor) -> Upgraded {
@@ -395,14 +368,6 @@ impl Takeover<'_> {
             pause_us: self.times.pause(now_ns).unwrap_or_default().as_micros() as u64,
             pause_steps: None,
             total_ms: self.times.total(now_ns).as_millis() as u64,
-        }
-    }
-
-    fn discard(self) {
-        self.instruct(|_| Instruction::Discard);
-        drop(self.instructions);
-        for thread in self.crew.into_iter().flat_map(|crew| crew.threads) {
-            let _: Result<_, _> = JoinHandle::join(thread);
         }
     }
 }

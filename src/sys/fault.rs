@@ -2,6 +2,7 @@
 //! Nothing of it is in a program that was built without the feature `fault-points`.
 #![allow(unsafe_code)]
 
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
@@ -19,7 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Ends or stops this process if this point was chosen: `kill` and `stop` as SIGKILL and SIGSTOP
 /// do, `exit` with status 1, `late` as `kill`, but only once all others have done what they can.
 /// `kill <pid>` ends another process, and goes on when that is dead; `hold` goes on when the file
-/// says something else, and until then there is a file with `.held` behind its name.
+/// says something else, and until then there is a file with `.held` behind its name. After `emfile`
+/// this process can open nothing more, after `nothreads` it can start no thread (unless it is
+/// root's): its soft limits are at what it has.
 pub fn point(name: &str) {
     let Some(path) = env::var_os(VARIABLE).map(PathBuf::from) else {
         return;
@@ -37,6 +40,11 @@ pub fn point(name: &str) {
         "kill" => raise(libc::SIGKILL),
         "stop" => raise(libc::SIGSTOP),
         "exit" => process::exit(1),
+        "emfile" => {
+            let lowest = fs::File::open("/dev/null").map_or(0, |file| file.as_raw_fd());
+            limit(libc::RLIMIT_NOFILE, lowest as libc::rlim_t);
+        }
+        "nothreads" => limit(libc::RLIMIT_NPROC, 0),
         "late" => {
             thread::sleep(LATE);
             raise(libc::SIGKILL);
@@ -61,6 +69,16 @@ fn wait_until(holds: impl Fn() -> bool) {
     while !holds() && Instant::now() < until {
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+fn limit(resource: libc::__rlimit_resource_t, soft: libc::rlim_t) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place to write to, and to read from, while each call lasts.
+    let result = unsafe { libc::getrlimit(resource, &mut limit) };
+    limit.rlim_cur = soft;
+    // SAFETY: as above.
+    let result = result | unsafe { libc::setrlimit(resource, &limit) };
+    assert_eq!(result, 0, "a soft limit can be lowered");
 }
 
 fn raise(signal: libc::c_int) {

@@ -136,3 +136,17 @@ pub(crate) fn in_each_life(lives: &[Life], act: impl Fn(Life) + Sync) {
     });
     assert!(failed.is_empty(), "it does not hold in these lives: {failed:?}");
 }
+
+/// Asserts that nobody is there but who should be, and that all of them end as they are told.
+#[track_caller]
+pub(crate) fn leave(scene: Scene) {
+    // Without its connections, whose answers to a Close would be waited for.
+    let Scene { server, cut, slow, members } = scene;
+    drop((cut, slow, members));
+    let mut expected = vec![server.first_pid(), server.pid()];
+    expected.dedup();
+    expected.retain(|pid| is_alive(*pid));
+    server.wait_for_processes(&expected);
+    kill(expected[0], "TERM");
+    server.wait_for_processes(&[]);
+}

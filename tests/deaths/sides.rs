@@ -68,20 +68,6 @@ fn the_successor_takes_over(point: &str) {
     });
 }
 
-/// Asserts that nobody is there but who should be, and that all of them end as they are told.
-#[track_caller]
-fn leave(scene: Scene) {
-    // Without its connections, whose answers to a Close would be waited for.
-    let Scene { server, cut, slow, members } = scene;
-    drop((cut, slow, members));
-    let mut expected = vec![server.first_pid(), server.pid()];
-    expected.dedup();
-    expected.retain(|pid| is_alive(*pid));
-    server.wait_for_processes(&expected);
-    kill(expected[0], "TERM");
-    server.wait_for_processes(&[]);
-}
-
 #[test]
 fn the_successor_dies_in_its_first_breath() {
     the_predecessor_goes_on(

@@ -43,6 +43,8 @@ impl Worker {
                     self.accounts.leave(self.index);
                     match error.kind() {
                         ErrorKind::WouldBlock => return,
+                        // Nobody waits at a socket that could not begin to listen.
+                        ErrorKind::InvalidInput => return,
                         // The peer gave up while it waited.
                         ErrorKind::ConnectionAborted | ErrorKind::Interrupted => {}
                         _ => {

@@ -25,7 +25,6 @@ use crate::base::tick::Tick;
 use crate::hub::WorkerIndex;
 use crate::net::connection::Connection;
 use crate::net::lane::{DESCRIPTORS_MAX, Origin, PACKET_BYTES_MAX, Packet, Part, SLOTS_MAX};
-use crate::net::listener::Listener;
 use crate::net::states::SavedStates;
 use crate::net::stream::Stream;
 use crate::sys::bell::Rung;
@@ -38,12 +37,14 @@ const LOOK: Duration = Duration::from_millis(20);
 /// What the handover's thread tells a worker of the successor.
 #[derive(Debug)]
 pub enum Instruction {
+    /// Take the connections that come over a lane.
+    Adopt(Adoption),
     /// Take the mail there is.
     Settle,
-    /// All that was loaded is ours: serve it, and what comes in here; say so when it has begun.
-    Serve(Vec<Listener>, Sender<()>),
-    /// The predecessor has crashed: end what is parked, serve what comes in here.
-    ServeAnew(Vec<Listener>, Sender<()>),
+    /// All that was loaded is ours, and so are the listeners: serve; say so when it has begun.
+    Serve(Sender<()>),
+    /// The predecessor has crashed: end what is parked, serve what comes in.
+    ServeAnew(Sender<()>),
     /// Give everything up; it belongs to the predecessor.
     Discard,
 }
@@ -78,6 +79,11 @@ pub struct Adoption {
     pub senders: usize,
     /// No descriptors come: states are loaded to see whether they would, and dropped.
     pub rehearsal: bool,
+}
+
+/// How a worker that is to adopt and the handover's thread talk.
+#[derive(Debug)]
+pub struct Talk {
     /// From the handover's thread.
     pub instructions: Receiver<Instruction>,
     /// To it.
@@ -148,10 +154,15 @@ impl Worker {
     ///
     /// # Errors
     /// None that the handover's thread is not told of.
-    pub fn adopt(&mut self, adoption: &Adoption) -> bool {
+    pub fn adopt(&mut self, talk: &Talk) -> bool {
         self.freeze();
         let mut parked = Parked::default();
-        let finding = match self.receive_all(adoption, &mut parked) {
+        let adoption = match talk.instructions.recv() {
+            Ok(Instruction::Adopt(adoption)) => adoption,
+            Ok(instruction) => return self.conclude(instruction, parked),
+            Err(_) => return self.conclude(Instruction::Discard, parked),
+        };
+        let finding = match self.receive_all(&adoption, talk, &mut parked) {
             Ok(None) => {
                 self.post_mail();
                 Finding::Loaded {
@@ -162,9 +173,9 @@ impl Worker {
             Ok(Some(instruction)) => return self.conclude(instruction, parked),
             Err(error) => Finding::Broken(error),
         };
-        adoption.findings.send((self.index, finding));
+        talk.findings.send((self.index, finding));
         // The thread that tells is the one that waits for us; without it there is nothing to serve.
-        while let Ok(instruction) = adoption.instructions.recv() {
+        while let Ok(instruction) = talk.instructions.recv() {
             if !matches!(instruction, Instruction::Settle) {
                 return self.conclude(instruction, parked);
             }
@@ -172,7 +183,7 @@ impl Worker {
             self.take_mail();
             self.post_mail();
             let idle = self.is_idle();
-            adoption.findings.send((self.index, Finding::Settled { idle }));
+            talk.findings.send((self.index, Finding::Settled { idle }));
         }
         self.conclude(Instruction::Discard, parked)
     }
@@ -181,12 +192,13 @@ impl Worker {
     fn receive_all(
         &mut self,
         adoption: &Adoption,
+        talk: &Talk,
         parked: &mut Parked,
     ) -> io::Result<Option<Instruction>> {
         let mut buffer = vec![0; PACKET_BYTES_MAX];
         let mut descriptors = Vec::with_capacity(DESCRIPTORS_MAX);
         while parked.senders < adoption.senders {
-            match adoption.instructions.try_recv() {
+            match talk.instructions.try_recv() {
                 Ok(instruction) => return Ok(Some(instruction)),
                 Err(TryRecvError::Disconnected) => return Ok(Some(Instruction::Discard)),
                 Err(TryRecvError::Empty) => {}
@@ -199,7 +211,7 @@ impl Worker {
                 // The predecessor has died or has called it off. Which, the channel says, and the
                 // thread that listens to it then tells us.
                 Received::Ended => {
-                    let instruction = adoption.instructions.recv();
+                    let instruction = talk.instructions.recv();
                     return Ok(Some(instruction.unwrap_or(Instruction::Discard)));
                 }
             };
@@ -208,7 +220,7 @@ impl Worker {
             self.on_packet(packet, descriptors.drain(..), adoption.rehearsal, parked)?;
             if parked.level > was_level && parked.level == adoption.senders {
                 self.take_first_edges()?;
-                adoption.findings.send((self.index, Finding::Level));
+                talk.findings.send((self.index, Finding::Level));
             }
         }
         Ok(None)
@@ -404,13 +416,13 @@ impl Worker {
 
     fn conclude(&mut self, instruction: Instruction, mut parked: Parked) -> bool {
         match instruction {
-            Instruction::Serve(listeners, begun) => {
+            Instruction::Serve(begun) => {
                 self.thaw();
-                self.listen_or_say(listeners);
+                self.accept_from_all();
                 let _ = begun.send(());
                 true
             }
-            Instruction::ServeAnew(listeners, begun) => {
+            Instruction::ServeAnew(begun) => {
                 for (_, conn) in self.conns.iter() {
                     let _ = conn.stream.shutdown();
                 }
@@ -424,17 +436,18 @@ impl Worker {
                         self.give_up(key, &mut parked);
                     }
                 }
-                self.listen_or_say(listeners);
+                self.accept_from_all();
                 let _ = begun.send(());
                 true
             }
-            Instruction::Settle | Instruction::Discard => false,
+            Instruction::Adopt(_) | Instruction::Settle | Instruction::Discard => false,
         }
     }
 
-    fn listen_or_say(&mut self, listeners: Vec<Listener>) {
-        if let Err(error) = self.listen(listeners) {
-            tracing::error!(%error, "a worker accepts no new connections");
+    /// The listeners are ours. What they have announced so far may have been passed over.
+    fn accept_from_all(&mut self) {
+        for index in 0..self.listeners.len() {
+            self.accept_again(index);
         }
     }
 }

@@ -69,8 +69,9 @@ pub(super) struct Sending {
     /// What is coming together for a packet, by lane.
     batches: Vec<Batch>,
     packets: VecDeque<StatesPacket>,
-    /// Nothing is to be added to `packets`.
-    sealed: bool,
+    /// The walk is over: the lane whose rest is next to become a packet. One after the other, for
+    /// each has a descriptor until it is sent.
+    sealing: Option<usize>,
     /// In a rehearsal: the lane of the batch that is filled, for nothing is dealt.
     lane: usize,
     /// How many were written.
@@ -101,7 +102,7 @@ impl Sending {
             cursor: Some(0),
             batches: (0..lanes).map(|_| Batch::new(format)).collect(),
             packets: VecDeque::new(),
-            sealed: false,
+            sealing: None,
             lane: 0,
             connections: 0,
             kept: Vec::new(),
@@ -139,19 +140,15 @@ impl Sending {
         Ok(())
     }
 
-    /// Nothing more comes: what is left becomes packets.
-    fn seal_all(&mut self, worker: WorkerIndex, moving: &Moving) -> io::Result<()> {
-        self.sealed = true;
-        for lane in 0..self.batches.len() {
-            let part = match self.way {
-                Way::Ahead if self.batches[lane].states.connections() == 0 => continue,
-                Way::Ahead => Part::Ahead,
-                Way::Pause => Part::Last { connections: moving.dealt_to(lane) },
-                Way::Rehearse => Part::Last { connections: 0 },
-            };
-            self.seal(worker, lane, part)?;
-        }
-        Ok(())
+    /// Nothing more comes for a lane: what is left becomes a packet.
+    fn seal_last(&mut self, worker: WorkerIndex, lane: usize, moving: &Moving) -> io::Result<()> {
+        let part = match self.way {
+            Way::Ahead if self.batches[lane].states.connections() == 0 => return Ok(()),
+            Way::Ahead => Part::Ahead,
+            Way::Pause => Part::Last { connections: moving.dealt_to(lane) },
+            Way::Rehearse => Part::Last { connections: 0 },
+        };
+        self.seal(worker, lane, part)
     }
 }
 
@@ -181,8 +178,13 @@ impl Worker {
                 }
                 sending.packets.pop_front();
             }
-            if sending.sealed {
-                return Ok(true);
+            if let Some(lane) = sending.sealing {
+                if lane == sending.batches.len() {
+                    return Ok(true);
+                }
+                sending.seal_last(self.index, lane, moving)?;
+                sending.sealing = Some(lane + 1);
+                continue;
             }
             let enough = looked_at >= TURN_CONNECTIONS || written >= TURN_BYTES;
             if enough && sending.way != Way::Pause {
@@ -193,7 +195,7 @@ impl Worker {
                 written += self.save_one(moving, sending, key)?;
             } else if self.send_deltas(moving)? {
                 // What is kept here has been taken back.
-                sending.seal_all(self.index, moving)?;
+                sending.sealing = Some(0);
             } else {
                 return Ok(false);
             }
