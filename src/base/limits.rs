@@ -62,6 +62,18 @@ settings! {
         /// The time for the peer to answer our Close and to finish TCP.
         close_timeout: Duration as Time { zero: false }, default Duration::from_secs(5),
             because "a round trip and a retransmission, with room", beyond "the socket is dropped";
+        /// The least a peer has to send of a message it has begun, in bytes a second: it must be
+        /// complete within 60 s and the time that its bytes take at this rate. The time in which the
+        /// server does not read does not count.
+        progress_rate_min: usize as Size(1, GIB), default 4 * KIB as usize,
+            because "an unfinished message is held in memory; a slow phone sends ten times as fast",
+            beyond "1008";
+        /// The time in which a peer has to take a byte of what waits for it. The pause of an upgrade
+        /// does not count.
+        write_timeout: Option<Duration> as Or("off", Time { zero: false }),
+            default Some(Duration::from_secs(60)),
+            because "what waits is held in memory, and a peer that does not read may answer pings",
+            beyond "the connection is dropped";
         /// Control frames a second a peer may send.
         control_rate_max: Option<u32> as Or("off", Count(1, COUNT_MAX)), default Some(100),
             because "each asks for an answer; honest clients send one in seconds", beyond "1008";

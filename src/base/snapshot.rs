@@ -20,6 +20,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::format::Format;
+use super::tick::Tick;
 
 /// Marks, in a record's tag, that a reader which does not know it must refuse the snapshot.
 const MUST_UNDERSTAND: u16 = 0x8000;
@@ -153,6 +154,25 @@ impl Writer {
     /// Nanoseconds in eight bytes; what is longer than 584 years is shortened to that.
     pub fn duration(&mut self, time: Duration) {
         self.u64(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// A point in time that is not later than `now`, as its distance from it: the reader has another
+    /// clock.
+    pub fn past(&mut self, past: Tick, now: Tick) {
+        self.ticks(now.ticks().saturating_sub(past.ticks()));
+    }
+
+    /// A point in time that is not earlier than `now`, or never.
+    pub fn future(&mut self, future: Tick, now: Tick) {
+        let distance = future.ticks().saturating_sub(now.ticks());
+        self.ticks(if future == Tick::NEVER { u32::MAX } else { distance });
+    }
+
+    fn ticks(&mut self, ticks: u32) {
+        match self.format.has_short_times() {
+            true => self.varint(ticks.into()),
+            false => self.u32(ticks),
+        }
     }
 
     /// Whether there is a value, and the value as `write` writes it.
@@ -303,6 +323,25 @@ impl<'a> Reader<'a> {
     /// Eight bytes.
     pub fn u64(&mut self) -> Result<u64, SnapshotError> {
         Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    /// What [`Writer::past`] wrote, on the reader's own clock. What lies further back than that
+    /// reaches counts as its start.
+    pub fn past(&mut self, now: Tick) -> Result<Tick, SnapshotError> {
+        Ok(Tick::new(now.ticks().saturating_sub(self.ticks()?)))
+    }
+
+    /// What [`Writer::future`] wrote, on the reader's own clock. What would be later than all ticks
+    /// never comes.
+    pub fn future(&mut self, now: Tick) -> Result<Tick, SnapshotError> {
+        Ok(Tick::new(now.ticks().saturating_add(self.ticks()?)))
+    }
+
+    fn ticks(&mut self) -> Result<u32, SnapshotError> {
+        match self.format.has_short_times() {
+            true => self.varint()?.try_into().map_err(|_| SnapshotError::Invalid("time")),
+            false => self.u32(),
+        }
     }
 
     /// One to ten bytes.

@@ -5,7 +5,7 @@
 pub const SPARE_BYTES_MIN: usize = 64 * 1024;
 
 /// Most bytes kept in all.
-const KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
+pub(crate) const KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Buffers of one worker that nobody uses at the moment.
 #[derive(Debug, Default)]

@@ -297,6 +297,10 @@ fn status_text(status: &Status, now: SystemTime) -> String {
         number(status.connections),
         number(status.connections_max),
     );
+    if status.stalled > 0 {
+        let count = number(status.stalled);
+        text += &format!("stalled      {count} dropped: took nothing for limits.write_timeout\n");
+    }
     text += if status.upgrades.is_empty() { "upgrades     none\n" } else { "upgrades\n" };
     for record in status.upgrades.iter().rev() {
         text += &format!("  {}\n", record_text(record, now));

@@ -4,11 +4,24 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use super::resolve::REQUIRED;
 use super::{Context, Key, Scope, Sources, keys, resolve};
 use crate::base::limits::ROOM_NAME_BYTES_MAX;
+use crate::base::spare::KEPT_BYTES_MAX;
+use crate::http::head::METHOD_BYTES_MAX;
+use crate::http::proxy::PROXY_BYTES_MAX;
+use crate::net::dispatch::WORK_BUDGET;
+use crate::net::log_limit::LINES_PER_SECOND_MAX;
+use crate::net::mailbox::{LANE_BYTES_MAX, LANE_ITEMS_MAX};
+use crate::net::worker::accepting::ACCEPT_BUDGET;
+use crate::net::worker::{READ_BUDGET, RECEIVE_BYTES};
+use crate::session::LINGER_BYTES_MAX;
+use crate::session::timers::MESSAGE_GRACE;
+use crate::session::turn::{DEFLATED_KEPT_MAX, TURN_BYTES_MAX};
+use crate::ws::deflate::{BUFFER_KEPT_MAX, FINAL_BLOCKS_MAX};
 
 const CONFIGURATION_HEAD: &str = r#"# Configuration
 
@@ -85,6 +98,150 @@ HTTP status (three digits) before the handshake is accepted, and a close code (f
 §7.4) after.
 
 "#;
+
+/// A bound that is no key of the configuration: its name in the code, its value, what happens beyond
+/// it, and what it bounds.
+type Fixed = (&'static str, String, &'static str, &'static str);
+
+fn fixed_bounds() -> Vec<Fixed> {
+    let bytes = |bytes: usize| match bytes {
+        _ if bytes.is_multiple_of(MIB) => format!("{} MiB", bytes / MIB),
+        _ if bytes.is_multiple_of(1024) => format!("{} KiB", bytes / 1024),
+        _ => format!("{bytes} B"),
+    };
+    vec![
+        (
+            "ROOM_NAME_BYTES_MAX",
+            bytes(ROOM_NAME_BYTES_MAX),
+            "the join is refused",
+            "The name of a room: a file name's bound.",
+        ),
+        (
+            "PROXY_BYTES_MAX",
+            bytes(PROXY_BYTES_MAX),
+            "the connection is dropped",
+            "A PROXY header: balancers' extensions come to some hundred bytes.",
+        ),
+        (
+            "METHOD_BYTES_MAX",
+            bytes(METHOD_BYTES_MAX),
+            "400",
+            "A request's method: the longest registered one has 17 bytes.",
+        ),
+        (
+            "MESSAGE_GRACE",
+            format!("{} s", MESSAGE_GRACE.as_secs()),
+            "1008",
+            "The time that every message and control frame has to become complete, whatever its size; \
+             see `limits.progress_rate_min`.",
+        ),
+        (
+            "FINAL_BLOCKS_MAX",
+            FINAL_BLOCKS_MAX.to_string(),
+            "1007",
+            "Final deflate blocks in one message: each costs a reset for 2 bytes.",
+        ),
+        (
+            "LINGER_BYTES_MAX",
+            bytes(LINGER_BYTES_MAX),
+            "the socket is dropped",
+            "What is read and thrown away after the last word, so that no reset destroys it.",
+        ),
+        (
+            "RECEIVE_BYTES",
+            bytes(RECEIVE_BYTES),
+            "nothing more is read",
+            "One read, and so what a connection can have parked: received and not decoded, while \
+             its replies wait or its handshake is not decided.",
+        ),
+        (
+            "READ_BUDGET",
+            bytes(READ_BUDGET),
+            "the rest waits for the next turn",
+            "What is read of one connection before the others have their turn; of large messages \
+             four times as much.",
+        ),
+        (
+            "WORK_BUDGET",
+            format!("{} Mi", WORK_BUDGET / MIB),
+            "the rest waits for the next turn",
+            "Work for one connection before the others have their turn: a unit is a byte inflated, a \
+             sixteenth of a compressed byte received, a sixteenth of a delivery to a member of a room.",
+        ),
+        (
+            "ACCEPT_BUDGET",
+            ACCEPT_BUDGET.to_string(),
+            "the rest waits for the next turn",
+            "Connections accepted of one listener before others have their turn.",
+        ),
+        (
+            "TURN_BYTES_MAX",
+            bytes(TURN_BYTES_MAX),
+            "frames are put into memory of their connection",
+            "A worker's buffer for the frames of a turn.",
+        ),
+        (
+            "LANE_ITEMS_MAX",
+            LANE_ITEMS_MAX.to_string(),
+            "the sending worker stops reading",
+            "Mail from one worker to another that waits.",
+        ),
+        (
+            "LANE_BYTES_MAX",
+            bytes(LANE_BYTES_MAX),
+            "the sending worker stops reading",
+            "Bytes of that mail.",
+        ),
+        (
+            "KEPT_BYTES_MAX",
+            bytes(KEPT_BYTES_MAX),
+            "they are given back",
+            "Large buffers that a worker keeps for later messages.",
+        ),
+        (
+            "BUFFER_KEPT_MAX",
+            bytes(BUFFER_KEPT_MAX),
+            "it is given back",
+            "A worker's buffer for inflated messages, between two of them.",
+        ),
+        (
+            "DEFLATED_KEPT_MAX",
+            bytes(DEFLATED_KEPT_MAX),
+            "it is given back",
+            "A worker's buffer for compressed messages, between two of them.",
+        ),
+        (
+            "LINES_PER_SECOND_MAX",
+            LINES_PER_SECOND_MAX.to_string(),
+            "they are counted, and the number is logged",
+            "Log lines a second of a kind that peers can cause at will.",
+        ),
+    ]
+}
+
+/// Bounds of the code that are none of a peer's business, or part of one in the table.
+const OTHER_BOUNDS: &[&str] = &[
+    // Of the protocols.
+    "HEADER_BYTES_MAX",
+    "CONTROL_PAYLOAD_BYTES_MAX",
+    "REASON_BYTES_MAX",
+    // Parts of PROXY_BYTES_MAX.
+    "V1_BYTES_MAX",
+    "EXTENSIONS_BYTES_MAX",
+    // How much one system call takes or gives.
+    "DIRECT_BYTES_MAX",
+    "PIECES_MAX",
+    "EVENTS_MAX",
+    // Of the client.
+    "BODY_BYTES_MAX",
+    // Between two processes.
+    "DESCRIPTORS_MAX",
+    "KEYS_MAX",
+    "SLOTS_MAX",
+    "PACKET_BYTES_MAX",
+];
+
+const MIB: usize = 1024 * 1024;
 
 /// The defaults of all keys, as one would write them.
 fn defaults() -> BTreeMap<String, String> {
@@ -180,7 +337,17 @@ fn limits_page() -> String {
     }
     write!(
         page,
-        "\nFixed: the name of a room has at most {ROOM_NAME_BYTES_MAX} bytes, a file name's bound.\n\n\
+        "\n## Fixed bounds\n\nThese are constants of the code, under the same names. A *turn* is one round of a \
+         worker's loop.\n\n\
+         | bound | value | beyond it | what it bounds, and why |\n|---|---|---|---|\n"
+    )
+    .unwrap();
+    for (name, value, beyond, meaning) in fixed_bounds() {
+        writeln!(page, "| `{name}` | {value} | {beyond} | {meaning} |").unwrap();
+    }
+    write!(
+        page,
+        "\n## Replies and pushes\n\n\
          A *reply* never costs the connection: above `limits.queue_bytes_max` the server stops reading \
          from that peer\nuntil its queue has drained. A *push* (a room's message) that would exceed the \
          bound closes the slow consumer with\n1008; an empty queue always admits one maximal message.\n"
@@ -211,12 +378,47 @@ fn the_limits_page_is_what_the_code_says() {
     check_page("limits.md", &limits_page());
 }
 
+/// The names of constants in a file that are bounds.
+fn bounds_in(text: &str) -> impl Iterator<Item = &str> {
+    let names = text.lines().filter_map(|line| {
+        let (before, rest) = line.split_once("const ")?;
+        let is_declaration = before.is_empty() || before.trim_end().starts_with("pub");
+        let (name, _) = rest.split_once(':')?;
+        is_declaration.then_some(name)
+    });
+    names.filter(|name| ["_MAX", "_BUDGET", "_GRACE"].iter().any(|end| name.ends_with(end)))
+}
+
+#[test]
+fn every_bound_that_a_peer_meets_is_in_the_table() {
+    let in_table: Vec<&str> = fixed_bounds().iter().map(|fixed| fixed.0).collect();
+    let mut folders: Vec<PathBuf> = ["http", "ws", "session", "hub", "app", "net"]
+        .map(|module| Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(module))
+        .to_vec();
+    let mut found = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            for name in bounds_in(&fs::read_to_string(&path).unwrap()) {
+                let known = in_table.contains(&name) || OTHER_BOUNDS.contains(&name);
+                assert!(known, "{name} of {} is in neither list here", path.display());
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 20, "only {found} were found");
+}
+
 #[test]
 fn the_example_of_the_page_holds() {
     let page = configuration_page();
     let example = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
-    let read_file = |path: &std::path::Path| {
-        assert_eq!(path, std::path::Path::new("/etc/tokens"));
+    let read_file = |path: &Path| {
+        assert_eq!(path, Path::new("/etc/tokens"));
         Ok("# ours\nabc\n".to_owned())
     };
     let sources = Sources {

@@ -255,6 +255,10 @@ pub struct Status {
     pub connections_by_worker: Vec<u64>,
     /// The most connections it accepts.
     pub connections_max: u64,
+    /// Connections that this process has dropped because they took nothing for
+    /// `limits.write_timeout`; 0 where an older server does not say.
+    #[serde(default)]
+    pub stalled: u64,
     /// The last upgrades, the oldest first; those of earlier generations too.
     pub upgrades: Vec<Record>,
 }

@@ -179,6 +179,7 @@ pub(crate) fn status() -> Status {
         connections: 12_000,
         connections_by_worker: vec![6_001, 5_999],
         connections_max: 65_000,
+        stalled: 0,
         upgrades: vec![
             Record { at_unix_ms: 1_000, outcome: UpgradeOutcome::Failed(failed) },
             Record { at_unix_ms: 61_000, outcome: UpgradeOutcome::Upgraded(upgraded()) },

@@ -11,7 +11,7 @@ use crate::base::limits::HeadLimits;
 
 /// Longest method. The longest registered one has 17 bytes; the bound is what lets
 /// [`check_partial`] stop early.
-const METHOD_BYTES_MAX: usize = 32;
+pub(crate) const METHOD_BYTES_MAX: usize = 32;
 
 /// Finds the end of a head: the offset just after its blank line.
 ///

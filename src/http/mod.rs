@@ -8,7 +8,7 @@
 mod address;
 mod error;
 mod fields;
-mod head;
+pub(crate) mod head;
 pub mod proxy;
 mod response;
 mod response_head;

@@ -1,6 +1,6 @@
 //! What the workers count together.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::hub::WorkerIndex;
 
@@ -10,13 +10,19 @@ pub struct Accounts {
     connections: AtomicUsize,
     by_worker: Box<[AtomicUsize]>,
     connections_max: usize,
+    stalled: AtomicU64,
 }
 
 impl Accounts {
     /// Of so many workers, with room for so many connections.
     pub fn new(workers: usize, connections_max: usize) -> Self {
         let by_worker = (0..workers).map(|_| AtomicUsize::new(0)).collect();
-        Self { connections: AtomicUsize::new(0), by_worker, connections_max }
+        Self {
+            connections: AtomicUsize::new(0),
+            by_worker,
+            connections_max,
+            stalled: AtomicU64::new(0),
+        }
     }
 
     /// Connections now, of all workers.
@@ -32,6 +38,16 @@ impl Accounts {
     /// How many connections may be.
     pub fn connections_max(&self) -> usize {
         self.connections_max
+    }
+
+    /// Connections that this process has dropped because they took nothing for `limits.write_timeout`.
+    pub fn stalled(&self) -> u64 {
+        self.stalled.load(Ordering::Relaxed)
+    }
+
+    /// Counts one of them.
+    pub(super) fn count_stalled(&self) {
+        self.stalled.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a connection of a worker in, if there is room for it.

@@ -282,12 +282,20 @@ impl Dispatcher {
         self.fail(conn, key, CloseFrame::new(CloseCode::POLICY, "too slow"));
     }
 
-    /// Does what has become due.
-    pub fn on_deadline(&mut self, conn: &mut Connection, key: Key) {
+    /// Does what has become due. Whether the connection is dropped because its peer takes nothing.
+    pub fn on_deadline(&mut self, conn: &mut Connection, key: Key) -> bool {
         let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
+        let stalled = conn.session.is_stalled(env.limits, env.now);
+        if stalled {
+            limited!(
+                info, connection = %conn.id, queued = conn.session.queued(),
+                "dropped: the peer has taken nothing for limits.write_timeout"
+            );
+        }
         if let Some(event) = conn.session.on_deadline(&mut env) {
             self.on_event(conn, key, event);
         }
+        stalled
     }
 
     /// Runs a callback; one that panics ends its connection with 1011.

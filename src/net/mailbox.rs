@@ -19,10 +19,10 @@ use crate::hub::{self, Publication, RoomRef, Space, Spaces, WorkerIndex};
 use crate::net::order::Order;
 
 /// Most items in one lane of a mailbox. A turn of a busy worker makes some hundreds.
-const LANE_ITEMS_MAX: usize = 4_096;
+pub(crate) const LANE_ITEMS_MAX: usize = 4_096;
 
 /// Payload bytes in one lane from which on it counts as full.
-const LANE_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(crate) const LANE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The token of the waker's events.
 pub const WAKER: Token = Token(usize::MAX);

@@ -11,6 +11,7 @@
 //! serves again, it does for each connection what it would have done then.
 
 use crate::base::slab::Key;
+use crate::base::tick::Tick;
 use crate::net::stop::{Stop, Stopping};
 
 /// A worker's mode.
@@ -28,6 +29,8 @@ pub enum Mode {
 /// What has to be done once a worker is no longer frozen.
 #[derive(Debug, Default)]
 pub struct Frozen {
+    /// When it froze.
+    pub since: Tick,
     /// epoll has reported these sockets as broken.
     pub broken: Vec<Key>,
     /// It has been told to stop.

@@ -9,7 +9,7 @@
 //! rely on the other workers' knowing: a member that has seen its handshake accepted misses
 //! nothing that is published from then on.
 
-mod accepting;
+pub(crate) mod accepting;
 pub mod adopting;
 mod conns;
 mod deal;
@@ -59,10 +59,10 @@ const EVENTS_MAX: usize = 1_024;
 
 /// The receive buffer, in bytes. Large enough for most messages to arrive whole and small enough
 /// to stay in the second-level cache.
-const RECEIVE_BYTES: usize = 128 * 1024;
+pub(crate) const RECEIVE_BYTES: usize = 128 * 1024;
 
 /// Most bytes read from one connection a turn; then the others have theirs.
-const READ_BUDGET: usize = 2 * RECEIVE_BYTES;
+pub(crate) const READ_BUDGET: usize = 2 * RECEIVE_BYTES;
 
 /// So many bytes of a large frame, read to their place, count as one: there is less to do for them
 /// than for any number of small messages, and a message of a megabyte that is read in one go and
@@ -588,7 +588,17 @@ impl Worker {
             let Some(conn) = self.conns.get_mut(key) else {
                 continue;
             };
-            self.dispatcher.on_deadline(conn, key);
+            if conn.session.queued() > 0 {
+                // epoll tells of room only once a third of the socket's buffer is free: a slow peer
+                // is not one that takes nothing.
+                self.flush_one(key);
+            }
+            let Some(conn) = self.conns.get_mut(key) else {
+                continue;
+            };
+            if self.dispatcher.on_deadline(conn, key) {
+                self.accounts.count_stalled();
+            }
             arm(conn, key, &self.dispatcher, &mut self.wheel);
             mark(&mut conn.flags.dirty, &mut self.dirty, key);
             self.carry_out();
@@ -663,10 +673,10 @@ impl Worker {
             // No event will tell again: it waited for a decision, or for its queue to drain.
             mark(&mut conn.flags.ready, &mut self.ready, key);
         }
-        // An open connection's deadlines only move away, but for the arrival of a pong, so that one
-        // entry is enough; it is looked at when it fires.
+        // The deadlines of an open connection with nothing under way only move away, but for the
+        // arrival of a pong, so that one entry is enough; it is looked at when it fires.
         let open = conn.session.is_open();
-        if !open || !conn.flags.timed {
+        if !open || !conn.flags.timed || conn.session.is_under_way() {
             conn.flags.timed = open;
             arm(conn, key, &self.dispatcher, &mut self.wheel);
         }

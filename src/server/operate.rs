@@ -42,6 +42,7 @@ impl Operator for Operations {
                 center.crew.accounts.connections_by_worker().map(|count| count as u64).collect()
             },
             connections_max: center.crew.accounts.connections_max() as u64,
+            stalled: center.crew.accounts.stalled(),
             upgrades: center.records(),
         }
     }

@@ -4,6 +4,8 @@
 //! Points in time are written as their distance from the moment of saving: the reader has another
 //! clock.
 
+use std::time::Duration;
+
 use crate::base::DeflateParams;
 use crate::base::limits::Limits;
 use crate::base::rate::RateLimit;
@@ -49,6 +51,14 @@ impl Session {
         if self.is_open() {
             self.last_message = now;
             delivery.queue(&mut self.out, self.deflate.is_some(), turn);
+        }
+    }
+
+    /// The worker was frozen for so long, and neither read nor wrote: that time counts for nobody.
+    pub fn was_frozen(&mut self, time: Duration) {
+        self.was_not_read(time);
+        if self.out.is_blocked() && !time.is_zero() {
+            self.last_outbound = self.last_outbound.after(time);
         }
     }
 
@@ -98,10 +108,10 @@ impl Session {
         control_rate.save(now, limits.control_rate_max.unwrap_or(0), writer);
         message_rate.save(now, limits.message_rate_max.unwrap_or(0), writer);
         for past in [last_inbound, last_outbound, last_message] {
-            save_past(*past, now, writer);
+            writer.past(*past, now);
         }
         let pinged = Some(*pinged).filter(|&pinged| pinged != Tick::NEVER);
-        writer.option(pinged, |writer, pinged| save_past(pinged, now, writer));
+        writer.option(pinged, |writer, pinged| writer.past(pinged, now));
     }
 
     /// Reads what [`Session::save`] wrote; `now` is the reader's own time. What lies further back
@@ -130,10 +140,10 @@ impl Session {
             paused: reader.bool()?,
             control_rate: RateLimit::load(now, reader)?,
             message_rate: RateLimit::load(now, reader)?,
-            last_inbound: load_past(now, reader)?,
-            last_outbound: load_past(now, reader)?,
-            last_message: load_past(now, reader)?,
-            pinged: reader.option(|reader| load_past(now, reader))?.unwrap_or(Tick::NEVER),
+            last_inbound: reader.past(now)?,
+            last_outbound: reader.past(now)?,
+            last_message: reader.past(now)?,
+            pinged: reader.option(|reader| reader.past(now))?.unwrap_or(Tick::NEVER),
             deadline,
         })
     }
@@ -149,12 +159,12 @@ impl State {
             Self::Deciding => writer.u8(1),
             Self::Open(decoder) => {
                 writer.u8(2);
-                decoder.save(writer);
+                decoder.save(now, writer);
                 return;
             }
             Self::Closing(decoder, sent) => {
                 writer.u8(3);
-                decoder.save(writer);
+                decoder.save(now, writer);
                 sent.save(writer);
             }
             Self::Lingering { discarded, shut, peer_finished } => {
@@ -168,7 +178,7 @@ impl State {
                 return;
             }
         }
-        save_future(deadline, now, writer);
+        writer.future(deadline, now);
     }
 
     /// The state, and until when it may last: always, where that does not depend on it.
@@ -176,8 +186,8 @@ impl State {
         let state = match reader.u8()? {
             0 => Self::Head(Box::new(PartialHead::load(reader)?)),
             1 => Self::Deciding,
-            2 => return Ok((Self::Open(Decoder::load(reader)?), Tick::NEVER)),
-            3 => Self::Closing(Decoder::load(reader)?, Box::new(CloseFrame::load(reader)?)),
+            2 => return Ok((Self::Open(Decoder::load(now, reader)?), Tick::NEVER)),
+            3 => Self::Closing(Decoder::load(now, reader)?, Box::new(CloseFrame::load(reader)?)),
             4 => Self::Lingering {
                 discarded: load_discarded(reader)?,
                 shut: reader.bool()?,
@@ -186,7 +196,7 @@ impl State {
             5 => return Ok((Self::Done, Tick::NEVER)),
             _ => return Err(SnapshotError::Invalid("state of a session")),
         };
-        Ok((state, load_future(now, reader)?))
+        Ok((state, reader.future(now)?))
     }
 }
 
@@ -195,36 +205,4 @@ fn load_discarded(reader: &mut Reader<'_>) -> Result<usize, SnapshotError> {
         .ok()
         .filter(|&discarded| discarded <= LINGER_BYTES_MAX)
         .ok_or(SnapshotError::Invalid("number of discarded bytes"))
-}
-
-fn save_past(past: Tick, now: Tick, writer: &mut Writer) {
-    save_ticks(now.ticks().saturating_sub(past.ticks()), writer);
-}
-
-fn load_past(now: Tick, reader: &mut Reader<'_>) -> Result<Tick, SnapshotError> {
-    Ok(Tick::new(now.ticks().saturating_sub(load_ticks(reader)?)))
-}
-
-fn save_future(future: Tick, now: Tick, writer: &mut Writer) {
-    let never = future == Tick::NEVER;
-    save_ticks(if never { u32::MAX } else { future.ticks().saturating_sub(now.ticks()) }, writer);
-}
-
-/// What would be later than all ticks never comes.
-fn load_future(now: Tick, reader: &mut Reader<'_>) -> Result<Tick, SnapshotError> {
-    Ok(Tick::new(now.ticks().saturating_add(load_ticks(reader)?)))
-}
-
-fn save_ticks(ticks: u32, writer: &mut Writer) {
-    match writer.format().has_short_times() {
-        true => writer.varint(ticks.into()),
-        false => writer.u32(ticks),
-    }
-}
-
-fn load_ticks(reader: &mut Reader<'_>) -> Result<u32, SnapshotError> {
-    match reader.format().has_short_times() {
-        true => reader.varint()?.try_into().map_err(|_| SnapshotError::Invalid("time")),
-        false => reader.u32(),
-    }
 }

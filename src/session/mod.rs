@@ -15,11 +15,13 @@ mod freeze;
 pub mod handshake;
 pub mod out_queue;
 mod partial_head;
+pub mod timers;
 pub mod turn;
 
 use std::borrow::Cow;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::base::DeflateParams;
 use crate::base::limits::{HeadLimits, Limits};
@@ -30,7 +32,7 @@ use crate::ws::deflate::{Inflater, Strength};
 use crate::ws::header::CONTROL_PAYLOAD_BYTES_MAX;
 use crate::ws::{
     CloseCode, CloseFrame, Decoder, DirectRoom, Incoming, Input, Message, Opcode, ProtocolError,
-    Role, Rules,
+    Role, Rules, Unfinished,
 };
 
 use delivery::{Delivery, SlowConsumer};
@@ -40,7 +42,7 @@ use turn::Turn;
 
 /// Bytes read and thrown away after all is said, before the peer is cut off: enough for what a
 /// peer had under way when we closed, so that no RST destroys our last words.
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
+pub(crate) const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
 /// What a session works with: its worker's, its route's, and the time.
 #[derive(Debug)]
@@ -153,7 +155,7 @@ pub struct Session {
     message_rate: RateLimit,
     /// When the last byte came in.
     last_inbound: Tick,
-    /// When the socket last took a byte.
+    /// When the socket last took a byte, or bytes began to wait for it.
     last_outbound: Tick,
     /// When the last message went either way.
     last_message: Tick,
@@ -252,6 +254,9 @@ impl Session {
         env: &mut Env<'_>,
         inflater: &'e mut Inflater,
     ) -> Option<Event<'e>> {
+        if self.paused && self.is_open() {
+            return None;
+        }
         self.last_inbound = env.now;
         self.pinged = Tick::NEVER;
         if self.should_pause(env.limits) {
@@ -261,7 +266,10 @@ impl Session {
         match &mut self.state {
             State::Open(decoder) => match decoder.decode(input, &rules, inflater, env.turn.spare())
             {
-                Ok(None) => None,
+                Ok(None) => {
+                    decoder.mark(env.now);
+                    None
+                }
                 Ok(Some(incoming)) => Some(self.on_incoming(incoming, env)),
                 Err(error) => Some(self.fail(error, env)),
             },
@@ -657,15 +665,18 @@ impl Session {
         limits: &Limits,
         now: Tick,
     ) -> io::Result<Next> {
-        let before = self.out.len();
+        let (before, waited) = (self.out.len(), self.out.is_blocked());
         let flushed = self.out.flush(turn, socket)?;
         let after = self.out.len();
-        if after < before {
+        // The write time-out counts from the last byte taken, or from when bytes began to wait.
+        if after < before || (after > 0 && !waited) {
             self.last_outbound = now;
         }
         let unpause = self.paused && (after <= limits.queue_bytes_max / 2 || !self.is_open());
         if unpause {
             self.paused = false;
+            // Nothing was read since then.
+            self.was_not_read(now.since(self.last_inbound));
         }
         let undecided = matches!(self.state, State::Deciding | State::Done);
         let resume = unpause || (self.parked.is_some() && !self.paused && !undecided);
@@ -679,60 +690,6 @@ impl Session {
             _ if resume => Next::Resume,
             _ => Next::Wait,
         })
-    }
-
-    // ---- time ----
-
-    /// When [`on_deadline`](Self::on_deadline) has to be called at the latest.
-    pub fn deadline(&self, limits: &Limits) -> Tick {
-        if !matches!(self.state, State::Open(_)) {
-            return self.deadline;
-        }
-        let ping = match limits.ping_interval {
-            _ if self.pinged != Tick::NEVER => self.pong_deadline(limits),
-            Some(interval) => self.last_inbound.after(interval),
-            None => Tick::NEVER,
-        };
-        let idle = limits.idle_timeout.map_or(Tick::NEVER, |idle| self.last_message.after(idle));
-        ping.min(idle)
-    }
-
-    fn pong_deadline(&self, limits: &Limits) -> Tick {
-        self.pinged.max(self.last_outbound).after(limits.pong_timeout)
-    }
-
-    /// Time has passed; does what has become due, which may be nothing.
-    pub fn on_deadline(&mut self, env: &mut Env<'_>) -> Option<Event<'static>> {
-        if self.deadline(env.limits) > env.now {
-            return None;
-        }
-        match &self.state {
-            State::Open(_) => self.on_open_deadline(env),
-            State::Head(partial) if !partial.is_silent() => {
-                self.state = State::Deciding;
-                Some(Event::Overdue { head_complete: false })
-            }
-            State::Deciding => Some(Event::Overdue { head_complete: true }),
-            _ => self.lost(),
-        }
-    }
-
-    fn on_open_deadline(&mut self, env: &mut Env<'_>) -> Option<Event<'static>> {
-        let idle = env.limits.idle_timeout;
-        if idle.is_some_and(|idle| self.last_message.after(idle) <= env.now) {
-            return Some(self.fail_with(CloseFrame::new(CloseCode::GOING_AWAY, "idle"), env));
-        }
-        if self.pinged == Tick::NEVER {
-            self.pinged = env.now;
-            self.ping(&[], env);
-            return None;
-        }
-        if self.paused {
-            // We do not read, so its pong may well be there.
-            self.pinged = env.now;
-            return None;
-        }
-        self.lost()
     }
 
     // ---- what is ----
@@ -755,6 +712,23 @@ impl Session {
     /// Whether a ping was sent that nothing has followed yet.
     pub fn awaits_pong(&self) -> bool {
         self.pinged != Tick::NEVER
+    }
+
+    /// The message (or frame) that the peer has begun and not ended, if it is open: for who looks for
+    /// memory that is held without progress.
+    pub fn unfinished(&self) -> Option<Unfinished> {
+        match &self.state {
+            State::Open(decoder) => decoder.unfinished(),
+            _ => None,
+        }
+    }
+
+    /// We have not read for so long, for a reason of our own: it does not count against a message
+    /// that is under way.
+    pub fn was_not_read(&mut self, time: Duration) {
+        if let State::Open(decoder) = &mut self.state {
+            decoder.was_not_read(time);
+        }
     }
 
     /// Bytes waiting to be written.

@@ -212,7 +212,7 @@ impl OutQueue {
         });
     }
 
-    /// Reads what [`OutQueue::save`] wrote. The socket counts as one that takes more.
+    /// Reads what [`OutQueue::save`] wrote.
     ///
     /// # Errors
     /// As [`Reader`]; a queue that cannot be.
@@ -297,8 +297,9 @@ impl Backlog {
     /// Writes the bytes that the socket has not taken: what is left of a first chunk begins, as far
     /// as anybody can tell, in the middle of a frame.
     fn save(&self, writer: &mut Writer) {
-        let Self { chunks, sent, torn, blocked: _, bytes: _, urgent } = self;
+        let Self { chunks, sent, torn, blocked, bytes: _, urgent } = self;
         writer.bool(*torn || *sent > 0);
+        writer.bool(*blocked);
         writer.count(chunks.len());
         let mut skip = *sent;
         for chunk in chunks {
@@ -314,7 +315,8 @@ impl Backlog {
     }
 
     fn load(reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
-        let mut loaded = Self { torn: reader.bool()?, ..Self::default() };
+        let (torn, blocked) = (reader.bool()?, reader.bool()?);
+        let mut loaded = Self { torn, blocked, ..Self::default() };
         // A length and a byte each.
         for _ in 0..reader.count(2)? {
             let chunk = reader.bytes()?;

@@ -97,17 +97,23 @@ impl Bench {
     }
 
     fn receive_head(&mut self, bytes: &mut [u8]) -> Option<Event<'static>> {
-        self.session.receive_head(&mut Input::new(bytes), &self.head_limits, self.now)
+        self.receive_head_of(&mut Input::new(bytes))
+    }
+
+    fn receive_head_of(&mut self, input: &mut Input<'_>) -> Option<Event<'static>> {
+        self.session.receive_head(input, &self.head_limits, self.now)
     }
 
     /// Feeds bytes, parks what is left, and says what happened.
     fn receive(&mut self, bytes: &[u8]) -> Vec<Event<'static>> {
-        let mut bytes = bytes.to_vec();
-        let mut input = Input::new(&mut bytes);
+        self.receive_input(&mut Input::new(&mut bytes.to_vec()))
+    }
+
+    fn receive_input(&mut self, input: &mut Input<'_>) -> Vec<Event<'static>> {
         let mut events = vec![];
         let Self { session, turn, inflater, limits, compression, now, .. } = self;
         let mut env = Env { turn, limits, compression, now: *now };
-        while let Some(event) = session.receive(&mut input, &mut env, inflater) {
+        while let Some(event) = session.receive(input, &mut env, inflater) {
             events.push(owned(event));
         }
         session.park(input.rest());

@@ -15,7 +15,7 @@ pub const TURN_BYTES_FLUSH: usize = 64 * 1024;
 /// Most bytes of the turn, but for the frame that reaches this size. A turn comes to so much only if
 /// an app answers with far more than it was sent; what follows then has memory of its own, which
 /// counts in the out queue of its connection. The bound keeps ranges within [`u32`].
-const TURN_BYTES_MAX: usize = 8 * 1024 * 1024;
+pub(crate) const TURN_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Payloads from this size on are not copied to the turn's buffer but queued as they are.
 pub const LARGE_PAYLOAD_BYTES: usize = 32 * 1024;
@@ -24,7 +24,7 @@ pub const LARGE_PAYLOAD_BYTES: usize = 32 * 1024;
 const _: () = assert!(TURN_BYTES_MAX + 2 * LARGE_PAYLOAD_BYTES < u32::MAX as usize);
 
 /// Output of an earlier message is kept as a buffer for the next up to this size in bytes.
-const DEFLATED_KEPT_MAX: usize = 1024 * 1024;
+pub(crate) const DEFLATED_KEPT_MAX: usize = 1024 * 1024;
 
 /// The frames of one turn, one behind the other, and the tools to make them: one a worker.
 ///

@@ -6,9 +6,11 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::time::Duration;
 
 use crate::base::snapshot::{Reader, SnapshotError, Writer};
 use crate::base::spare::Spare;
+use crate::base::tick::Tick;
 
 use super::deflate::Inflater;
 use super::header::{CONTROL_PAYLOAD_BYTES_MAX, HEADER_BYTES_MAX, Header, Opcode, Parsing};
@@ -120,6 +122,20 @@ pub enum Incoming<'e> {
     Close(Option<CloseFrame>),
 }
 
+/// A message or frame that has begun and not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unfinished {
+    /// When it began, later by the time in which we did not read; [`Tick::NEVER`] before the first
+    /// [`Decoder::mark`].
+    pub begun: Tick,
+    /// When its payload last grew.
+    pub grown: Tick,
+    /// Bytes of payload that have arrived.
+    pub received: usize,
+    /// Bytes of memory that are held for it.
+    pub held: usize,
+}
+
 /// Room for the next bytes of a large frame.
 #[derive(Debug)]
 pub struct DirectRoom<'d> {
@@ -147,7 +163,7 @@ pub struct Decoder {
 enum Stage {
     /// Between frames, or `have` bytes into a header.
     // Next: Data, Control, or Header again for a frame that is all there
-    Header { bytes: [u8; HEADER_BYTES_MAX], have: u8 },
+    Header { bytes: [u8; HEADER_BYTES_MAX], have: u8, begun: Tick },
     /// In the payload of a data frame, which goes to `partial`.
     // Next: Header
     Data { remaining: u64, mask: Option<Mask>, fin: bool },
@@ -157,13 +173,17 @@ enum Stage {
 }
 
 impl Stage {
-    const BETWEEN_FRAMES: Self = Self::Header { bytes: [0; HEADER_BYTES_MAX], have: 0 };
+    const BETWEEN_FRAMES: Self =
+        Self::Header { bytes: [0; HEADER_BYTES_MAX], have: 0, begun: Tick::NEVER };
 
-    fn save(&self, writer: &mut Writer) {
+    fn save(&self, now: Tick, writer: &mut Writer) {
         match self {
-            Self::Header { bytes, have } => {
+            Self::Header { bytes, have, begun } => {
                 writer.u8(0);
                 writer.bytes(&bytes[..usize::from(*have)]);
+                if *have > 0 {
+                    writer.past(*begun, now);
+                }
             }
             Self::Data { remaining, mask, fin } => {
                 writer.u8(1);
@@ -173,12 +193,12 @@ impl Stage {
             }
             Self::Control(frame) => {
                 writer.u8(2);
-                frame.save(writer);
+                frame.save(now, writer);
             }
         }
     }
 
-    fn load(reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+    fn load(now: Tick, reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
         match reader.u8()? {
             0 => {
                 let part = reader.bytes()?;
@@ -187,7 +207,8 @@ impl Stage {
                 }
                 let mut bytes = [0; HEADER_BYTES_MAX];
                 bytes[..part.len()].copy_from_slice(part);
-                Ok(Self::Header { bytes, have: part.len() as u8 })
+                let begun = if part.is_empty() { Tick::NEVER } else { reader.past(now)? };
+                Ok(Self::Header { bytes, have: part.len() as u8, begun })
             }
             1 => {
                 let remaining = reader.u64()?;
@@ -198,7 +219,7 @@ impl Stage {
                 let mask = reader.option(Mask::load)?;
                 Ok(Self::Data { remaining, mask, fin: reader.bool()? })
             }
-            2 => Ok(Self::Control(Box::new(PartialControl::load(reader)?))),
+            2 => Ok(Self::Control(Box::new(PartialControl::load(now, reader)?))),
             _ => Err(SnapshotError::Invalid("stage of a frame")),
         }
     }
@@ -221,6 +242,12 @@ struct Partial {
     utf8: Utf8Stream,
     /// The unmasked payload so far.
     data: Vec<u8>,
+    /// See [`Unfinished::begun`].
+    begun: Tick,
+    /// See [`Unfinished::grown`].
+    grown: Tick,
+    /// The bytes of `data` as of then.
+    grown_to: usize,
 }
 
 #[derive(Debug)]
@@ -230,6 +257,8 @@ struct PartialControl {
     mask: Option<Mask>,
     /// Less than `len` bytes of the unmasked payload.
     payload: Vec<u8>,
+    /// See [`Unfinished::begun`].
+    begun: Tick,
 }
 
 /// What one step found; ranges are of the input.
@@ -378,20 +407,74 @@ impl Decoder {
         matches!(self.stage, Stage::Data { remaining: 0, .. })
     }
 
+    /// What is under way: the message, else the frame.
+    pub fn unfinished(&self) -> Option<Unfinished> {
+        match (&self.partial, &self.stage) {
+            (Some(partial), _) => Some(Unfinished {
+                begun: partial.begun,
+                grown: partial.grown,
+                received: partial.data.len(),
+                held: partial.data.capacity(),
+            }),
+            (None, Stage::Header { have: 1.., begun, .. }) => {
+                Some(Unfinished { begun: *begun, grown: *begun, received: 0, held: 0 })
+            }
+            (None, Stage::Control(frame)) => {
+                let PartialControl { begun, payload, .. } = &**frame;
+                let (received, held) = (0, payload.capacity());
+                Some(Unfinished { begun: *begun, grown: *begun, received, held })
+            }
+            (None, Stage::Header { .. } | Stage::Data { .. }) => None,
+        }
+    }
+
+    /// Notes, after all input has been decoded, when what is under way has begun and has grown.
+    #[inline]
+    pub fn mark(&mut self, now: Tick) {
+        match (&mut self.partial, &mut self.stage) {
+            (Some(partial), _) => {
+                partial.begun = partial.begun.min(now);
+                if partial.data.len() != partial.grown_to {
+                    partial.grown_to = partial.data.len();
+                    partial.grown = now;
+                }
+            }
+            (None, Stage::Header { have: 1.., begun, .. }) => *begun = now.min(*begun),
+            (None, Stage::Control(frame)) => frame.begun = now.min(frame.begun),
+            (None, Stage::Header { .. } | Stage::Data { .. }) => {}
+        }
+    }
+
+    /// We did not read for so long: what is under way gets that time in addition.
+    pub fn was_not_read(&mut self, time: Duration) {
+        if time.is_zero() {
+            return;
+        }
+        match (&mut self.partial, &mut self.stage) {
+            (Some(partial), _) => {
+                partial.begun = partial.begun.after(time);
+                partial.grown = partial.grown.after(time);
+            }
+            (None, Stage::Header { begun, .. }) => *begun = begun.after(time),
+            (None, Stage::Control(frame)) => frame.begun = frame.begun.after(time),
+            (None, Stage::Data { .. }) => {}
+        }
+    }
+
     /// Writes all it holds.
-    pub fn save(&self, writer: &mut Writer) {
+    pub fn save(&self, now: Tick, writer: &mut Writer) {
         let Self { stage, partial } = self;
-        stage.save(writer);
-        writer.option(partial.as_deref(), |writer, partial| partial.save(writer));
+        stage.save(now, writer);
+        writer.option(partial.as_deref(), |writer, partial| partial.save(now, writer));
     }
 
     /// Reads what [`Decoder::save`] wrote.
     ///
     /// # Errors
     /// As [`Reader`]; what no bytes of a peer lead to.
-    pub fn load(reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
-        let stage = Stage::load(reader)?;
-        let partial = reader.option(Partial::load)?.map(Box::new);
+    pub fn load(now: Tick, reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        let stage = Stage::load(now, reader)?;
+        let partial = reader.option(|reader| Partial::load(now, reader))?.map(Box::new);
         if matches!(stage, Stage::Data { .. }) && partial.is_none() {
             return Err(SnapshotError::Invalid("frame without its message"));
         }
@@ -405,15 +488,16 @@ impl Decoder {
         spare: &mut Spare,
     ) -> Result<Step, ProtocolError> {
         match &mut self.stage {
-            Stage::Header { bytes, have } => {
+            Stage::Header { bytes, have, begun } => {
                 let Some(header) = take_header(bytes, have, input, rules)? else {
                     return Ok(Step::NeedMore);
                 };
+                let begun = *begun;
                 self.stage = Stage::BETWEEN_FRAMES;
                 if header.opcode.is_control() {
-                    Ok(self.begin_control(&header, input))
+                    Ok(self.begin_control(&header, begun, input))
                 } else {
-                    self.begin_data(&header, input, rules)
+                    self.begin_data(&header, begun, input, rules)
                 }
             }
             Stage::Data { remaining, mask, fin } => {
@@ -446,7 +530,7 @@ impl Decoder {
         }
     }
 
-    fn begin_control(&mut self, header: &Header, input: &mut Input<'_>) -> Step {
+    fn begin_control(&mut self, header: &Header, begun: Tick, input: &mut Input<'_>) -> Step {
         let len = header.len as usize;
         let mut mask = header.mask.map(Mask::new);
         if input.rest().len() >= len {
@@ -461,6 +545,7 @@ impl Decoder {
             len: header.len as u8,
             mask,
             payload: Vec::new(),
+            begun,
         }));
         Step::Again
     }
@@ -468,6 +553,7 @@ impl Decoder {
     fn begin_data(
         &mut self,
         header: &Header,
+        begun: Tick,
         input: &mut Input<'_>,
         rules: &Rules,
     ) -> Result<Step, ProtocolError> {
@@ -503,6 +589,9 @@ impl Decoder {
                 fragments: 1,
                 utf8: Utf8Stream::default(),
                 data: Vec::new(),
+                begun,
+                grown: begun,
+                grown_to: 0,
             }));
         }
         self.stage = Stage::Data { remaining: header.len, mask, fin: header.fin };
@@ -511,15 +600,16 @@ impl Decoder {
 }
 
 impl PartialControl {
-    fn save(&self, writer: &mut Writer) {
-        let Self { opcode, len, mask, payload } = self;
+    fn save(&self, now: Tick, writer: &mut Writer) {
+        let Self { opcode, len, mask, payload, begun } = self;
         writer.u8(*opcode as u8);
         writer.u8(*len);
         writer.option(*mask, |writer, mask| mask.save(writer));
         writer.bytes(payload);
+        writer.past(*begun, now);
     }
 
-    fn load(reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+    fn load(now: Tick, reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
         let opcode = Opcode::from_bits(reader.u8()?).filter(|opcode| opcode.is_control());
         let opcode = opcode.ok_or(SnapshotError::Invalid("opcode"))?;
         let len = reader.u8()?;
@@ -528,22 +618,24 @@ impl PartialControl {
         if usize::from(len) > CONTROL_PAYLOAD_BYTES_MAX || payload.len() >= usize::from(len) {
             return Err(SnapshotError::Invalid("length of a control frame"));
         }
-        Ok(Self { opcode, len, mask, payload: payload.to_vec() })
+        Ok(Self { opcode, len, mask, payload: payload.to_vec(), begun: reader.past(now)? })
     }
 }
 
 impl Partial {
-    fn save(&self, writer: &mut Writer) {
-        let Self { text, compressed, fragments, utf8, data } = self;
+    fn save(&self, now: Tick, writer: &mut Writer) {
+        let Self { text, compressed, fragments, utf8, data, begun, grown, grown_to: _ } = self;
         writer.bool(*text);
         writer.bool(*compressed);
         writer.u32(*fragments);
         utf8.save(writer);
         writer.bytes(data);
+        writer.past(*begun, now);
+        writer.past(*grown, now);
     }
 
     /// The room that was there for the rest comes back with the next bytes.
-    fn load(reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+    fn load(now: Tick, reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
         let (text, compressed) = (reader.bool()?, reader.bool()?);
         let fragments = reader.u32()?;
         if fragments == 0 || fragments == u32::MAX {
@@ -555,7 +647,8 @@ impl Partial {
         if !data.ends_with(carry) || (!carry.is_empty() && (!text || compressed)) {
             return Err(SnapshotError::Invalid("end of a part of a text"));
         }
-        Ok(Self { text, compressed, fragments, utf8, data })
+        let (begun, grown, grown_to) = (reader.past(now)?, reader.past(now)?, data.len());
+        Ok(Self { text, compressed, fragments, utf8, data, begun, grown, grown_to })
     }
 
     /// Sees to room for `len` bytes more, of the `remaining` ones of the frame under way.

@@ -17,10 +17,10 @@ const TAIL_AND_END: [u8; 9] = [0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff];
 
 /// Most final blocks in one message. A sender has no need of more than one a fragment; each costs
 /// us a reset for two bytes of theirs.
-const FINAL_BLOCKS_MAX: u32 = 1_024;
+pub(crate) const FINAL_BLOCKS_MAX: u32 = 1_024;
 
 /// Output of an earlier message is kept as a buffer for the next up to this size in bytes.
-const BUFFER_KEPT_MAX: usize = 1024 * 1024;
+pub(crate) const BUFFER_KEPT_MAX: usize = 1024 * 1024;
 
 /// What a byte of input costs, in bytes of output: a block of 11 bytes can hold nothing but tables
 /// of codes, which zlib takes 2 µs to build, and one of 2 bytes can end the stream, which has to be

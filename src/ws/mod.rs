@@ -18,7 +18,7 @@ pub mod mask;
 pub mod utf8;
 
 pub use close::{CloseCode, CloseFrame};
-pub use decoder::{Decoder, DirectRoom, Incoming, Input, Message, Rules};
+pub use decoder::{Decoder, DirectRoom, Incoming, Input, Message, Rules, Unfinished};
 pub use error::ProtocolError;
 pub use header::{Header, Opcode};
 

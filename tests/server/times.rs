@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use crate::support::{CLOSE, FIN, PING, PONG, Server, TEXT, frame, request};
+use crate::support::{CLOSE, FIN, PING, PONG, Server, TEXT, frame, request, wait_until};
 
 #[test]
 fn a_handshake_has_its_time_and_a_drip_does_not_extend_it() {
@@ -102,6 +102,30 @@ fn a_peer_that_does_not_finish_closing_is_dropped() {
     refused.send_bytes(request("/nothing", "").as_bytes());
     assert_eq!(refused.response().status, 404);
     server.wait_fds(0);
+}
+
+#[test]
+fn a_peer_that_takes_nothing_is_dropped_though_it_sends_pongs() {
+    let server = Server::start(
+        "workers = 1\nlimits.write_timeout = \"1s\"\nlimits.ping_interval = \"200ms\"\n\
+         limits.queue_bytes_max = \"64 KiB\"\n",
+    );
+    let mut client = server.connect_narrow();
+    client.upgrade("/echo", "");
+    let messages = frame(FIN | TEXT, &[b'a'; 60_000]).repeat(300);
+    // Reading is paused behind the replies that nobody takes, so that not all of it fits.
+    let sent = client.flood(&messages, messages.len(), Duration::from_millis(300)).unwrap();
+    assert!(sent < messages.len(), "nothing is paused");
+    client.stream.set_nonblocking(true).unwrap();
+    wait_until("the peer is dropped", || {
+        // The socket is full, and gone any moment now.
+        let _ = client.stream.write(&frame(FIN | PONG, b""));
+        server.fds() == server.fds_base()
+    });
+    let status = server.verb("status").arg("--json").output().expect("status can be asked");
+    let status = String::from_utf8(status.stdout).unwrap();
+    assert!(status.contains("\"stalled\":1"), "{status}");
+    assert!(server.log().contains("the peer has taken nothing for limits.write_timeout"));
 }
 
 #[test]

@@ -265,7 +265,7 @@ fn last_line(text: &str) -> &str {
 fn configuration(workers: Option<usize>) -> String {
     let workers = workers.map(|workers| format!("workers = {workers}\n")).unwrap_or_default();
     format!(
-        "{workers}\n[[routes]]\npath = \"/echo\"\napp = \"echo\"\n\n[[routes]]\n\
+        "{workers}limits.write_timeout = \"off\"\n\n[[routes]]\npath = \"/echo\"\napp = \"echo\"\n\n[[routes]]\n\
          path = \"/rooms/{{name}}\"\napp = \"rooms\"\nlimits.queue_bytes_max = \"{ROOM_QUEUE}\"\n"
     )
 }

@@ -13,7 +13,7 @@ use crate::net::stream::Stream;
 use crate::session::Session;
 
 /// Most connections accepted a turn and listener; then those that are there have their turn.
-const ACCEPT_BUDGET: usize = 256;
+pub(crate) const ACCEPT_BUDGET: usize = 256;
 
 /// How long nothing is accepted after the system or the limit had no room.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

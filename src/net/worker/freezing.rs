@@ -9,7 +9,8 @@ impl Worker {
     /// From now on no socket is touched.
     pub(super) fn freeze(&mut self) {
         if !self.dispatcher.mode.is_frozen() {
-            self.dispatcher.mode = Mode::Frozen(Frozen::default());
+            self.dispatcher.mode =
+                Mode::Frozen(Frozen { since: self.dispatcher.now, ..Frozen::default() });
             self.took_mail = false;
         }
     }
@@ -25,7 +26,9 @@ impl Worker {
             }
         };
         self.conns.forget_heard();
+        let time = self.dispatcher.now.since(frozen.since);
         for (key, conn) in self.conns.iter_mut() {
+            conn.session.was_frozen(time);
             if conn.flags.unread || !conn.session.is_at_rest() {
                 mark(&mut conn.flags.ready, &mut self.ready, key);
                 mark(&mut conn.flags.dirty, &mut self.dirty, key);

@@ -2,6 +2,9 @@ use super::*;
 use crate::base::testing::check_loader;
 use crate::ws::encode;
 
+/// Late enough for every distance of a snapshot that is torn at random.
+const NOW: Tick = Tick::new(u32::MAX - 1);
+
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 const RULES: Rules =
@@ -49,14 +52,14 @@ fn decode_with<'a>(
 
 fn save(decoder: &Decoder) -> Vec<u8> {
     let mut writer = Writer::new();
-    decoder.save(&mut writer);
+    decoder.save(NOW, &mut writer);
     writer.into_bytes()
 }
 
 fn moved(decoder: Decoder) -> Decoder {
     let saved = save(&decoder);
     let mut reader = Reader::new(&saved);
-    let loaded = Decoder::load(&mut reader).expect("just saved");
+    let loaded = Decoder::load(NOW, &mut reader).expect("just saved");
     assert_eq!(reader.finish(), Ok(()));
     loaded
 }
@@ -104,7 +107,9 @@ fn every_stage_is_loaded_and_nothing_else_harms() {
         let mut input = Input::new(&mut bytes);
         let (mut inflater, mut spare) = (Inflater::default(), Spare::default());
         while decoder.decode(&mut input, &RULES, &mut inflater, &mut spare).unwrap().is_some() {}
-        check_loader(&save(&decoder), |reader| Decoder::load(reader).map(|loaded| save(&loaded)));
+        check_loader(&save(&decoder), |reader| {
+            Decoder::load(NOW, reader).map(|loaded| save(&loaded))
+        });
     }
 }
 
@@ -134,7 +139,7 @@ fn what_cannot_be_is_refused() {
         &long_control,
     ];
     for bytes in cases {
-        let loaded = Decoder::load(&mut Reader::new(bytes));
+        let loaded = Decoder::load(NOW, &mut Reader::new(bytes));
         assert!(matches!(loaded, Err(SnapshotError::Invalid(_))), "{bytes:?}: {loaded:?}");
     }
 }
@@ -337,4 +342,45 @@ fn bad_text_fails_where_it_was_read_to() {
     let room = decoder.direct_room().expect("a quarter is there");
     room.buffer.extend_from_slice(&bytes[40_000..70_000]);
     assert_eq!(decoder.received_direct(30_000), Err(ProtocolError::InvalidUtf8));
+}
+
+/// When what is under way began and grew, as a decoder of these pieces, one a second, says.
+fn unfinished_after(pieces: &[&[u8]]) -> Option<Unfinished> {
+    let mut decoder = Decoder::default();
+    let mut now = Tick::new(1_000);
+    for piece in pieces {
+        now = now.after(Duration::from_secs(1));
+        let mut bytes = piece.to_vec();
+        let mut input = Input::new(&mut bytes);
+        let (mut inflater, mut spare) = (Inflater::default(), Spare::default());
+        while decoder.decode(&mut input, &RULES, &mut inflater, &mut spare).unwrap().is_some() {}
+        decoder.mark(now);
+    }
+    let found = decoder.unfinished();
+    let mut writer = Writer::new();
+    decoder.save(now, &mut writer);
+    let loaded = Decoder::load(now, &mut Reader::new(writer.as_bytes())).unwrap().unfinished();
+    let facts = |found: Option<Unfinished>| found.map(|f| (f.begun, f.grown, f.received));
+    assert_eq!(facts(loaded), facts(found), "saved and loaded");
+    decoder.was_not_read(Duration::from_secs(2));
+    let later = decoder.unfinished();
+    assert_eq!(later.map(|f| f.begun), found.map(|f| f.begun.after(Duration::from_secs(2))));
+    found
+}
+
+#[test]
+fn what_is_under_way_says_since_when_and_how_it_grows() {
+    let times = |pieces: &[&[u8]]| {
+        let ticks = |tick: Tick| (tick.ticks() - 1_000) / 10;
+        unfinished_after(pieces).map(|f| (ticks(f.begun), ticks(f.grown), f.received))
+    };
+    let text = frame(true, Opcode::Text, &[b'x'; 100]);
+    let part = frame(false, Opcode::Text, &[b'x'; 100]);
+    let ping = frame(true, Opcode::Ping, b"ping");
+    assert_eq!(times(&[&text, &ping]), None);
+    assert_eq!(times(&[&text, &text[..1]]), Some((2, 2, 0)), "a header");
+    assert_eq!(times(&[&ping[..7], &ping[7..8]]), Some((1, 1, 0)), "a ping");
+    assert_eq!(times(&[&text[..1], &text[1..10], &text[10..50]]), Some((1, 3, 44)), "a payload");
+    assert_eq!(times(&[&part, &ping, &ping[..3]]), Some((1, 1, 100)), "pings do not count");
+    assert_eq!(times(&[&text[..9], &text[9..], &part]), Some((3, 3, 100)), "the next one");
 }
