@@ -12,6 +12,7 @@ pub mod slab;
 pub mod snapshot;
 pub mod spare;
 pub(crate) mod syntax;
+pub mod text;
 pub mod tick;
 pub mod wheel;
 

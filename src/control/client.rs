@@ -23,7 +23,7 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// Bytes of a reply: a status with all its upgrades has a few thousand.
-const REPLY_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const REPLY_BYTES_MAX: usize = 1024 * 1024;
 
 /// Why a request has no outcome.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::base::text::cut_reason;
 use crate::handover::{Step, Timeline};
 
 /// The version of requests and replies.
@@ -190,9 +191,10 @@ pub struct Failed {
 }
 
 impl Failed {
-    /// A failure of this kind.
+    /// A failure of this kind. The reason is cut at
+    /// [`REASON_BYTES_MAX`](crate::base::text::REASON_BYTES_MAX).
     pub fn new(kind: FailureKind, reason: impl Into<String>) -> Self {
-        Self { kind, reason: reason.into() }
+        Self { kind, reason: cut_reason(reason.into()) }
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::client::REPLY_BYTES_MAX;
 use super::line::{Lines, NoLine};
 use super::listener::ControlListener;
 use super::message::{Failed, FailureKind, Outcome, Progress, Reply, Request, decode, encode};
@@ -399,7 +400,12 @@ fn give_channel(stream: &UnixStream) -> io::Result<OwnedFd> {
 }
 
 fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
-    stream.write_all(&encode(reply))
+    let mut line = encode(reply);
+    if line.len() > REPLY_BYTES_MAX {
+        let text = "the answer is longer than a client reads";
+        line = encode(&Reply::Outcome(Outcome::Failed(Failed::new(FailureKind::Failed, text))));
+    }
+    stream.write_all(&line)
 }
 
 #[cfg(test)]

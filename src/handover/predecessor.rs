@@ -13,6 +13,7 @@ use super::Step;
 use super::wire::{PROTOCOL, ToPredecessor, ToSuccessor};
 use crate::base::format::Format;
 use crate::base::slab::Key;
+use crate::base::text::cut_reason;
 use crate::hub::WorkerIndex;
 use crate::net::lane::Origin;
 
@@ -406,6 +407,7 @@ impl Predecessor {
 
     fn revoke_from(&mut self, reason: String, ended: bool) -> Vec<Action> {
         let step = self.step();
+        let reason = cut_reason(reason);
         self.state = State::Revoking { reason, ended, step };
         vec![Action::Revoke]
     }

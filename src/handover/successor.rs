@@ -9,6 +9,7 @@
 
 use super::wire::{REFUSALS_MAX, ToPredecessor, ToSuccessor};
 use crate::base::format::Format;
+use crate::base::text::cut_reason;
 use crate::net::lane::Origin;
 
 /// Rounds of settling; mail between workers makes two hops at most.
@@ -279,6 +280,7 @@ impl Successor {
     }
 
     fn refuse(&mut self, reason: String) -> Vec<Action> {
+        let reason = cut_reason(reason);
         self.state = State::Over;
         vec![
             Action::Send(ToPredecessor::Refused { reason: reason.clone() }),

@@ -3,21 +3,24 @@
 //! The two sides may be of different builds. What a message has is the same in all builds that speak
 //! the same [`PROTOCOL`]; a newer one may add records behind it, which an older one passes over.
 
+use std::io;
+
 use crate::base::slab::Key;
 use crate::base::snapshot::{Reader, SnapshotError, Writer};
+use crate::base::text::{self, REASON_BYTES_MAX};
 use crate::net::lane::Origin;
 
 /// The version of these messages. Another one is refused before anything else is read.
 pub const PROTOCOL: u16 = 2;
 
-/// The longest message, in bytes.
+/// The longest message, in bytes: what a reader has room for, and what a writer checks.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 /// Most refused connections in one message; a reason is cut at [`REASON_BYTES_MAX`].
 pub const REFUSALS_MAX: usize = 64;
 
-/// Most bytes of a reason.
-pub const REASON_BYTES_MAX: usize = 900;
+/// Most bytes of the history in a [`ToSuccessor::Prepare`]: the rest of it is some fifty.
+pub const HISTORY_BYTES_MAX: usize = 48 * 1024;
 
 /// From the predecessor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +41,7 @@ pub enum ToSuccessor {
         rehearsal: bool,
         /// When it began, in nanoseconds of the system's monotonic clock.
         begun_ns: u64,
-        /// The upgrades there have been, as JSON.
+        /// The upgrades there have been, as JSON of at most [`HISTORY_BYTES_MAX`].
         history: String,
     },
     /// What goes with the connections, as the message's descriptor: a listening socket, a lock, the
@@ -122,7 +125,11 @@ const PARKED: u8 = 71;
 
 impl ToSuccessor {
     /// As bytes.
-    pub fn encode(&self) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// They are more than [`MESSAGE_BYTES_MAX`], which the other side would not read. Reasons are
+    /// cut, so only a history or a label could be at fault.
+    pub fn encode(&self) -> io::Result<Vec<u8>> {
         let mut writer = Writer::new();
         match self {
             Self::Prepare {
@@ -161,7 +168,7 @@ impl ToSuccessor {
                 writer.str(cut(reason));
             }
         }
-        writer.into_bytes()
+        checked(writer)
     }
 
     /// The inverse of [`encode`](Self::encode).
@@ -195,7 +202,10 @@ impl ToSuccessor {
 
 impl ToPredecessor {
     /// As bytes.
-    pub fn encode(&self) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// They are more than [`MESSAGE_BYTES_MAX`], with more than [`REFUSALS_MAX`] refusals.
+    pub fn encode(&self) -> io::Result<Vec<u8>> {
         let mut writer = Writer::new();
         match self {
             Self::Hello { protocol, formats, build, pid } => {
@@ -231,7 +241,7 @@ impl ToPredecessor {
             Self::Active => writer.u8(ACTIVE),
             Self::Parked => writer.u8(PARKED),
         }
-        writer.into_bytes()
+        checked(writer)
     }
 
     /// The inverse of [`encode`](Self::encode).
@@ -287,14 +297,23 @@ fn load_refusals(reader: &mut Reader<'_>) -> Result<Vec<(Origin, String)>, Snaps
     Ok(refusals)
 }
 
-/// A text of at most [`REASON_BYTES_MAX`] bytes.
-fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(REASON_BYTES_MAX)]
+fn cut(reason: &str) -> &str {
+    text::cut(reason, REASON_BYTES_MAX)
+}
+
+fn checked(writer: Writer) -> io::Result<Vec<u8>> {
+    let bytes = writer.into_bytes();
+    if bytes.len() > MESSAGE_BYTES_MAX {
+        let text = format!("a message of {} bytes is too long for the channel", bytes.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::testing::Sequence;
 
     fn origin(index: u16) -> Origin {
         let key = Key::from_u64(1 << 32 | u64::from(index)).unwrap();
@@ -321,7 +340,7 @@ mod tests {
             ToSuccessor::Abort { reason: "told to".into() },
         ];
         for message in messages {
-            let bytes = message.encode();
+            let bytes = message.encode().unwrap();
             assert_eq!(ToSuccessor::decode(&bytes), Ok(message));
             assert!(ToSuccessor::decode(&bytes[..bytes.len() - 1]).is_err());
             assert!(ToPredecessor::decode(&bytes).is_err(), "tags of the two sides differ");
@@ -343,7 +362,7 @@ mod tests {
             ToPredecessor::Parked,
         ];
         for message in messages {
-            let bytes = message.encode();
+            let bytes = message.encode().unwrap();
             assert!(bytes.len() <= MESSAGE_BYTES_MAX);
             assert_eq!(ToPredecessor::decode(&bytes), Ok(message));
             assert!(ToPredecessor::decode(&bytes[..bytes.len() - 1]).is_err());
@@ -362,14 +381,14 @@ mod tests {
         let optional = |writer: &mut Writer| writer.record(1, |writer| writer.u32(7));
         let required = |writer: &mut Writer| writer.required_record(1, |writer| writer.u32(7));
         let to_successor = ToSuccessor::Holding { label: "control".into() };
-        let bytes = added(to_successor.encode(), &optional);
+        let bytes = added(to_successor.encode().unwrap(), &optional);
         assert_eq!(ToSuccessor::decode(&bytes), Ok(to_successor.clone()));
-        let bytes = added(to_successor.encode(), &required);
+        let bytes = added(to_successor.encode().unwrap(), &required);
         assert_eq!(ToSuccessor::decode(&bytes), Err(SnapshotError::UnknownRecord(1)));
         let to_predecessor = ToPredecessor::Ready { workers: 4 };
-        let bytes = added(to_predecessor.encode(), &optional);
+        let bytes = added(to_predecessor.encode().unwrap(), &optional);
         assert_eq!(ToPredecessor::decode(&bytes), Ok(to_predecessor.clone()));
-        let bytes = added(to_predecessor.encode(), &required);
+        let bytes = added(to_predecessor.encode().unwrap(), &required);
         assert_eq!(ToPredecessor::decode(&bytes), Err(SnapshotError::UnknownRecord(1)));
     }
 
@@ -382,12 +401,79 @@ mod tests {
         assert_eq!(protocol, 9);
     }
 
+    /// A text of random characters, one to four bytes each.
+    fn random_text(random: &mut Sequence, chars: u64) -> String {
+        let of = ['x', '\0', '"', 'ä', '…', '🦀'];
+        (0..chars).map(|_| of[random.below(of.len() as u64) as usize]).collect()
+    }
+
+    /// The largest of each kind that its sender may mean to send.
     #[test]
-    fn long_reasons_are_cut_between_characters() {
-        let message = ToSuccessor::Abort { reason: "ä".repeat(1_000) };
-        let Ok(ToSuccessor::Abort { reason }) = ToSuccessor::decode(&message.encode()) else {
-            panic!("not understood");
-        };
-        assert_eq!(reason, "ä".repeat(REASON_BYTES_MAX / 2));
+    fn the_longest_messages_are_read() {
+        let mut random = Sequence::new(7);
+        for round in 0..200 {
+            let mut long = |chars_max| {
+                let chars = if round == 0 { chars_max } else { random.below(chars_max) };
+                random_text(&mut random, chars)
+            };
+            let history = text::cut(&long(60_000), HISTORY_BYTES_MAX).to_owned();
+            let reasons: Vec<String> = (0..REFUSALS_MAX).map(|_| long(2_000)).collect();
+            let (reason, label) = (long(100_000), long(4_096));
+            let build = reason.clone();
+            let prepare = ToSuccessor::Prepare {
+                generation: u64::MAX,
+                format: u32::MAX,
+                workers: u16::MAX,
+                connections: u64::MAX,
+                holdings: u32::MAX,
+                rehearsal: true,
+                begun_ns: u64::MAX,
+                history,
+            };
+            for message in [prepare, ToSuccessor::Holding { label }] {
+                assert_eq!(ToSuccessor::decode(&message.encode().unwrap()), Ok(message));
+            }
+            let abort = ToSuccessor::Abort { reason: reason.clone() }.encode().unwrap();
+            let shortened = |text: &str| cut(text).to_owned();
+            assert_eq!(
+                ToSuccessor::decode(&abort),
+                Ok(ToSuccessor::Abort { reason: shortened(&reason) })
+            );
+            let connections = |said: &dyn Fn(&str) -> String| {
+                let indexed = reasons.iter().zip(0..);
+                indexed.map(|(reason, index)| (origin(index), said(reason))).collect()
+            };
+            let hello = |build| ToPredecessor::Hello {
+                protocol: PROTOCOL,
+                formats: (u32::MAX, u32::MAX),
+                build,
+                pid: u32::MAX,
+            };
+            let kept = |reason: &str| reason.to_owned();
+            for (message, expected) in [
+                (hello(build.clone()), hello(shortened(&build))),
+                (
+                    ToPredecessor::Refused { reason: reason.clone() },
+                    ToPredecessor::Refused { reason: shortened(&reason) },
+                ),
+                (
+                    ToPredecessor::Refusals { connections: connections(&kept) },
+                    ToPredecessor::Refusals { connections: connections(&shortened) },
+                ),
+            ] {
+                let bytes = message.encode().unwrap();
+                assert!(bytes.len() <= MESSAGE_BYTES_MAX);
+                assert_eq!(ToPredecessor::decode(&bytes), Ok(expected));
+            }
+        }
+    }
+
+    #[test]
+    fn what_would_not_be_read_is_not_sent() {
+        let label = "x".repeat(MESSAGE_BYTES_MAX);
+        assert!(ToSuccessor::Holding { label }.encode().is_err());
+        let refusal = || (origin(1), "x".repeat(REASON_BYTES_MAX));
+        let connections = (0..REFUSALS_MAX * 2).map(|_| refusal()).collect();
+        assert!(ToPredecessor::Refusals { connections }.encode().is_err());
     }
 }

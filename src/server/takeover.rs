@@ -84,7 +84,7 @@ pub(super) fn take_over(
 pub(super) fn refuse(channel: &OwnedFd, reason: &str) {
     let message = ToPredecessor::Refused { reason: reason.to_owned() };
     // If it is gone, nobody is interested any more.
-    let _ = packets::send(channel, &message.encode(), &[], false);
+    let _ = message.encode().and_then(|bytes| packets::send(channel, &bytes, &[], false));
 }
 
 struct Takeover<'t> {
@@ -258,7 +258,8 @@ impl Takeover<'_> {
                     _ => {}
                 }
                 // If it is gone, its end comes by itself; and once we serve, it need not know.
-                let _ = packets::send(&self.channel, &message.encode(), &[], true);
+                let sent = message.encode();
+                let _ = sent.and_then(|bytes| packets::send(&self.channel, &bytes, &[], true));
                 #[cfg(feature = "fault-points")]
                 match message {
                     ToPredecessor::Hello { .. } => crate::sys::fault::point("successor-hello"),

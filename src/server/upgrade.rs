@@ -398,9 +398,9 @@ impl Attempt<'_> {
     fn send_with(&self, message: &ToSuccessor, with: &[BorrowedFd<'_>]) -> io::Result<()> {
         // It reads all the time, or it is dead: a full channel is as good as an ended one, but a
         // few packets may pile up while it starts.
-        let begun = Instant::now();
+        let (begun, bytes) = (Instant::now(), message.encode()?);
         loop {
-            match packets::send(&self.channel, &message.encode(), with, false) {
+            match packets::send(&self.channel, &bytes, with, false) {
                 Err(error)
                     if error.kind() == io::ErrorKind::WouldBlock
                         && begun.elapsed() < UNREAD_MAX
@@ -429,11 +429,16 @@ impl Attempt<'_> {
 
     fn release(&mut self, kept: &[Origin]) {
         self.center.crew.mailboxes.set_frozen(false);
-        for worker in 0..self.center.crew.workers as WorkerIndex {
-            let keys = kept.iter().filter(|origin| origin.worker == worker);
-            let kept = keys.map(|origin| origin.key).collect();
-            let order = Order::Release { kept, drain: self.center.drain() };
-            self.center.crew.mailboxes.order_one(worker, order);
+        let mut by_worker = vec![Vec::new(); self.center.crew.workers];
+        for Origin { worker, key } in kept {
+            // A successor may refuse what it was never sent.
+            if let Some(keys) = by_worker.get_mut(usize::from(*worker)) {
+                keys.push(*key);
+            }
+        }
+        for (worker, keys) in by_worker.into_iter().enumerate() {
+            let order = Order::Release { kept: keys.into(), drain: self.center.drain() };
+            self.center.crew.mailboxes.order_one(worker as WorkerIndex, order);
         }
     }
 }

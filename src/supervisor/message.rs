@@ -13,11 +13,13 @@ use serde::{Deserialize, Serialize};
 use super::machine::{Ending, Order, Pid};
 use crate::sys::packets::{self, Received};
 
-/// Bytes of a packet: [`KEPT_A_PACKET`] labels of a Unix socket's path each, and then some.
+/// Bytes of a packet, for whoever reads and whoever writes: [`KEPT_A_PACKET`] labels of a Unix
+/// socket's path each, and then some.
 const PACKET_BYTES_MAX: usize = 64 * 1024;
 
-/// Descriptors of listeners in one packet, so that their labels fit, too.
-pub(super) const KEPT_A_PACKET: usize = 100;
+/// Descriptors of listeners in one packet, so that their labels fit, too: a path has up to 107
+/// bytes, and a control character in it takes six bytes.
+pub(super) const KEPT_A_PACKET: usize = 64;
 
 /// A descriptor that outlives a crash of the server, and what it is.
 #[derive(Debug)]
@@ -113,6 +115,10 @@ pub(super) fn send<T: Serialize>(
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
+    if bytes.len() > PACKET_BYTES_MAX {
+        let text = format!("a message of {} bytes is too long for the link", bytes.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
     let until = Instant::now() + DESCRIPTORS_WAIT_MAX;
     loop {
         match packets::send(&link, &bytes, descriptors, false) {

@@ -17,6 +17,7 @@ use super::machine::{Action, End, Ending, Event, Machine, Order, Part, Pid};
 use super::message::{Kept, Packet, ToServer, ToSupervisor, pair, receive, send, send_kept};
 use super::notify::Notifier;
 use super::{program, role};
+use crate::base::text::cut_reason;
 use crate::handover::ownership::OwnershipWord;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::poll::wait_readable;
@@ -321,7 +322,7 @@ impl Supervisor {
             Action::Order(pid, order) => self.order(pid, order),
             Action::Kill(pid) => self.signal(pid, children::kill),
             Action::Refuse(pid, reason) => {
-                let request = self.request;
+                let (reason, request) = (cut_reason(reason), self.request);
                 self.send(pid, &ToServer::Failed { reason, request }, &[]);
             }
             Action::KeepListeners(pid) => {

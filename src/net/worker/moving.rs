@@ -12,7 +12,7 @@
 //! Orders come through the mailbox and are carried out at the end of a turn, after the flush; so
 //! nothing lies in the turn's buffer then.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -380,6 +380,7 @@ impl Worker {
     fn release(&mut self, kept: &[Key], drain: Duration) {
         self.moving = None;
         self.close_listeners();
+        let kept: HashSet<Key> = kept.iter().copied().collect();
         for key in self.conns.keys().collect::<Vec<_>>() {
             if kept.contains(&key) {
                 continue;

@@ -22,6 +22,7 @@ use super::moving::{Moving, offer};
 use super::slots::Slots;
 use crate::base::format::Format;
 use crate::base::slab::Key;
+use crate::base::text::cut_reason;
 use crate::base::tick::Tick;
 use crate::hub::WorkerIndex;
 use crate::net::connection::Connection;
@@ -236,7 +237,7 @@ impl Worker {
             // It is asked again when it matters.
             Err(_) if way == Way::Ahead => return Ok(0),
             Err(reason) => {
-                sending.kept.push((key, reason.to_string()));
+                sending.kept.push((key, cut_reason(reason.to_string())));
                 if way == Way::Pause {
                     moving.closed(key);
                 }
