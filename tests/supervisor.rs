@@ -37,9 +37,9 @@ fn role() {
     let arguments = env::args_os().collect();
     let status = match Role::take().unwrap() {
         Role::Outermost => supervisor::begin(arguments).unwrap(),
-        Role::Supervisor(inherited) => {
+        Role::Supervisor(state) => {
             tell(&format!("resumed {}", process::id()));
-            inherited.resume(arguments).unwrap()
+            supervisor::resume(*state, arguments).unwrap()
         }
         Role::Probe { can } => u8::from(!can),
         Role::Server(link) => serve(&link, None),

@@ -93,9 +93,9 @@ impl Builder {
             Role::Probe { can } => {
                 return if can { ExitCode::SUCCESS } else { ExitCode::FAILURE };
             }
-            Role::Supervisor(inherited) => {
+            Role::Supervisor(state) => {
                 logging::init(&log_settings(&args, &context));
-                return exit_code(inherited.resume(args).map(ExitCode::from));
+                return exit_code(supervisor::resume(*state, args).map(ExitCode::from));
             }
             Role::Outermost => (None, None),
             Role::Server(link) => (Some(link), None),

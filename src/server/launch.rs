@@ -98,6 +98,11 @@ impl Supervision {
         self.tell(|link| link.end(ending));
     }
 
+    /// Asks for the end of a successor that the supervisor has started.
+    fn kill_successor(&self) {
+        self.tell(Link::kill_successor);
+    }
+
     /// Says that a process which is nobody's child here may take over, as `word` tells.
     pub(super) fn contested(&self, word: BorrowedFd<'_>) {
         self.tell(|link| link.contested(word));
@@ -211,8 +216,9 @@ impl Process {
     }
 
     /// Sees a successor off that is not needed; says what it has said of its own end.
-    pub(super) fn end(mut self, reason: String) -> String {
-        let until = Instant::now() + ENDING;
+    pub(super) fn end(mut self, reason: String, supervision: &Supervision) -> String {
+        let mut until = Instant::now() + ENDING;
+        let mut is_asked = false;
         loop {
             match &mut self {
                 Self::Child(child, _) => match child.try_wait() {
@@ -222,10 +228,18 @@ impl Process {
                     Err(_) => return reason,
                 },
                 // The supervisor takes its status, and logs it.
-                Self::Other(_, pidfd) if pidfd.has_ended() => return reason,
+                Self::Other(_, pidfd) if pidfd.has_ended() => {
+                    return if is_asked { format!("{reason} (it was killed)") } else { reason };
+                }
                 Self::Other(..) => {}
                 // It has heard of it, and is nobody's to kill.
                 Self::Caller => return reason,
+            }
+            let is_others = matches!(self, Self::Other(..)) && supervision.link().is_some();
+            if is_others && !is_asked && Instant::now() >= until {
+                // It is the supervisor's to kill, with all that it has started.
+                supervision.kill_successor();
+                (is_asked, until) = (true, Instant::now() + ENDING);
             }
             if Instant::now() >= until {
                 let _ = match &mut self {

@@ -169,7 +169,7 @@ impl Upgrade<'_> {
         match outcome {
             Outcome::Aborted(reason) => {
                 center.supervision.uncontested();
-                Err(Failed::new(FailureKind::Aborted, process.end(reason)))
+                Err(Failed::new(FailureKind::Aborted, process.end(reason, &center.supervision)))
             }
             Outcome::Moved { connections, refused } => {
                 self.moved = Some(match process.into_pidfd() {
@@ -191,7 +191,7 @@ impl Upgrade<'_> {
             }
             Outcome::Rehearsed { connections, refused } => {
                 let upgraded = upgraded(connections, &refused);
-                process.end(String::new());
+                process.end(String::new(), &center.supervision);
                 Ok(upgraded)
             }
         }

@@ -122,6 +122,14 @@ impl Link {
         send(self, &ToSupervisor::Stopping, &[])
     }
 
+    /// Asks for the end of the successor, which is given up and does not end by itself.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    pub fn kill_successor(&self) -> io::Result<()> {
+        send(self, &ToSupervisor::KillSuccessor, &[])
+    }
+
     /// Says that this process was told to end while it was the server, which another one is now.
     ///
     /// # Errors

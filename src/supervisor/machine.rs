@@ -116,6 +116,8 @@ pub enum Event {
     Serving(Pid),
     /// A child asks for a successor, of another program than its own if one is named.
     StartSuccessor(Pid, Option<PathBuf>),
+    /// The server gives its successor up, which does not end by itself.
+    GivenUp(Pid),
     /// A child stops by itself, as an operator told it.
     Stopping(Pid),
     /// A child that is not the server any more was told to end while it was: the server is to.
@@ -152,7 +154,7 @@ pub enum Action {
     },
     /// Give a child an order.
     Order(Pid, Order),
-    /// End a child at once.
+    /// End a child at once, and what it has started.
     Kill(Pid),
     /// Tell the server why it has no successor.
     Refuse(Pid, String),
@@ -234,7 +236,6 @@ pub struct Machine {
     /// This process was told to end: another TERM is the second one.
     was_told: bool,
     /// A process of somebody else may take over.
-    #[serde(default)]
     is_contested: bool,
     /// A process of somebody else has taken over.
     is_moved: bool,
@@ -294,6 +295,7 @@ impl Machine {
             Event::ChildExited(pid, end) => self.on_exit(now, pid, end, out),
             Event::Serving(pid) => self.on_serving(now, pid, out),
             Event::StartSuccessor(pid, program) => self.on_start_successor(pid, program, out),
+            Event::GivenUp(pid) if self.is_server(pid) => self.kill_successor(out),
             Event::Stopping(pid) if self.is_server(pid) => self.begin_to_end(Ending::Drain, out),
             Event::EndAsked(pid, ending) if self.others.contains(&pid) => {
                 self.end(now, ending, out);
@@ -305,7 +307,7 @@ impl Machine {
                 self.is_moved = true;
                 out.extend([log("another process has taken over"), Action::DropListeners]);
             }
-            Event::Stopping(_) | Event::EndAsked(..) => {}
+            Event::GivenUp(_) | Event::Stopping(_) | Event::EndAsked(..) => {}
             Event::Contested(_) | Event::Uncontested(_) | Event::Moved(_) => {}
             Event::Signal(signal) => self.on_signal(now, signal, out),
             Event::NotExecuted(why) => out.push(warning(format!(
@@ -317,6 +319,19 @@ impl Machine {
 
     fn is_server(&self, pid: Pid) -> bool {
         matches!(self.state, State::Up { server, .. } if server == pid)
+    }
+
+    /// Its end is no news: it has been killed, and is no successor any more.
+    fn kill_successor(&mut self, out: &mut Vec<Action>) {
+        if let State::Up { successor, .. } = &mut self.state
+            && let Some(Successor { pid, .. }) = successor.take()
+        {
+            self.others.insert(pid);
+            out.push(Action::Kill(pid));
+            if self.ending.is_none() {
+                out.push(Action::Notify(Notice::Ready));
+            }
+        }
     }
 
     fn on_time(&mut self, now: Duration, out: &mut Vec<Action>) {
@@ -495,6 +510,8 @@ impl Machine {
                 return;
             }
             State::Up { server, successor: Some(successor), .. } if successor.pid == pid => {
+                // Whatever crashed before was another program, or had another configuration.
+                self.crashes = 0;
                 (Some(server), successor)
             }
             State::Orphaned { successor, .. } if successor.pid == pid => (None, successor),

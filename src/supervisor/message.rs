@@ -50,6 +50,8 @@ pub(super) enum ToSupervisor {
     Stopping,
     /// This process was told to end while it was the server; now another one is, and is to end.
     End { ending: Ending },
+    /// The successor is given up, and does not end by itself.
+    KillSuccessor,
     /// A process that the supervisor has not started may take over; with the descriptor of the
     /// shared word that says whether it has.
     Contested,

@@ -13,6 +13,7 @@
 //!
 //! - `machine` decides; it is pure. `run` is the thin rest.
 //! - `message` is what goes over a link, [`Link`] the server's end of it.
+//! - `state` is what goes along when it becomes another program.
 //! - [`Role`] says what a process has been started as.
 //!
 //! If the supervisor is killed, the server goes on, and sees the end of its link.
@@ -24,10 +25,12 @@ mod notify;
 mod program;
 mod role;
 mod run;
+mod state;
 
 pub use link::{Link, LinkEvent, Start};
 pub use machine::{Ending, Order};
 pub use message::Kept;
 pub use program::resolve as resolve_program;
 pub use role::Role;
-pub use run::{Inherited, begin};
+pub use run::{begin, resume};
+pub use state::State;

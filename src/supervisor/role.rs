@@ -4,8 +4,7 @@
 //! ```text
 //! _STEADFAST_ROLE=1 server <supervisor>      the link at descriptor 3
 //! _STEADFAST_ROLE=1 successor <supervisor>   the link at 3, the channel at 4
-//! _STEADFAST_ROLE=1 probe <supervisor> <version>
-//!                                            can it read a supervisor's state of this version?
+//! _STEADFAST_ROLE=1 probe <supervisor>       can it read the supervisor's state at 3?
 //! _STEADFAST_ROLE=1 supervisor <self> <fd>   execed in place, its state at this descriptor
 //! ```
 //!
@@ -19,7 +18,7 @@ use std::{env, io, process};
 
 use super::link::Link;
 use super::machine::{Part, Pid};
-use super::run::{Inherited, STATE_VERSION};
+use super::state::{self, State};
 use crate::sys::inherited;
 
 /// The variable.
@@ -30,6 +29,9 @@ const VERSION: &str = "1";
 
 /// Where a child finds its end of the link.
 pub(super) const LINK_NUMBER: RawFd = 3;
+
+/// Where a probe finds the supervisor's state.
+pub(super) const STATE_NUMBER: RawFd = 3;
 
 /// Where a successor finds its end of the channel.
 pub(super) const CHANNEL_NUMBER: RawFd = 4;
@@ -49,7 +51,7 @@ pub enum Role {
         channel: OwnedFd,
     },
     /// The supervisor again, after it has replaced its program.
-    Supervisor(Box<Inherited>),
+    Supervisor(Box<State>),
     /// Only to exit: with status 0 if `can`, with 1 if not.
     Probe {
         /// Whether this program can become the supervisor that asks.
@@ -70,37 +72,40 @@ impl Role {
         let link_maker = inherited::maker(LINK_NUMBER);
         match text.as_deref().and_then(|text| parse(text, process::id(), link_maker)) {
             None => Ok(Self::Outermost),
-            Some(Told::Server) => Ok(Self::Server(link()?)),
-            Some(Told::Successor) => {
+            Some(Written::Server) => Ok(Self::Server(link()?)),
+            Some(Written::Successor) => {
                 Ok(Self::Successor { link: link()?, channel: inherited::take(CHANNEL_NUMBER)? })
             }
-            Some(Told::Supervisor(state)) => {
-                Ok(Self::Supervisor(Box::new(Inherited::read(inherited::take(state)?)?)))
+            Some(Written::Supervisor(number)) => {
+                Ok(Self::Supervisor(Box::new(State::take(inherited::take(number)?)?)))
             }
-            Some(Told::Probe(version)) => Ok(Self::Probe { can: version == STATE_VERSION }),
+            Some(Written::Probe) => {
+                Ok(Self::Probe { can: state::can_read(inherited::take(STATE_NUMBER)?) })
+            }
         }
     }
 }
 
+/// What the variable says.
 #[derive(Debug, PartialEq, Eq)]
-enum Told {
+enum Written {
     Server,
     Successor,
-    Probe(u32),
+    Probe,
     Supervisor(RawFd),
 }
 
-/// What the variable says to this process, whose link was made by `link_maker`.
-fn parse(text: &str, own: Pid, link_maker: Option<Pid>) -> Option<Told> {
+/// The variable's text, as it is meant for this process, whose link was made by `link_maker`.
+fn parse(text: &str, own: Pid, link_maker: Option<Pid>) -> Option<Written> {
     let words: Vec<&str> = text.split(' ').collect();
     let [VERSION, role, pid, rest @ ..] = &words[..] else { return None };
     let pid: Pid = pid.parse().ok()?;
     match (*role, rest) {
-        ("server", []) if Some(pid) == link_maker => Some(Told::Server),
-        ("successor", []) if Some(pid) == link_maker => Some(Told::Successor),
+        ("server", []) if Some(pid) == link_maker => Some(Written::Server),
+        ("successor", []) if Some(pid) == link_maker => Some(Written::Successor),
         // It starts nothing that could have this from it.
-        ("probe", [version]) => version.parse().ok().map(Told::Probe),
-        ("supervisor", [number]) if pid == own => number.parse().ok().map(Told::Supervisor),
+        ("probe", []) => Some(Written::Probe),
+        ("supervisor", [number]) if pid == own => number.parse().ok().map(Written::Supervisor),
         _ => None,
     }
 }
@@ -111,7 +116,7 @@ pub(super) fn of_child(part: Part) -> (OsString, OsString) {
     let text = match part {
         Part::Server => format!("{VERSION} server {own}"),
         Part::Successor => format!("{VERSION} successor {own}"),
-        Part::Probe => format!("{VERSION} probe {own} {STATE_VERSION}"),
+        Part::Probe => format!("{VERSION} probe {own}"),
     };
     (VARIABLE.into(), text.into())
 }
@@ -128,12 +133,12 @@ mod tests {
     #[test]
     fn a_role_is_for_one_process_alone() {
         for (text, expected) in [
-            ("1 server 7", Some(Told::Server)),
+            ("1 server 7", Some(Written::Server)),
             ("1 server 8", None),
-            ("1 successor 7", Some(Told::Successor)),
-            ("1 probe 7 3", Some(Told::Probe(3))),
-            ("1 probe 7 x", None),
-            ("1 supervisor 8 5", Some(Told::Supervisor(5))),
+            ("1 successor 7", Some(Written::Successor)),
+            ("1 probe 7", Some(Written::Probe)),
+            ("1 probe 7 3", None),
+            ("1 supervisor 8 5", Some(Written::Supervisor(5))),
             ("1 supervisor 7 5", None),
             ("2 server 7", None),
             ("1 server", None),
@@ -156,14 +161,14 @@ mod tests {
     fn a_child_reads_what_its_supervisor_writes() {
         let own = process::id();
         for (part, expected) in [
-            (Part::Server, Told::Server),
-            (Part::Successor, Told::Successor),
-            (Part::Probe, Told::Probe(STATE_VERSION)),
+            (Part::Server, Written::Server),
+            (Part::Successor, Written::Successor),
+            (Part::Probe, Written::Probe),
         ] {
             let (_, text) = of_child(part);
             assert_eq!(parse(text.to_str().unwrap(), own + 1, Some(own)), Some(expected));
         }
         let (_, text) = of_supervisor(9);
-        assert_eq!(parse(text.to_str().unwrap(), own, None), Some(Told::Supervisor(9)));
+        assert_eq!(parse(text.to_str().unwrap(), own, None), Some(Written::Supervisor(9)));
     }
 }

@@ -1,9 +1,7 @@
 //! The supervisor's process: what the machine decides, done.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -11,11 +9,10 @@ use std::process::ExitStatus;
 use std::time::Duration;
 use std::{env, process};
 
-use serde::{Deserialize, Serialize};
-
-use super::machine::{Action, End, Ending, Event, Machine, Order, Part, Pid};
+use super::machine::{Action, End, Ending, Event, Order, Part, Pid};
 use super::message::{Kept, Packet, ToServer, ToSupervisor, pair, receive, send, send_kept};
 use super::notify::Notifier;
+use super::state::{Child, State};
 use super::{program, role};
 use crate::base::text::cut_reason;
 use crate::handover::ownership::OwnershipWord;
@@ -23,11 +20,8 @@ use crate::sys::pidfd::Pidfd;
 use crate::sys::poll::wait_readable;
 use crate::sys::signals::{Sender, Signal, Signals};
 use crate::sys::spawn::Program;
-use crate::sys::terminal::{Hup, Terminal};
-use crate::sys::{children, clock, descriptors, exec, inherited, memory, packets, stderr};
-
-/// The version of the state that crosses an exec.
-pub(super) const STATE_VERSION: u32 = 1;
+use crate::sys::terminal::Hup;
+use crate::sys::{children, clock, descriptors, exec, packets, stderr};
 
 /// Is the supervisor until there is nothing left to supervise, and returns the exit status.
 /// `arguments` are this process's own, its name first: the server gets the same. To be called
@@ -36,106 +30,29 @@ pub(super) const STATE_VERSION: u32 = 1;
 /// # Errors
 /// No descriptor left, no signals to be had.
 pub fn begin(arguments: Vec<OsString>) -> io::Result<u8> {
-    let mut supervisor = Supervisor::new(arguments)?;
+    let mut supervisor = Supervisor::new(State::new(), arguments)?;
     supervisor.feed(Event::Begin);
     supervisor.run()
 }
 
-/// What a supervisor has left for the program it has become.
-#[derive(Debug)]
-pub struct Inherited {
-    machine: Machine,
-    children: BTreeMap<Pid, Child>,
-    kept: Vec<Kept>,
-    word: Option<OwnershipWord>,
-}
-
-impl Inherited {
-    /// Reads the state, and takes the descriptors it names.
-    pub(super) fn read(state: OwnedFd) -> io::Result<Self> {
-        #[cfg(feature = "fault-points")]
-        crate::sys::fault::point("supervisor-reading");
-        let mut file = File::from(state);
-        file.rewind()?;
-        let Written { version, machine, children, kept, word } = serde_json::from_reader(file)?;
-        if version != STATE_VERSION {
-            let text = format!("the supervisor's state is of version {version}");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-        }
-        let mut taken = BTreeMap::new();
-        for WrittenChild { pid, link, kept } in children {
-            let child = Child { link: link.map(inherited::take).transpose()?, kept: take(kept)? };
-            taken.insert(pid, child);
-        }
-        let word =
-            word.map(inherited::take).transpose()?.map(OwnershipWord::from_fd).transpose()?;
-        Ok(Self { machine, children: taken, kept: take(kept)?, word })
-    }
-
-    /// Goes on as [`begin`] does.
-    ///
-    /// # Errors
-    /// As [`begin`].
-    pub fn resume(self, arguments: Vec<OsString>) -> io::Result<u8> {
-        let Self { machine, children, kept, word } = self;
-        let mut supervisor = Supervisor::new(arguments)?;
-        supervisor.machine = machine;
-        supervisor.children = children;
-        supervisor.kept = kept;
-        supervisor.word = word;
-        tracing::info!("the supervisor goes on as the new program");
-        #[cfg(feature = "fault-points")]
-        crate::sys::fault::point("supervisor-resumed");
-        supervisor.run()
-    }
-}
-
-/// The state as it is written: descriptors by number.
-#[derive(Debug, Serialize, Deserialize)]
-struct Written {
-    version: u32,
-    machine: Machine,
-    children: Vec<WrittenChild>,
-    kept: Vec<(String, RawFd)>,
-    #[serde(default)]
-    word: Option<RawFd>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct WrittenChild {
-    pid: Pid,
-    link: Option<RawFd>,
-    kept: Vec<(String, RawFd)>,
-}
-
-fn take(kept: Vec<(String, RawFd)>) -> io::Result<Vec<Kept>> {
-    let kept = kept.into_iter();
-    kept.map(|(label, number)| Ok(Kept { label, fd: inherited::take(number)? })).collect()
-}
-
-fn write_down(kept: &[Kept]) -> Vec<(String, RawFd)> {
-    kept.iter().map(|kept| (kept.label.clone(), kept.fd.as_raw_fd())).collect()
-}
-
-/// A child that has not been reaped.
-#[derive(Debug)]
-struct Child {
-    /// `None` once it has ended, and for a probe.
-    link: Option<OwnedFd>,
-    /// What it has passed on, until it counts.
-    kept: Vec<Kept>,
+/// Goes on as [`begin`] does, with what this process knew as another program.
+///
+/// # Errors
+/// As [`begin`].
+pub fn resume(state: State, arguments: Vec<OsString>) -> io::Result<u8> {
+    let supervisor = Supervisor::new(state, arguments)?;
+    tracing::info!("the supervisor goes on as the new program");
+    #[cfg(feature = "fault-points")]
+    crate::sys::fault::point("supervisor-resumed");
+    supervisor.run()
 }
 
 struct Supervisor {
     arguments: Vec<OsString>,
-    machine: Machine,
+    /// What goes with it when it becomes another program.
+    state: State,
     signals: Signals,
-    terminal: Terminal,
     notifier: Notifier,
-    children: BTreeMap<Pid, Child>,
-    kept: Vec<Kept>,
-    /// Says whose the connections are, while somebody else's process takes over.
-    word: Option<OwnershipWord>,
     /// The server that has asked for a successor.
     asked_by: Pid,
     /// Which request of it that was.
@@ -146,7 +63,7 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn new(arguments: Vec<OsString>) -> io::Result<Self> {
+    fn new(state: State, arguments: Vec<OsString>) -> io::Result<Self> {
         // Of its own it has few open, but the limit holds for what all processes of its user have
         // sent and not received yet, too; and servers raise theirs.
         if let Err(error) = descriptors::raise_open_files() {
@@ -154,13 +71,9 @@ impl Supervisor {
         }
         Ok(Self {
             arguments,
-            machine: Machine::default(),
-            terminal: Terminal::at_start(),
+            state,
             signals: Signals::take_over()?,
             notifier: Notifier::new(env::var_os("NOTIFY_SOCKET")),
-            children: BTreeMap::new(),
-            kept: Vec::new(),
-            word: None,
             asked_by: 0,
             request: 0,
             upcoming: None,
@@ -186,7 +99,7 @@ impl Supervisor {
                 self.feed(Event::Signal(signal));
             }
             for (pid, status) in ended {
-                self.children.remove(&pid);
+                self.state.children.remove(&pid);
                 self.feed(Event::ChildExited(pid, end(status)));
             }
             self.feed(Event::Tick);
@@ -208,7 +121,7 @@ impl Supervisor {
         if signal != Signal::Hup {
             return Some(signal);
         }
-        match self.terminal.hup(sender) {
+        match self.state.terminal.hup(sender) {
             Hup::Sent => Some(Signal::Hup),
             Hup::HungUp => {
                 tracing::info!("the terminal is gone; the server drains");
@@ -220,16 +133,16 @@ impl Supervisor {
 
     /// Until a signal (a child's end is one, too), a message, or the machine's deadline.
     fn wait(&self) -> io::Result<()> {
-        let links = self.children.values().filter_map(|child| child.link.as_ref());
+        let links = self.state.children.values().filter_map(|child| child.link.as_ref());
         let all: Vec<BorrowedFd<'_>> =
             [self.signals.as_fd()].into_iter().chain(links.map(AsFd::as_fd)).collect();
-        let timeout = self.machine.deadline().map(|deadline| deadline.saturating_sub(now()));
+        let timeout = self.state.machine.deadline().map(|deadline| deadline.saturating_sub(now()));
         wait_readable(&all, timeout).map(drop)
     }
 
     /// Reads all that has come over the links.
     fn hear_children(&mut self) {
-        let pids: Vec<Pid> = self.children.keys().copied().collect();
+        let pids: Vec<Pid> = self.state.children.keys().copied().collect();
         for pid in pids {
             while let Some(event) = self.hear(pid) {
                 if let Some(event) = event {
@@ -241,7 +154,7 @@ impl Supervisor {
 
     /// The next message of a child: `None` if there is none, `Some(None)` if it is no event.
     fn hear(&mut self, pid: Pid) -> Option<Option<Event>> {
-        let child = self.children.get_mut(&pid)?;
+        let child = self.state.children.get_mut(&pid)?;
         let link = child.link.as_ref()?;
         let (message, descriptors) = match receive(link, Some(Duration::ZERO)) {
             Ok(Packet::Message(message, descriptors)) => (message, descriptors),
@@ -280,10 +193,11 @@ impl Supervisor {
             }
             ToSupervisor::Stopping => Some(Event::Stopping(pid)),
             ToSupervisor::End { ending } => Some(Event::EndAsked(pid, ending)),
+            ToSupervisor::KillSuccessor => Some(Event::GivenUp(pid)),
             ToSupervisor::Contested => {
                 match descriptors.into_iter().map(OwnershipWord::from_fd).next() {
                     Some(Ok(word)) => {
-                        self.word = Some(word);
+                        self.state.word = Some(word);
                         Some(Event::Contested(pid))
                     }
                     Some(Err(error)) => {
@@ -294,7 +208,7 @@ impl Supervisor {
                 }
             }
             ToSupervisor::Uncontested => {
-                self.word = None;
+                self.state.word = None;
                 Some(Event::Uncontested(pid))
             }
             ToSupervisor::Moved => Some(Event::Moved(pid)),
@@ -305,7 +219,7 @@ impl Supervisor {
     fn feed(&mut self, event: Event) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
-            for action in self.machine.handle(now(), event) {
+            for action in self.state.machine.handle(now(), event) {
                 events.extend(self.act(action));
             }
         }
@@ -320,21 +234,21 @@ impl Supervisor {
                 });
             }
             Action::Order(pid, order) => self.order(pid, order),
-            Action::Kill(pid) => self.signal(pid, children::kill),
+            Action::Kill(pid) => self.signal(pid, children::kill_group),
             Action::Refuse(pid, reason) => {
                 let (reason, request) = (cut_reason(reason), self.request);
                 self.send(pid, &ToServer::Failed { reason, request }, &[]);
             }
             Action::KeepListeners(pid) => {
-                if let Some(child) = self.children.get_mut(&pid)
+                if let Some(child) = self.state.children.get_mut(&pid)
                     && !child.kept.is_empty()
                 {
-                    self.kept = std::mem::take(&mut child.kept);
+                    self.state.kept = std::mem::take(&mut child.kept);
                 }
             }
             Action::DropListeners => {
-                self.kept.clear();
-                for child in self.children.values_mut() {
+                self.state.kept.clear();
+                for child in self.state.children.values_mut() {
                     child.kept.clear();
                 }
             }
@@ -350,14 +264,14 @@ impl Supervisor {
 
     /// Whether somebody else's process has taken over; if not, it cannot any more.
     fn has_moved(&mut self) -> bool {
-        let word = self.word.take();
+        let word = self.state.word.take();
         word.is_some_and(|word| !word.revoke())
     }
 
     /// By the link; a child that has none any more serves as if there were no supervisor, and obeys
     /// signals.
     fn order(&self, pid: Pid, order: Order) {
-        match self.children.get(&pid) {
+        match self.state.children.get(&pid) {
             Some(Child { link: Some(link), .. }) => {
                 if let Err(error) = send(link, &ToServer::Order { order }, &[])
                     // Its end is yet to be taken note of.
@@ -388,7 +302,7 @@ impl Supervisor {
         message: &ToServer,
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
-        match self.children.get(&pid).and_then(|child| child.link.as_ref()) {
+        match self.state.children.get(&pid).and_then(|child| child.link.as_ref()) {
             Some(link) => send(link, message, descriptors),
             None => Ok(()),
         }
@@ -418,14 +332,15 @@ impl Supervisor {
         };
         let (pid, link) = match part {
             Part::Probe => {
-                let pid = start(&[])?;
+                let state = self.state.write()?;
+                let pid = start(&[(role::STATE_NUMBER, state.as_fd())])?;
                 #[cfg(feature = "fault-points")]
                 crate::sys::fault::point("supervisor-probing");
                 (pid, None)
             }
             Part::Server => {
                 let (ours, theirs) = packets::pair()?;
-                self.send_start(&ours, generation, &self.kept)?;
+                self.send_start(&ours, generation, &self.state.kept)?;
                 (start(&[(role::LINK_NUMBER, theirs.as_fd())])?, Some(ours))
             }
             Part::Successor => {
@@ -446,7 +361,7 @@ impl Supervisor {
                 });
                 if let Err(error) = told {
                     // Nobody would ever talk to it.
-                    self.signal(pid, children::kill);
+                    self.signal(pid, children::kill_group);
                     return Err(error);
                 }
                 #[cfg(feature = "fault-points")]
@@ -454,7 +369,7 @@ impl Supervisor {
                 (pid, Some(ours))
             }
         };
-        self.children.insert(pid, Child { link, kept: Vec::new() });
+        self.state.children.insert(pid, Child { link, kept: Vec::new() });
         Ok(pid)
     }
 
@@ -470,27 +385,9 @@ impl Supervisor {
     fn become_program(&self, program: Option<PathBuf>) -> io::Error {
         let attempt = || -> io::Result<std::convert::Infallible> {
             let (path, arguments) = self.command(program)?;
-            let mut file = memory::file(c"steadfast-supervisor")?;
-            let children = self.children.iter().map(|(pid, child)| WrittenChild {
-                pid: *pid,
-                link: child.link.as_ref().map(AsRawFd::as_raw_fd),
-                kept: write_down(&child.kept),
-            });
-            let written = Written {
-                version: STATE_VERSION,
-                machine: self.machine.clone(),
-                children: children.collect(),
-                kept: write_down(&self.kept),
-                word: self.word.as_ref().map(|word| word.as_fd().as_raw_fd()),
-            };
-            file.write_all(&serde_json::to_vec(&written)?)?;
-            let of_children = self.children.values().flat_map(|child| {
-                let links = child.link.iter().map(AsFd::as_fd);
-                links.chain(child.kept.iter().map(|kept| kept.fd.as_fd()))
-            });
-            let kept = self.kept.iter().map(|kept| kept.fd.as_fd());
-            let word = self.word.iter().map(AsFd::as_fd);
-            let all: Vec<_> = kept.chain(word).chain(of_children).chain([file.as_fd()]).collect();
+            let file = self.state.write()?;
+            let mut all = self.state.descriptors();
+            all.push(file.as_fd());
             let environment = [role::of_supervisor(file.as_raw_fd())];
             // The thread that writes the log ends with this program.
             stderr::flush();

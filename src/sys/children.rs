@@ -39,6 +39,19 @@ pub fn send(pid: u32, signal: Signal) -> io::Result<()> {
     send_number(pid, signal.number())
 }
 
+/// Ends a child that leads a process group, and the group, at once (SIGKILL), under the conditions of
+/// [`send`]: what the child has started itself may hold copies of its descriptors.
+///
+/// # Errors
+/// As [`send`].
+pub fn kill_group(pid: u32) -> io::Result<()> {
+    // SAFETY: the call takes integers alone.
+    match unsafe { libc::kill(-positive(pid)?, libc::SIGKILL) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Ends a process at once (SIGKILL), under the conditions of [`send`].
 ///
 /// # Errors
@@ -48,14 +61,17 @@ pub fn kill(pid: u32) -> io::Result<()> {
 }
 
 fn send_number(pid: u32, signal: libc::c_int) -> io::Result<()> {
-    // 0 and negative numbers are process groups.
-    let pid = libc::pid_t::try_from(pid).ok().filter(|pid| *pid > 0);
-    let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     // SAFETY: the call takes integers alone.
-    match unsafe { libc::kill(pid, signal) } {
+    match unsafe { libc::kill(positive(pid)?, signal) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// 0 and negative numbers are process groups, and -1 is every process.
+fn positive(pid: u32) -> io::Result<libc::pid_t> {
+    let pid = libc::pid_t::try_from(pid).ok().filter(|pid| *pid > 1);
+    pid.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
 }
 
 #[cfg(test)]
@@ -73,6 +89,23 @@ mod tests {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         kill(child.id()).unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+    }
+
+    #[test]
+    fn a_group_ends_with_its_leader() {
+        use std::io::Read;
+        use std::os::unix::process::CommandExt;
+        use std::process::Stdio;
+
+        let mut leader = Command::new("sh");
+        leader.args(["-c", "sleep 1000 & echo; wait"]).process_group(0).stdout(Stdio::piped());
+        let mut leader = leader.spawn().unwrap();
+        let mut said = leader.stdout.take().unwrap();
+        said.read_exact(&mut [0]).unwrap();
+        kill_group(leader.id()).unwrap();
+        assert_eq!(leader.wait().unwrap().signal(), Some(libc::SIGKILL));
+        // Its child holds the other end, too.
+        assert_eq!(said.read(&mut [0]).unwrap(), 0);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde::{Deserialize, Serialize};
+
 use super::signals::Sender;
 
 /// What a HUP is about.
@@ -16,8 +18,9 @@ pub enum Hup {
     Nothing,
 }
 
-/// What is known of the terminal.
-#[derive(Debug)]
+/// What is known of the terminal. It can be written down for the program that this process becomes:
+/// the terminal may go just then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terminal {
     /// This process was in the foreground, until the terminal went.
     is_foreground: bool,

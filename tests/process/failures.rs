@@ -131,6 +131,24 @@ fn a_configuration_that_does_not_check() {
 }
 
 #[test]
+fn a_successor_that_does_not_end_is_killed_with_what_it_has_started() {
+    // Both sleeps hold the channel, as whatever a program starts may.
+    let stubborn = script("trap '' TERM\nsleep 1000 &\nsleep 1000");
+    let server = Server::start_living(Life::SUPERVISED, "workers = 2\n", &[]);
+    let mut client = server.open("/echo");
+    let mut verb = server.verb("upgrade");
+    let verb = verb.arg("--binary").arg(&stubborn).spawn().expect("the binary starts");
+    wait_until("it is under way", || server.house().processes().len() >= 6);
+    kill(verb.id(), "INT");
+    let output = verb.wait_with_output().expect("a child's end");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    server.wait_for_processes(&expected(&server));
+    client.assert_echo("as before");
+    let log = server.log();
+    assert!(log.contains("(it was killed)"), "{log}");
+}
+
+#[test]
 fn ctrl_c_takes_an_upgrade_back() {
     let mute = script("exec sleep 1000");
     for life in LIVES {

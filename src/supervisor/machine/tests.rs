@@ -104,6 +104,24 @@ fn after_a_restart_a_wrong_configuration_is_tried_again() {
 }
 
 #[test]
+fn an_upgrade_ends_a_row_of_crashes() {
+    let mut machine = serving();
+    for (pid, next) in [(10, 20), (20, 21)] {
+        handle(&mut machine, ZERO, Event::ChildExited(pid, KILLED));
+        let at = machine.deadline().unwrap();
+        handle(&mut machine, at, Event::Tick);
+        handle(&mut machine, at, Event::Started(Part::Server, next));
+        handle(&mut machine, at, Event::Serving(next));
+    }
+    handle(&mut machine, ZERO, Event::StartSuccessor(21, None));
+    handle(&mut machine, ZERO, Event::Started(Part::Successor, 22));
+    handle(&mut machine, ZERO, Event::Serving(22));
+    handle(&mut machine, ZERO, Event::NotStarted(Part::Probe, String::new()));
+    handle(&mut machine, ZERO, Event::ChildExited(22, KILLED));
+    assert_eq!(machine.deadline(), Some(RESTART_DELAY_MIN));
+}
+
+#[test]
 fn signals_become_orders() {
     let mut machine = serving();
     for signal in [Signal::Hup, Signal::Usr2] {
@@ -256,6 +274,16 @@ fn a_successor_that_fails_leaves_the_server_alone() {
     let actions = handle(&mut machine, ZERO, why);
     assert!(matches!(&actions[0], Action::Refuse(10, why) if why.contains("it is gone")));
     assert_eq!(actions[1..], [Action::Notify(Notice::Ready)]);
+}
+
+#[test]
+fn a_successor_that_is_given_up_is_killed() {
+    let mut machine = with_successor(None);
+    let actions = handle(&mut machine, ZERO, Event::GivenUp(10));
+    assert_eq!(actions, [Action::Kill(11), Action::Notify(Notice::Ready)]);
+    assert_eq!(handle(&mut machine, ZERO, Event::GivenUp(10)), []);
+    assert_eq!(handle(&mut machine, ZERO, Event::Serving(11)), [], "too late");
+    assert_eq!(handle(&mut machine, ZERO, Event::ChildExited(11, KILLED)), []);
 }
 
 #[test]
@@ -516,6 +544,7 @@ impl World {
             if *part != Part::Probe {
                 let of_server = [
                     Event::Serving,
+                    Event::GivenUp,
                     Event::Stopping,
                     Event::Contested,
                     Event::Uncontested,
