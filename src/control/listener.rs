@@ -1,25 +1,17 @@
 //! The control socket's listener: bound by a server that starts, inherited by a successor.
 
-use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Type};
 
 use super::path;
-use crate::sys::lock::Lock;
+use crate::net::socket_file::{self, SocketFile};
 
 /// Connections that may wait to be accepted: operators come one at a time.
 const BACKLOG: i32 = 16;
-
-/// How long another server may take to bind beside this one before this one gives up.
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
-const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// Listens on a control socket. Dropping it leaves the path alone: it may be a successor's by then.
 #[derive(Debug)]
@@ -27,9 +19,7 @@ pub struct ControlListener {
     /// Never blocks: several processes may accept from it during a handover, and which of them a
     /// connection goes to is known only by accepting it.
     listener: UnixListener,
-    path: PathBuf,
-    /// The socket's file, by device and inode: what the path names may be another one's later.
-    file: Option<(u64, u64)>,
+    file: SocketFile,
 }
 
 impl ControlListener {
@@ -43,21 +33,12 @@ impl ControlListener {
     pub fn bind(path: &Path) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
         path::prepare_directory(&path::directory(Some(&path)))?;
-        // Between the look at what is there and taking its place, nobody else may do so.
-        let _lock = lock_beside(&path)?;
-        remove_stale(&path)?;
-        let address = SockAddr::unix(&path).map_err(|error| {
-            let text = format!("{} is no path for a socket: {error}", path.display());
-            io::Error::new(io::ErrorKind::InvalidInput, text)
+        let bound = socket_file::bind(&path, Some(0o600), BACKLOG);
+        let (socket, file) = bound.map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => in_use(&path),
+            _ => error,
         })?;
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address)?;
-        // Nobody can connect before it listens.
-        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        socket.listen(BACKLOG)?;
-        let file = identity(&path);
-        Ok(Self { listener: OwnedFd::from(socket).into(), path, file })
+        Ok(Self { listener: OwnedFd::from(socket).into(), file })
     }
 
     /// Goes on with a listener that another process has bound and passed on.
@@ -75,30 +56,26 @@ impl ControlListener {
             let text = "what was passed on is no control socket";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         };
-        let file = identity(&path);
-        Ok(Self { listener: fd.into(), path, file })
+        Ok(Self { listener: fd.into(), file: SocketFile::at(&path) })
     }
 
     /// The same listener by another path: where it has been called, in whatever the file system
     /// looks like from here.
     #[must_use]
     pub fn called_at(self, path: &Path) -> Self {
-        Self { listener: self.listener, path: path.to_owned(), file: identity(path) }
+        Self { listener: self.listener, file: SocketFile::at(path) }
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// Stops listening for good, and removes the socket's file unless it is another one's by now.
     /// Not after a handover: the successor listens there.
     pub fn remove(self) {
-        if self.file.is_some()
-            && identity(&self.path) == self.file
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            tracing::warn!(path = %self.path.display(), %error, "the control socket stays");
+        if let Err(error) = self.file.remove() {
+            tracing::warn!(path = %self.path().display(), %error, "the control socket stays");
         }
     }
 
@@ -114,38 +91,6 @@ impl AsFd for ControlListener {
     }
 }
 
-fn lock_beside(path: &Path) -> io::Result<Lock> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let deadline = Instant::now() + LOCK_WAIT_MAX;
-    loop {
-        if let Some(lock) = Lock::acquire(Path::new(&name))? {
-            return Ok(lock);
-        }
-        if Instant::now() >= deadline {
-            return Err(in_use(path));
-        }
-        thread::sleep(LOCK_RETRY);
-    }
-}
-
-/// Removes a socket on which nobody answers.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    let found = match fs::symlink_metadata(path) {
-        Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    if !found.file_type().is_socket() {
-        let text = format!("{} is there and no socket", path.display());
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
-    }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        _ => Err(in_use(path)),
-    }
-}
-
 fn in_use(path: &Path) -> io::Error {
     let shown = path.display();
     let text =
@@ -153,15 +98,14 @@ fn in_use(path: &Path) -> io::Error {
     io::Error::new(io::ErrorKind::AddrInUse, text)
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::control::testing::Directory;
+    use std::fs;
     use std::os::fd::AsRawFd;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn its_file_is_for_the_owner_and_goes_at_the_end() {

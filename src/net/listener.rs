@@ -6,9 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
@@ -17,6 +15,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::app::Peer;
 use crate::base::network::ListenAddr;
+use crate::net::socket_file::{self, SocketFile};
 use crate::net::stream::Stream;
 use crate::sys::filter;
 
@@ -114,14 +113,14 @@ pub struct Bound {
     pub unlink: Option<Unlink>,
 }
 
-/// A path that is removed when this is dropped.
+/// A socket's file that is removed when this is dropped, unless another one is at its path by then.
 #[derive(Debug)]
-pub struct Unlink(PathBuf);
+pub struct Unlink(SocketFile);
 
 impl Unlink {
     /// For a path whose socket lives on in another process, or is to be removed with this one.
     pub fn new(path: &Path) -> Self {
-        Self(path.to_owned())
+        Self(SocketFile::at(path))
     }
 
     /// Leaves the path: its socket lives on in another process.
@@ -132,7 +131,7 @@ impl Unlink {
 
 impl Drop for Unlink {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let _ = self.0.remove();
     }
 }
 
@@ -199,23 +198,8 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
 }
 
 fn bind_unix(path: &Path, workers: usize) -> io::Result<Bound> {
-    match StdUnixStream::connect(path) {
-        Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
-        // Left behind by a server that was killed. Files that are no sockets refuse, too.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
-                let message = "there is a file at this path that is no socket";
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
-            }
-            std::fs::remove_file(path)?;
-        }
-        Err(_) => {}
-    }
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&socket2::SockAddr::unix(path)?)?;
-    let unlink = Some(Unlink(path.to_owned()));
-    socket.listen(BACKLOG)?;
+    let (socket, file) = socket_file::bind(path, None, BACKLOG)?;
+    let unlink = Some(Unlink(file));
     let listeners = (0..workers)
         .map(|_| Ok(Listener::Unix(UnixListener::from_std(socket.try_clone()?.into()))))
         .collect::<io::Result<_>>()?;

@@ -16,6 +16,7 @@ pub mod mode;
 pub mod order;
 pub mod record;
 pub mod route;
+pub mod socket_file;
 pub mod states;
 pub mod stop;
 pub mod stream;

@@ -24,5 +24,4 @@ pub mod reuseport;
 pub mod signals;
 pub mod spawn;
 pub mod stderr;
-pub mod tcp;
 pub mod terminal;
