@@ -37,6 +37,22 @@ pub(super) struct Target {
     /// An address the server was started with; may be repeated
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
+    /// Believe a server of this user, too, beside one's own and root's
+    #[arg(long, value_name = "UID")]
+    user: Option<u32>,
+}
+
+/// Where the server that is meant answers, and as whom.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Called<'t> {
+    path: &'t Path,
+    user: Option<u32>,
+}
+
+impl Called<'_> {
+    fn connect(self) -> Result<Client, ClientError> {
+        Client::connect_to_user(self.path, self.user)
+    }
 }
 
 impl Target {
@@ -90,10 +106,13 @@ impl Look {
 /// Sends a request to the server that is meant, and returns the exit status.
 pub(super) fn run(target: &Target, context: &Context, request: &Request, look: Look) -> ExitCode {
     match target.path(context) {
-        Ok(path) => match request {
-            Request::Upgrade(_) => interrupt::ask(&path, request, look),
-            _ => ask(&path, request, look, &mut io::stdout(), &mut io::stderr()),
-        },
+        Ok(path) => {
+            let called = Called { path: &path, user: target.user };
+            match request {
+                Request::Upgrade(_) => interrupt::ask(called, request, look),
+                _ => ask(called, request, look, &mut io::stdout(), &mut io::stderr()),
+            }
+        }
         Err(text) => {
             eprintln!("{text}");
             ExitCode::from(EXIT_USAGE)
@@ -101,16 +120,15 @@ pub(super) fn run(target: &Target, context: &Context, request: &Request, look: L
     }
 }
 
-/// Sends a request to the server at `path`, shows what comes back, and returns the exit status.
+/// Sends a request to a server, shows what comes back, and returns the exit status.
 pub(super) fn ask(
-    path: &Path,
+    called: Called<'_>,
     request: &Request,
     look: Look,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> ExitCode {
-    let answer =
-        Client::connect(path).and_then(|mut client| follow(&mut client, request, look, out));
+    let answer = called.connect().and_then(|mut client| follow(&mut client, request, look, out));
     show(answer, look, out, err)
 }
 
@@ -159,8 +177,12 @@ fn as_failed(error: &ClientError) -> Failed {
         ClientError::NoServer(..) => {
             "; a server with another address or control socket is found by --listen, --config \
              or --control, as it was started with"
+                .to_owned()
         }
-        _ => "",
+        ClientError::Foreign(_, uid) => {
+            format!(", and may say anything; if it is the server's user, say so: --user {uid}")
+        }
+        _ => String::new(),
     };
     Failed::new(kind, format!("{error}{hint}"))
 }

@@ -77,11 +77,19 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects.
+    /// Connects to a server of this process's user or of root.
     ///
     /// # Errors
     /// [`ClientError::NoServer`], [`ClientError::Foreign`], [`ClientError::Io`].
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        Self::connect_to_user(path, None)
+    }
+
+    /// The same, or to a server of `user`.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_to_user(path: &Path, user: Option<u32>) -> Result<Self, ClientError> {
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 ClientError::NoServer(path.to_owned(), error)
@@ -90,7 +98,7 @@ impl Client {
         };
         let stream = connect(path).map_err(failed)?;
         let uid = peer_credentials(&stream).map_err(failed)?.uid;
-        if !may_trust(uid, process::user_id()) {
+        if !may_trust(uid, process::user_id(), user) {
             return Err(ClientError::Foreign(path.to_owned(), uid));
         }
         Ok(Self { path: path.to_owned(), stream, lines: Lines::new(REPLY_BYTES_MAX) })
@@ -201,10 +209,11 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
     Ok(OwnedFd::from(socket).into())
 }
 
-/// Whether what a server says may be believed: its user is the operator's or root. Root may
-/// operate everybody's.
-fn may_trust(uid: u32, own_uid: u32) -> bool {
-    uid == own_uid || uid == 0 || own_uid == 0
+/// Whether what a server says may be believed: its user is the operator's, root or the one he has
+/// named. Root may operate everybody's, but is to know whose it is: anybody can put a socket
+/// somewhere.
+fn may_trust(uid: u32, own_uid: u32, named: Option<u32>) -> bool {
+    uid == own_uid || uid == 0 || Some(uid) == named
 }
 
 #[cfg(test)]
@@ -212,11 +221,20 @@ mod tests {
     use super::may_trust;
 
     #[test]
-    fn ones_own_server_and_roots_are_trusted() {
-        for (uid, own_uid, expected) in
-            [(5, 5, true), (0, 5, true), (6, 5, false), (0, 0, true), (5, 0, true)]
-        {
-            assert_eq!(may_trust(uid, own_uid), expected, "user {own_uid}, server of {uid}");
+    fn ones_own_server_and_roots_and_that_of_a_named_user_are_trusted() {
+        for (uid, own_uid, named, expected) in [
+            (5, 5, None, true),
+            (0, 5, None, true),
+            (6, 5, None, false),
+            (6, 5, Some(6), true),
+            (6, 5, Some(7), false),
+            (0, 0, None, true),
+            (5, 0, None, false),
+            (5, 0, Some(5), true),
+            (5, 0, Some(0), false),
+        ] {
+            let trusted = may_trust(uid, own_uid, named);
+            assert_eq!(trusted, expected, "user {own_uid}, server of {uid}, named {named:?}");
         }
     }
 }

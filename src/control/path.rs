@@ -41,15 +41,43 @@ pub fn default_directory() -> PathBuf {
     directory_for(std::env::var_os("XDG_RUNTIME_DIR"), process::user_id())
 }
 
-/// Makes the directory if it is missing, for its owner alone, and refuses one that others may use.
+/// Makes the directory if it is missing, for its owner alone, and refuses one that others may use or
+/// that another user's symbolic link leads to. What is found to be right stays so: in a directory
+/// with the sticky bit, such as /tmp, only root and we can replace what is ours.
 ///
 /// # Errors
 /// `PermissionDenied` for a directory that belongs to somebody else or is open to others,
 /// `NotADirectory`, and those of mkdir(2).
 pub fn prepare_directory(directory: &Path) -> io::Result<()> {
+    let own_uid = process::user_id();
+    check_links(directory, own_uid)?;
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    // Again, as somebody may have been faster.
+    check_links(directory, own_uid)?;
     let found = fs::metadata(directory)?;
-    check_directory(directory, found.uid(), found.permissions().mode() & 0o777, process::user_id())
+    check_directory(directory, found.uid(), found.permissions().mode() & 0o777, own_uid)
+}
+
+/// Whether every symbolic link on the way belongs to root or to us.
+fn check_links(directory: &Path, own_uid: u32) -> io::Result<()> {
+    for part in std::path::absolute(directory)?.ancestors() {
+        match fs::symlink_metadata(part) {
+            Ok(found) if found.is_symlink() => check_link(part, found.uid(), own_uid)?,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn check_link(link: &Path, owner: u32, own_uid: u32) -> io::Result<()> {
+    if owner == 0 || owner == own_uid {
+        return Ok(());
+    }
+    let text =
+        format!("{} is a symbolic link of user {owner}'s: it is not followed", link.display());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
 }
 
 fn check_directory(directory: &Path, owner: u32, mode: u32, own_uid: u32) -> io::Result<()> {
@@ -139,5 +167,23 @@ mod tests {
         assert!(error.to_string().contains("belongs to user 6"), "{error}");
         // Root's rights are no reason to trust it.
         assert!(check_directory(path, 5, 0o700, 0).is_err());
+    }
+
+    #[test]
+    fn links_of_root_and_of_ones_own_are_followed() {
+        let outer = Directory::new("links");
+        fs::create_dir(outer.path().join("real")).unwrap();
+        std::os::unix::fs::symlink("real", outer.path().join("link")).unwrap();
+        let inner = outer.path().join("link/inner");
+        prepare_directory(&inner).unwrap();
+        assert!(outer.path().join("real/inner").is_dir());
+        for (owner, own_uid, expected) in [(5, 5, true), (0, 5, true), (6, 5, false), (5, 0, false)]
+        {
+            let checked = check_link(&inner, owner, own_uid);
+            assert_eq!(checked.is_ok(), expected, "{owner}'s link and user {own_uid}");
+        }
+        // Whose they are is asked for on the whole way.
+        let error = check_links(&inner, process::user_id() + 1).err();
+        assert_eq!(error.is_some(), process::user_id() != 0, "{error:?}");
     }
 }

@@ -3,10 +3,8 @@
 //! Another server of the same user could share the port by SO_REUSEPORT, and the kernel would
 //! spread connections over both in silence.
 
-use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use crate::base::network::ListenAddr;
@@ -36,24 +34,21 @@ impl PortLock {
             return Ok(None);
         }
         let directory = path::directory(control);
-        let path = directory.join(format!("{}.lock", file_name(&socket.to_string())));
-        let locked = DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
-            .and_then(|()| Lock::acquire(&path));
+        let file = directory.join(format!("{}.lock", file_name(&socket.to_string())));
+        let locked = path::prepare_directory(&directory).and_then(|()| Lock::acquire(&file));
         match locked {
             Ok(Some(lock)) => Ok(Some(Self { lock })),
             Ok(None) => Err(io::Error::new(
                 io::ErrorKind::AddrInUse,
                 format!(
                     "another Steadfast serves {address} (it holds {}); stop it first, or listen elsewhere",
-                    path.display()
+                    file.display()
                 ),
             )),
             Err(error) => {
-                // The probe of the port itself still stands between two servers.
-                tracing::warn!(path = %path.display(), %error, "the port cannot be locked");
+                // Another user can spoil the place, but that keeps no server from starting: the probe
+                // of the port itself still stands between two servers.
+                tracing::warn!(path = %file.display(), %error, "the port cannot be locked");
                 Ok(None)
             }
         }

@@ -1,51 +1,74 @@
 //! Descriptors that whoever started this process has handed over at a known number.
+//!
+//! Which descriptors those are is looked up before `main`, and thus before Rust code of this process
+//! can have opened any. So a number can be taken by safe code at any time: it is one that nobody in
+//! this process owns, or it is refused.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::credentials::peer_credentials;
 use super::spawn::NUMBER_MIN;
 
-/// The numbers that have been taken: each descriptor has one owner.
-static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+/// The descriptors this process began with and nobody has taken: each has one owner.
+static HANDED_OVER: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
 
-/// Takes the descriptor `number`, from then on closed by exec(). To be called at the beginning,
-/// and only for numbers this process has been told of: before it opens any of its own, which have
-/// the lowest numbers that are free.
+/// Run by the C library before `main`.
+// SAFETY: an entry of this section is a pointer to a function of the C calling convention. It needs
+// nothing that is set up later: it reads a directory and allocates.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_START: extern "C" fn() = look_what_is_there;
+
+extern "C" fn look_what_is_there() {
+    // Without /proc nothing can be handed over: `take` says so.
+    let Ok(numbers) = fs::read_dir("/proc/self/fd") else { return };
+    let numbers = numbers.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let numbers: Vec<RawFd> = numbers.filter(|number| *number >= NUMBER_MIN).collect();
+    // The directory's own descriptor is closed by now.
+    handed_over().extend(numbers.into_iter().filter(|number| is_open(*number)));
+}
+
+fn handed_over() -> MutexGuard<'static, BTreeSet<RawFd>> {
+    HANDED_OVER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_open(number: RawFd) -> bool {
+    // SAFETY: this request takes no argument.
+    unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
+}
+
+/// Takes the descriptor `number`, from then on closed by exec().
 ///
 /// # Errors
-/// EBADF if it is not open; `AlreadyExists` if it has been taken; `InvalidInput` for a standard
-/// stream.
+/// `NotFound` if this process did not begin with it, or if it has been taken.
 pub fn take(number: RawFd) -> io::Result<OwnedFd> {
-    if number < NUMBER_MIN {
-        return Err(io::ErrorKind::InvalidInput.into());
+    if !handed_over().remove(&number) {
+        let text = format!("no descriptor {number} was handed over to this process");
+        return Err(io::Error::new(io::ErrorKind::NotFound, text));
     }
-    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-    if taken.contains(&number) {
-        return Err(io::ErrorKind::AlreadyExists.into());
-    }
+    // SAFETY: it was open before this process had code of its own, and it has just been removed from
+    // the set of those that nobody owns.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
     // SAFETY: this request takes an integer.
     if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    taken.insert(number);
-    // SAFETY: it is open, was handed over to this process as a whole, and is taken only once.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    Ok(descriptor)
 }
 
-/// The process that has made the socket pair of which descriptor `number` is one end; `None` if it
-/// is no such thing, or not open. Takes nothing.
+/// The process that has made the socket pair of which descriptor `number`, handed over and not taken,
+/// is one end; `None` if it is no such thing. Takes nothing.
 pub fn maker(number: RawFd) -> Option<u32> {
-    // SAFETY: this request takes no argument.
-    let is_open = number >= 0 && unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0;
-    if !is_open {
+    let handed_over = handed_over();
+    if !handed_over.contains(&number) {
         return None;
     }
-    // SAFETY: it is open. Were another thread to close it meanwhile, the call below would ask about
-    // another file, or fail: it changes nothing.
+    // SAFETY: it is open, and nobody can take it, and close it, while the set is locked.
     let socket = unsafe { BorrowedFd::borrow_raw(number) };
     peer_credentials(socket).ok().map(|credentials| credentials.pid)
 }
@@ -54,33 +77,68 @@ pub fn maker(number: RawFd) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::sys::packets;
+    use crate::sys::spawn::Program;
+    use std::env;
+    use std::ffi::OsString;
     use std::fs::File;
-    use std::os::fd::{AsRawFd, IntoRawFd};
+    use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
+
+    /// Its value is the process that has made the pair of which one end is handed over.
+    const MAKER: &str = "STEADFAST_TEST_INHERITED";
+
+    const PAIR: RawFd = 70;
+    const OTHER: RawFd = 71;
 
     #[test]
-    fn a_pair_knows_its_maker() {
-        let (one, other) = packets::pair().unwrap();
-        assert_eq!(maker(one.as_raw_fd()), Some(std::process::id()));
-        drop(other);
-        assert_eq!(maker(one.as_raw_fd()), Some(std::process::id()), "of a dead one, too");
+    fn what_is_handed_over_is_taken_once() {
+        let (ours, theirs) = packets::pair().unwrap();
+        let null = File::open("/dev/null").unwrap();
+        let arguments = ["test", "--exact", "sys::inherited::tests::child"].map(OsString::from);
+        let program = Program {
+            path: &env::current_exe().unwrap(),
+            arguments: &arguments,
+            environment: &[(MAKER.into(), std::process::id().to_string().into())],
+            descriptors: &[(PAIR, theirs.as_fd()), (OTHER, null.as_fd())],
+            own_group: false,
+        };
+        let mut child = program.start().unwrap();
+        drop(theirs);
+        assert!(child.wait().unwrap().success());
+        // It has sent this over what it was given.
+        let mut buffer = [0; 8];
+        let received = packets::receive(&ours, &mut buffer, &mut Vec::new(), None).unwrap();
+        assert_eq!(received, packets::Received::Packet(1));
+    }
+
+    /// What that process does.
+    #[test]
+    fn child() {
+        let Ok(pid) = env::var(MAKER) else { return };
+        assert_eq!(maker(PAIR), pid.parse().ok());
+        assert_eq!(maker(OTHER), None, "it is no socket");
+        let pair = take(PAIR).unwrap();
+        assert_eq!(maker(PAIR), None, "it has an owner");
+        assert_eq!(take(PAIR).unwrap_err().kind(), io::ErrorKind::NotFound);
+        // SAFETY: this request takes no argument.
+        let flags = unsafe { libc::fcntl(pair.as_raw_fd(), libc::F_GETFD) };
+        assert_eq!(flags, libc::FD_CLOEXEC);
+        packets::send(&pair, b"x", &[], false).unwrap();
+        // A number that is free again is not handed over a second time.
+        drop(pair);
+        assert_eq!(take(PAIR).unwrap_err().kind(), io::ErrorKind::NotFound);
+        drop(take(OTHER).unwrap());
+    }
+
+    #[test]
+    fn what_this_process_opens_itself_is_not_to_be_had() {
+        let (one, _other) = packets::pair().unwrap();
         let file = File::open("/dev/null").unwrap();
-        for number in [file.as_raw_fd(), -1, 1_000_000] {
+        for number in [one.as_raw_fd(), file.as_raw_fd(), 0, 1, 2, -1, 1_000_000] {
+            assert_eq!(take(number).unwrap_err().kind(), io::ErrorKind::NotFound, "{number}");
             assert_eq!(maker(number), None, "{number}");
         }
-    }
-
-    #[test]
-    fn each_is_taken_once() {
-        let number = File::open("/dev/null").unwrap().into_raw_fd();
-        let owned = take(number).unwrap();
-        let again = take(number).unwrap_err();
-        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
-        drop(owned);
-    }
-
-    #[test]
-    fn what_is_not_there_is_an_error() {
-        assert_eq!(take(1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        assert_eq!(take(1_000_000).unwrap_err().raw_os_error(), Some(libc::EBADF));
+        // Nor if it is given up without being closed.
+        let number = file.into_raw_fd();
+        assert_eq!(take(number).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

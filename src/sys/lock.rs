@@ -1,11 +1,13 @@
 //! An exclusive lock between processes, by flock(2).
 #![allow(unsafe_code)]
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+
+use super::process;
 
 /// A locked file. The lock ends when the value is dropped or its process ends, however it ends,
 /// and all copies of the descriptor are closed.
@@ -22,8 +24,9 @@ impl Lock {
     /// wait: `None` if another process, or another `Lock` of this one, holds it.
     ///
     /// # Errors
-    /// Those of open(2), ELOOP if the path names a symbolic link; those of flock(2), which some
-    /// network file systems do not support.
+    /// `PermissionDenied` for another user's file, whose lock says nothing about us; those of open(2),
+    /// ELOOP if the path names a symbolic link; those of flock(2), which some network file systems do
+    /// not support.
     pub fn acquire(path: &Path) -> io::Result<Option<Self>> {
         let file = OpenOptions::new()
             .read(true)
@@ -34,6 +37,7 @@ impl Lock {
             // The directory may be one that others write to, such as /tmp.
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)?;
+        check_owner(path, &file.metadata()?, process::user_id())?;
         loop {
             // SAFETY: flock takes a descriptor, open here, and no memory.
             let result = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
@@ -57,6 +61,19 @@ impl From<Lock> for OwnedFd {
     }
 }
 
+/// Root could open anybody's file.
+fn check_owner(path: &Path, found: &Metadata, own_uid: u32) -> io::Result<()> {
+    let shown = path.display();
+    let what = if found.uid() != own_uid {
+        format!("{shown} belongs to user {}, not to this server's", found.uid())
+    } else if !found.is_file() {
+        format!("{shown} is no file to lock")
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
+}
+
 impl AsFd for Lock {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -68,14 +85,15 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
-    use std::{env, fs, process};
+    use std::{env, fs};
 
     /// A directory of one test's own, removed with the value.
     struct Directory(PathBuf);
 
     impl Directory {
         fn new(name: &str) -> Self {
-            let path = env::temp_dir().join(format!("steadfast-lock-{name}-{}", process::id()));
+            let path =
+                env::temp_dir().join(format!("steadfast-lock-{name}-{}", std::process::id()));
             fs::create_dir(&path).unwrap();
             Self(path)
         }
@@ -125,5 +143,18 @@ mod tests {
         let error = Lock::acquire(&link).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
         assert!(!directory.0.join("elsewhere").exists());
+    }
+
+    #[test]
+    fn the_file_of_another_user_is_no_lock() {
+        let directory = Directory::new("foreign");
+        let path = directory.0.join("8000.lock");
+        fs::write(&path, "").unwrap();
+        let found = fs::metadata(&path).unwrap();
+        assert!(check_owner(&path, &found, process::user_id()).is_ok());
+        let error = check_owner(&path, &found, process::user_id() + 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        let folder = fs::metadata(&directory.0).unwrap();
+        assert!(check_owner(&path, &folder, process::user_id()).is_err());
     }
 }

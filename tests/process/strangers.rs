@@ -1,9 +1,10 @@
 //! Another user of the same machine can neither stop a server nor take it over.
 
 use std::env;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::net::TcpStream;
+use std::os::unix::fs::{PermissionsExt, chown, fchown, lchown, symlink};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -161,4 +162,99 @@ fn supervisor_and_child(server: &Server, other: u32) -> Vec<u32> {
         found.iter().any(|pid| parent(*pid) == Some(other))
     });
     found
+}
+
+#[test]
+fn root_believes_no_strangers_server_unless_told_to() {
+    if !is_root() {
+        return say_untested("root before a stranger's server, which takes root");
+    }
+    let life = Life { user: Some(STRANGER), ..Life::SUPERVISED };
+    let server = Server::start_living(life, "workers = 1\n", &[]);
+    let control = server.house().folder().join(format!("steadfast/{}.sock", server.address.port()));
+    for verb in ["status", "upgrade", "drain"] {
+        let mut command = steadfast();
+        command.args([verb, "--control"]).arg(&control).stdout(Stdio::piped());
+        let output = command.output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = format!("{said}{}", String::from_utf8_lossy(&output.stdout));
+        assert_eq!(output.status.code(), Some(1), "{verb}: {said}");
+        assert!(said.contains("is user 64101's") && said.contains("--user 64101"), "{said}");
+    }
+    let mut named = steadfast();
+    named.args(["status", "--user", "64101", "--control"]).arg(&control);
+    assert!(named.stdout(Stdio::null()).status().expect("it runs").success());
+}
+
+/// Makes a directory.
+fn directory(path: &Path, mode: u32, owner: u32) {
+    fs::create_dir(path).expect("a new folder");
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("root's right");
+    chown(path, Some(owner), Some(owner)).expect("root's right");
+}
+
+/// What the stranger puts at a path, to be found by a server of `uid`: one that may hold a lock.
+type Trap = fn(path: &Path, lock: &str, uid: u32) -> Option<File>;
+
+/// A directory of his, open to all, with a lock of his for the port.
+fn open_directory(path: &Path, lock: &str, _: u32) -> Option<File> {
+    directory(path, 0o777, STRANGER);
+    Some(lock_of_his(path, lock))
+}
+
+/// A lock of his in a directory of the server's user, which was open once.
+fn lock_in_the_users_own(path: &Path, lock: &str, uid: u32) -> Option<File> {
+    directory(path, 0o700, uid);
+    Some(lock_of_his(path, lock))
+}
+
+/// A link of his to a directory of the server's user.
+fn link_to_the_users_own(path: &Path, _: &str, uid: u32) -> Option<File> {
+    let own = path.with_file_name("own");
+    directory(&own, 0o700, uid);
+    symlink(&own, path).expect("a new link");
+    lchown(path, Some(STRANGER), Some(STRANGER)).expect("root's right");
+    None
+}
+
+fn lock_of_his(path: &Path, name: &str) -> File {
+    let lock = File::create(path.join(name)).expect("a new file");
+    fchown(&lock, Some(STRANGER), Some(STRANGER)).expect("root's right");
+    lock.lock().expect("nobody has it");
+    lock
+}
+
+#[test]
+fn a_stranger_in_a_shared_directory_keeps_no_server_from_starting() {
+    if !is_root() {
+        return say_untested("a stranger's directories and locks, which take another user");
+    }
+    let traps: [Trap; 3] = [open_directory, lock_in_the_users_own, link_to_the_users_own];
+    for (uid, trap) in [0, 65_534].into_iter().flat_map(|uid| traps.map(|trap| (uid, trap))) {
+        // As /tmp is: everybody's, with the sticky bit.
+        let shared = env::temp_dir().join(format!("steadfast-strangers-{}", std::process::id()));
+        directory(&shared, 0o1777, 0);
+        let address = free_address();
+        let lock = format!("{}.lock", address.to_string().replace(':', "_"));
+        let held = trap(&shared.join("steadfast"), &lock, uid);
+        let mut command = Command::new(accessible_copy(Path::new(steadfast().get_program())));
+        command.args(["serve", "--no-supervisor", "--listen", &address.to_string()]);
+        command.env("XDG_RUNTIME_DIR", &shared).uid(uid).gid(uid).current_dir("/");
+        let mut server = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
+        wait_until("a server", || {
+            let ended = server.try_wait().expect("a child's status");
+            assert_eq!(ended, None, "user {uid}");
+            TcpStream::connect(address).is_ok()
+        });
+        kill(server.id(), "TERM");
+        let output = server.wait_with_output().expect("an end");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("the port cannot be locked"), "{said}");
+        let own = shared.join("own");
+        let is_empty = |path: &Path| fs::read_dir(path).expect("a folder").next().is_none();
+        assert!(!own.exists() || is_empty(&own), "the stranger's link was followed");
+        drop(held);
+        fs::remove_dir_all(&shared).expect("root's right");
+    }
 }

@@ -64,6 +64,12 @@ impl House {
         &self.folder
     }
 
+    /// Whose it is, if it is not root's, who believes nobody else unless told to.
+    pub fn user(&self) -> Option<u32> {
+        let owner = fs::metadata(&self.folder).expect("a folder").uid();
+        (owner != 0).then_some(owner)
+    }
+
     /// Its processes that have not ended.
     pub fn processes(&self) -> Vec<u32> {
         let mark = [b"XDG_RUNTIME_DIR=", self.folder.as_os_str().as_encoded_bytes()].concat();

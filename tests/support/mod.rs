@@ -211,6 +211,7 @@ impl Server {
         command.args([verb, "--listen", &self.address.to_string()]);
         if let Some(house) = &self.house {
             command.env("XDG_RUNTIME_DIR", house.folder());
+            command.args(house.user().map(|uid| format!("--user={uid}")));
         }
         command.stdout(Stdio::piped());
         command

@@ -3,15 +3,14 @@
 use std::io::{self, PipeWriter};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::process::{self, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Look, follow, show};
+use super::{Called, Look, follow, show};
 use crate::control::{
-    Activity, Client, ClientError, Failed, FailureKind, Outcome, Request, Status, UpgradeOutcome,
+    Activity, ClientError, Failed, FailureKind, Outcome, Request, Status, UpgradeOutcome,
 };
 use crate::sys::signals::{Signal, Signals, Waited};
 
@@ -29,12 +28,12 @@ const EXIT_INTERRUPTED: i32 = 130;
 
 /// As [`super::ask`]. The first signal takes the upgrade back, and the exit status still says what
 /// has become of it; the second one ends this process at once.
-pub(super) fn ask(path: &Path, request: &Request, look: Look) -> ExitCode {
+pub(super) fn ask(called: Called<'_>, request: &Request, look: Look) -> ExitCode {
     let show = |answer| show(answer, look, &mut io::stdout(), &mut io::stderr());
-    let failed = |error| ClientError::Io(path.to_owned(), error);
+    let failed = |error| ClientError::Io(called.path.to_owned(), error);
     let prepare = || {
         let signals = Signals::take_over().map_err(failed)?;
-        let client = Client::connect(path)?;
+        let client = called.connect()?;
         let connection = client.connection().map_err(failed)?;
         Ok((signals, client, connection, io::pipe().map_err(failed)?))
     };
@@ -49,7 +48,7 @@ pub(super) fn ask(path: &Path, request: &Request, look: Look) -> ExitCode {
             // Closed at the end, which the other thread sees.
             let _ends: PipeWriter = ends;
             match follow(&mut client, request, look, &mut io::stdout()) {
-                Err(_) if interrupted.load(Ordering::SeqCst) => what_became(path, begun),
+                Err(_) if interrupted.load(Ordering::SeqCst) => what_became(called, begun),
                 answer => answer,
             }
         });
@@ -72,10 +71,10 @@ pub(super) fn ask(path: &Path, request: &Request, look: Look) -> ExitCode {
 }
 
 /// What has become of an upgrade that was taken back.
-fn what_became(path: &Path, begun: SystemTime) -> Result<Outcome, ClientError> {
+fn what_became(called: Called<'_>, begun: SystemTime) -> Result<Outcome, ClientError> {
     let until = Instant::now() + TAKING_BACK_MAX;
     loop {
-        let status = match Client::connect(path)?.request(&Request::Status, |_| {}) {
+        let status = match called.connect()?.request(&Request::Status, |_| {}) {
             Ok(Outcome::Status(status)) => status,
             Ok(other) => return Ok(other),
             // It goes on in another process just now.

@@ -20,7 +20,8 @@ struct Shown {
 
 fn shown(path: &Path, request: &Request, look: Look) -> Shown {
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let status = ask(path, request, look, &mut out, &mut err);
+    let called = Called { path, user: None };
+    let status = ask(called, request, look, &mut out, &mut err);
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Shown { status, out: text(out), err: text(err) }
 }
