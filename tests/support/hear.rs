@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use tungstenite::{Error, Message, WebSocket};
 
 /// Reads what the test is about.
-pub trait Hear {
+pub(crate) trait Hear {
     /// The next message that is no ping; tungstenite answers pings by itself. One comes whenever the
     /// connection was silent for a while, which on a busy machine can be any time.
     fn hear(&mut self) -> Result<Message, Error>;
