@@ -26,13 +26,13 @@ build: ## build the release binary, target/release/steadfast
 test: ## run the tests: units, integration, documentation, tidiness
 	cargo test
 	cargo test -p steadfast-bench --lib --test checker
-	cargo test --all-features --test deaths --test entries --test golden
+	cargo test --all-features --test upgrades
 
 lint: ## formatting, clippy and rustdoc, without a warning
 	cargo fetch --locked --quiet
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy --all-features --lib --bins --test deaths --test entries --test golden -- -D warnings
+	cargo clippy --all-features --lib --bins --test upgrades -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 autobahn: ## run all 517 cases of the Autobahn suite, in both roles (ROLE=server for one)

@@ -1,7 +1,16 @@
 //! The server end to end: the real binary over sockets, and the library that it is made of.
 
+mod attack;
+#[path = "server/client.rs"]
+mod client;
+#[path = "server/clients_tungstenite.rs"]
+mod clients_tungstenite;
 #[path = "server/gates.rs"]
 mod gates;
+#[path = "server/handover.rs"]
+mod handover;
+#[path = "support/hear.rs"]
+mod hear;
 #[path = "server/http.rs"]
 mod http;
 #[path = "server/library.rs"]
@@ -12,6 +21,7 @@ mod listeners;
 mod logging;
 #[path = "server/messages.rs"]
 mod messages;
+mod process;
 #[path = "server/stopping.rs"]
 mod stopping;
 mod support;

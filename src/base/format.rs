@@ -13,7 +13,7 @@
 //! 2. Below, give the difference a name, as a question to the format (`has_…`). Ask it in the
 //!    `save` *and* in the `load` of what is different, and nowhere else.
 //! 3. Of a format that is no longer read, drop the questions whose answer is always yes.
-//! 4. `cargo test --test golden -- --ignored` writes `tests/golden/format-N`. From its release on
+//! 4. `cargo test --test upgrades golden -- --ignored` writes `tests/golden/format-N`. From its release on
 //!    what is in there is never changed or removed.
 //!
 //! The tests' feature `format-next` does just that with a format of no release, so that two builds

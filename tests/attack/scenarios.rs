@@ -2,7 +2,7 @@
 //! stated bounds hold, that healthy connections went on, that every descriptor came back and that
 //! the server is idle afterwards. What it returns are its figures.
 //!
-//! `tests/attack.rs` runs them small at each test run; the `soak` program of `benches` at full size.
+//! `tests/attack/mod.rs` runs them small at each test run; the `soak` program of `benches` at full size.
 
 #![allow(unreachable_pub, reason = "shared by two programs")]
 

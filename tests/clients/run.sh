@@ -129,7 +129,7 @@ count_against_server() {
 # cargo's own lines, as the other clients print theirs.
 tungstenite() {
   local status=0
-  (cd "$repo" && cargo test --quiet --release --test clients_tungstenite 2>&1) | tee "$work/cargo.out" || status=$?
+  (cd "$repo" && cargo test --quiet --release --test server clients_tungstenite 2>&1) | tee "$work/cargo.out" || status=$?
   sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed;.*/\1 passed, \2 failed/p' "$work/cargo.out"
   return $status
 }

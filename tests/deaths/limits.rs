@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use steadfast::sys::packets;
 
-use crate::scene::*;
+use super::scene::*;
 use crate::support::*;
 
 /// Sets a limit of a process that runs, as its own user may: root lacks that right in some

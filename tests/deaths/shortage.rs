@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{self, Command};
 
-use crate::scene::*;
+use super::scene::*;
 use crate::support::*;
 
 /// Raises the soft limits of all of a server's processes to what they may have.

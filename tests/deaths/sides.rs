@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 use std::net::TcpStream;
 
-use crate::scene::*;
+use super::scene::*;
 use crate::support::*;
 
 const LIVES: [Life; 3] = [Life::ALONE, Life::SUPERVISED, Life::LOWLY];

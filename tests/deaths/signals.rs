@@ -3,7 +3,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::scene::*;
+use super::scene::*;
 use crate::support::*;
 
 const LIVES: [Life; 3] = [Life::ALONE, Life::SUPERVISED, Life::LOWLY];

@@ -2,7 +2,7 @@
 //!
 //! `soak` runs all of them, `soak NAME…` those whose names contain one of these. It prints what
 //! each came to and exits 1 if one broke its bounds. What they do and assert is in
-//! `tests/attack/scenarios.rs`; `tests/attack.rs` runs the same small.
+//! `tests/attack/scenarios.rs`; `tests/attack/mod.rs` runs the same small.
 
 #[path = "../../../tests/attack/scenarios.rs"]
 mod scenarios;

@@ -1,8 +1,6 @@
 //! Upgrades of the real binary, seen from outside: the same TCP connections before and after, and
 //! nobody can tell.
 
-mod support;
-
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use support::*;
+use crate::support::*;
 
 #[test]
 fn a_message_cut_anywhere_goes_on() {

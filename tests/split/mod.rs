@@ -1,9 +1,7 @@
 //! Scripted sessions, cut at every point: how the bytes are cut must not change what happens nor
 //! what is written. Nor must it that the session goes on in another process there.
 
-#[path = "split/drive.rs"]
 mod drive;
-#[path = "split/scripts.rs"]
 mod scripts;
 
 use drive::{Driven, Seen};

@@ -12,14 +12,11 @@ use steadfast::server::Running;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, HandshakeError, Message, WebSocket};
 
-#[path = "../examples/poll.rs"]
+#[path = "../../examples/poll.rs"]
 #[expect(dead_code, reason = "its main is for the example's own binary")]
 mod poll;
 
-#[path = "support/hear.rs"]
-mod hear;
-
-use hear::Hear;
+use crate::hear::Hear;
 
 /// Longest that anything here may take. Generous: only a test that fails waits for it.
 const WAIT: Duration = Duration::from_secs(120);

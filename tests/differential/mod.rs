@@ -1,7 +1,6 @@
 //! Our decoder against tungstenite's: thousands of made-up streams, valid ones and damaged ones,
 //! the same in each run. `fuzz/fuzz_targets/differential.rs` is the endless version.
 
-#[path = "differential/compare.rs"]
 mod compare;
 
 use compare::assert_agreement;

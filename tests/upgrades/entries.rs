@@ -1,8 +1,6 @@
 //! How a server may come to its addresses beside being started on free ones: taking everything over
 //! from a server that somebody else has started, and sharing the addresses with it until that drains.
 
-mod support;
-
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -15,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::*;
+use crate::support::*;
 
 /// `steadfast serve` with a supervisor, as an operator starts it.
 struct Service {

@@ -1,10 +1,9 @@
 //! Attacks at a small size, on the real binary. `make soak` runs the same at full size.
 
-#[path = "attack/scenarios.rs"]
 mod scenarios;
-mod support;
-
 use std::time::Duration;
+
+use crate::support;
 
 #[test]
 fn half_open_handshakes_time_out_and_cost_little() {

@@ -2,16 +2,12 @@
 //!
 //! The other real clients (Python `websockets`, npm `ws`, Chromium) are in `tests/clients/`.
 
-#[path = "support/hear.rs"]
-mod hear;
-mod support;
-
 use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::thread;
 
-use hear::Hear;
-use support::{MIB, WAIT};
+use crate::hear::Hear;
+use crate::support::{self, MIB, WAIT};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::http::HeaderValue;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};

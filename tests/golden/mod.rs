@@ -2,12 +2,10 @@
 //! connection in each state. Every build that reads the format loads them, goes on from them, and
 //! writes the same bytes again. What is released is never changed.
 //!
-//! A new format, and a new scene, get their files by `cargo test --test golden -- --ignored`, which
+//! A new format, and a new scene, get their files by `cargo test --test upgrades golden -- --ignored`, which
 //! touches none that is there.
 
-#[path = "golden/process.rs"]
 mod process;
-#[path = "golden/scenes.rs"]
 mod scenes;
 
 use std::collections::{BTreeMap, BTreeSet};

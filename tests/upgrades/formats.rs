@@ -2,16 +2,11 @@
 //! is another (`steadfast-next`, built with the feature `format-next`). Either way round, whatever
 //! state a connection is in, nobody can tell.
 
-// Built so itself, this one would be the other.
-#![cfg(not(feature = "format-next"))]
-
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::*;
 use serde_json::Value;
-use support::*;
 
 /// Messages that the slow client asks for: more than the buffers of both sockets hold.
 const QUEUED: usize = 16;
