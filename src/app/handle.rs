@@ -39,6 +39,9 @@ pub enum Undeliverable {
     Full,
     /// The server has stopped.
     Stopped,
+    /// Another process has taken over the connection, or the rooms. There, the handle that
+    /// [`App::load`](super::App::load) was given reaches it.
+    Moved,
     /// No route has this room space.
     NoSpace,
 }
@@ -48,6 +51,7 @@ impl fmt::Display for Undeliverable {
         f.write_str(match self {
             Self::Full => "the worker's mailbox is full",
             Self::Stopped => "the server has stopped",
+            Self::Moved => "another process has taken over",
             Self::NoSpace => "no route has this room space",
         })
     }
@@ -83,8 +87,9 @@ impl fmt::Debug for PostBox {
     }
 }
 
-/// One connection, for any thread; cheap to clone. Commands to a connection that is gone are
-/// dropped in silence: it can go at any moment anyway.
+/// One connection, for any thread; cheap to clone. Commands to a connection that has ended are
+/// dropped in silence: it can end at any moment anyway. A command that was accepted before an upgrade
+/// is carried out before the connection moves, or moves with it.
 #[derive(Clone)]
 pub struct Handle {
     id: ConnectionId,
@@ -104,7 +109,8 @@ impl Handle {
         self.id
     }
 
-    /// Sends a message.
+    /// Sends a message. Before the handshake is accepted there is nothing to send it on, and it is
+    /// dropped.
     ///
     /// # Errors
     /// See [`Undeliverable`].
@@ -112,7 +118,8 @@ impl Handle {
         self.post.command(self.address, Command::Send(message.into()))
     }
 
-    /// Begins the close handshake.
+    /// Begins the close handshake. A handshake that is not decided yet is refused: with 403 and the
+    /// reason.
     ///
     /// # Errors
     /// See [`Undeliverable`].

@@ -1,8 +1,8 @@
 //! What may refuse a handshake before an app hears of it: a chain per route.
 //!
 //! Each worker has its own chain; what the workers must share (how many connections an address has)
-//! is behind an `Arc` in the middleware. Built in are [`OriginPolicy`], [`ConnectionsPerIp`] and
-//! [`BearerTokens`].
+//! is behind an `Arc` in the middleware. Built in are [`AllowedHosts`], [`OriginPolicy`],
+//! [`ConnectionsPerIp`] and [`BearerTokens`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -181,6 +181,50 @@ impl Middleware for OriginPolicy {
         match allowed {
             true => Ok(()),
             false => Err(Refusal::new(403, "pages of this origin may not connect here")),
+        }
+    }
+}
+
+/// For which hosts a request may be, by its Host field (RFC 9110 §7.4).
+///
+/// Against DNS rebinding: a page of an attacker whose name comes to lead to this server is a page of
+/// the same host for its browser and for [`OriginPolicy`], but its requests name the attacker's host.
+#[derive(Debug, Clone)]
+pub struct AllowedHosts {
+    hosts: Vec<String>,
+}
+
+impl AllowedHosts {
+    /// Allows these: `host`, on any port, or `host:port`.
+    ///
+    /// # Errors
+    /// The entry that is no host, with what is wrong about it.
+    pub fn new(hosts: Vec<String>) -> Result<Self, String> {
+        let is_host = |host: &str| Authority::parse(host).is_some() && !host.contains('*');
+        match hosts.iter().find(|host| !is_host(host)) {
+            Some(host) => Err(format!("{host:?} is no host: write a name, or name:port")),
+            None => Ok(Self { hosts }),
+        }
+    }
+
+    fn allows(&self, host: &str) -> bool {
+        let Some(asked) = Authority::parse(host) else { return false };
+        self.hosts.iter().filter_map(|listed| Authority::parse(listed)).any(|listed| {
+            // Without a port it is the scheme's, which a proxy may have changed.
+            let asked_ports = asked.port.map_or(vec![80, 443], |port| vec![port]);
+            let same_port = listed.port.is_none_or(|port| asked_ports.contains(&port));
+            let bare = |authority| Authority { port: None, ..authority };
+            same_port && bare(listed).same_as(&bare(asked), 0)
+        })
+    }
+}
+
+impl Middleware for AllowedHosts {
+    fn check(&mut self, request: &Request<'_>) -> Result<(), Refusal> {
+        match request.host().is_some_and(|host| self.allows(host)) {
+            true => Ok(()),
+            // RFC 9110 §15.5.20.
+            false => Err(Refusal::new(421, "this host is not served here")),
         }
     }
 }

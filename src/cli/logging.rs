@@ -128,10 +128,10 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let filter: Targets = level.parse().expect("the configuration has checked the level");
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = tracing_subscriber::fmt::layer().with_writer(Escaping { form, writer });
     match form {
-        Form::Human { color } => {
-            let layer = lines.with_ansi(color).with_filter(filter);
+        Form::Human { .. } => {
+            let layer = lines.with_ansi(false).with_filter(filter);
             Box::new(tracing_subscriber::registry().with(layer))
         }
         Form::Json => {
@@ -139,6 +139,103 @@ where
             Box::new(tracing_subscriber::registry().with(layer))
         }
     }
+}
+
+/// Has nothing reach `writer` that a terminal or a log viewer obeys, or shows as something else than
+/// it is, whoever has sent it: the one place that each line passes. Lines are written whole.
+///
+/// Colours come here, behind the escapes, since an ESC of a peer and one of ours look the same.
+struct Escaping<W> {
+    form: Form,
+    writer: W,
+}
+
+impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for Escaping<W> {
+    type Writer = Escaping<W::Writer>;
+
+    fn make_writer(&'w self) -> Self::Writer {
+        Escaping { form: self.form, writer: self.writer.make_writer() }
+    }
+}
+
+impl<W: io::Write> io::Write for Escaping<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write_all(&escaped(bytes, self.form))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+fn escaped(line: &[u8], form: Form) -> Vec<u8> {
+    let line = String::from_utf8_lossy(line);
+    let body = line.strip_suffix('\n').unwrap_or(&line);
+    let mut escaped = String::with_capacity(line.len() + 16);
+    match form {
+        // It has escaped what JSON has to.
+        Form::Json => {
+            for c in body.chars() {
+                if !is_deceptive(c) {
+                    escaped.push(c);
+                    continue;
+                }
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    escaped.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+        Form::Human { color } => {
+            for c in body.chars() {
+                match c {
+                    // A line of its own is one of ours.
+                    '\n' => escaped.push_str("\n    "),
+                    '\t' => escaped.push(c),
+                    _ if is_deceptive(c) || c.is_ascii_control() => {
+                        escaped.extend(c.escape_unicode());
+                    }
+                    _ => escaped.push(c),
+                }
+            }
+            if color {
+                colour(&mut escaped);
+            }
+        }
+    }
+    escaped.push('\n');
+    escaped.into_bytes()
+}
+
+/// Dims the time and colours the level, which a line begins with.
+fn colour(line: &mut String) {
+    let levels =
+        [("ERROR", "31"), (" WARN", "33"), (" INFO", "32"), ("DEBUG", "34"), ("TRACE", "35")];
+    let Some((time, rest)) = line.split_once(' ') else { return };
+    let found = levels.iter().find_map(|(level, colour)| {
+        rest.strip_prefix(level).map(|message| (level, colour, message))
+    });
+    if let Some((level, colour, message)) = found {
+        *line = format!("\x1b[2m{time}\x1b[0m \x1b[{colour}m{level}\x1b[0m{message}");
+    }
+}
+
+/// DEL and C1, which terminals obey; what changes the direction of text or takes no room, which hides
+/// what a line says (Unicode TR 36 and UAX 9); separators of lines.
+fn is_deceptive(c: char) -> bool {
+    matches!(
+        c,
+        '\u{7f}'..='\u{9f}'
+            | '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 #[cfg(test)]
@@ -199,6 +296,28 @@ mod tests {
         let text = logged("error,steadfast::net=debug", Form::Human { color: false }, log);
         assert!(text.contains(": net") && text.contains(": broken") && !text.contains(": ws"));
         assert_eq!(logged("off", Form::Json, log), "");
+    }
+
+    #[test]
+    fn no_text_of_a_peer_is_obeyed_by_a_terminal_or_reorders_a_line() {
+        let sent =
+            "a\u{9b}31m\u{7f}\u{202e}\u{2066}\u{200b}\u{2028}\u{feff}\u{e0041}\x1b[2Jz grün 中";
+        let log = || tracing::info!(debug = ?sent, display = %sent, text = sent, "{sent}");
+        for form in [Form::Json, Form::Human { color: false }] {
+            let text = logged("info", form, log);
+            let raw = text.chars().find(|c| is_deceptive(*c) || (c.is_control() && *c != '\n'));
+            assert_eq!(raw, None, "{text}");
+            assert!(text.contains("grün 中") && text.ends_with('\n'), "{text}");
+            // What comes behind a newline cannot be taken for a line of ours.
+            assert!(text.lines().skip(1).all(|line| line.starts_with("    ")), "{text}");
+        }
+        let json = logged("info", Form::Json, log);
+        assert_eq!(json.lines().count(), 1);
+        let line: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(line["text"], sent, "JSON says what was sent");
+        let coloured = logged("info", Form::Human { color: true }, log);
+        assert_eq!(coloured.matches('\x1b').count(), 4, "{coloured}");
+        assert!(coloured.starts_with("\x1b[2m2") && coloured.contains("\x1b[32m INFO\x1b[0m "));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::syntax::{
-    APP, LEVEL, LISTEN, ORIGINS, PATTERN, PROXIES, ROOM_SPACE, SUBPROTOCOLS, TOKENS,
+    APP, HOSTS, LEVEL, LISTEN, ORIGINS, PATTERN, PROXIES, ROOM_SPACE, SUBPROTOCOLS, TOKENS,
 };
 use crate::base::limits::{HeadLimits, Limits};
 use crate::base::network::{ListenAddr, TrustedProxies};
@@ -129,6 +129,13 @@ settings! {
         allowed_origins: AllowedOrigins as ORIGINS,
             default AllowedOrigins::default(),
             because "otherwise any page could use its visitors' cookies here", beyond "403";
+        /// For which hosts a request may be, by its Host field: names or addresses, with a port or on
+        /// any port; `any` for all. List the names that clients use where a browser may run on the same
+        /// machine or network: a page of another name that comes to lead here (DNS rebinding) is turned
+        /// away then.
+        allowed_hosts: Option<Vec<String>> as HOSTS, default None,
+            because "only who runs the server knows its names, and proxies may send others",
+            beyond "421";
         /// Subprotocols spoken there, most wanted first.
         subprotocols: Vec<String> as SUBPROTOCOLS, default Vec::new();
         /// Bearer tokens, one of which a handshake has to carry; left out: none is asked for.

@@ -56,6 +56,24 @@ pub(super) const ORIGINS: List<AllowedOrigin> = List {
     },
 };
 
+/// Hosts, or any.
+pub(super) const HOSTS: Or<List<String>> = Or(
+    "any",
+    List {
+        name: "hosts",
+        value_name: "HOST",
+        allowed: "hosts such as \"example.org\", \"localhost:8000\" or \"[::1]\"",
+        least: 1,
+        secret: false,
+        parse: |text| match Authority::parse(text) {
+            // A name in the grammar of URIs, but of no host; it would be taken for a wildcard.
+            Some(_) if !text.contains('*') => Ok(text.to_ascii_lowercase()),
+            _ => Err(format!("{text:?} is not a host")),
+        },
+        print: |host| quoted(host),
+    },
+);
+
 /// Subprotocol names.
 pub(super) const SUBPROTOCOLS: List<String> = List {
     name: "names",

@@ -129,6 +129,7 @@ fn another_value(key: &Key) -> &'static str {
         "APP" => "rooms",
         "SPACE" => "hall",
         "ORIGIN" => "same-host,https://example.org",
+        "HOST" => "example.org,localhost:8000",
         "NAME" => "chat.v2,chat",
         "SECRET" => "abc,def",
         other => panic!("{} needs a sample of {other}", key.name),

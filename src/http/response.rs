@@ -13,13 +13,16 @@ pub struct Response {
 }
 
 impl Response {
-    /// An answer with a body of this media type.
+    /// An answer with a body of this media type. A status that cannot have one, or that ends nothing
+    /// (1xx, 204, 205, 304, and numbers that are no status), becomes 500.
     pub fn new(status: u16, media_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Self {
-        Self {
-            status,
-            headers: vec![("Content-Type".into(), media_type.into())],
-            body: body.into(),
-        }
+        let status = match status {
+            204 | 205 | 304 => 500,
+            200..=599 => status,
+            _ => 500,
+        };
+        Self { status, headers: Vec::new(), body: body.into() }
+            .with_header("Content-Type", media_type)
     }
 
     /// A short plain text.
@@ -27,8 +30,9 @@ impl Response {
         Self::new(status, "text/plain; charset=utf-8", text.into().into_bytes())
     }
 
-    /// With one more header field. Control characters in the value become spaces and a field whose
-    /// name is no token is left out: nothing a caller passes on can split the response.
+    /// With one more header field. Control characters in the value become spaces. A field is left out
+    /// if its name is no token, or if it says where the response ends, which is not the caller's to
+    /// say. Nothing a caller passes on can split the response.
     #[must_use]
     pub fn with_header(
         mut self,
@@ -39,7 +43,10 @@ impl Response {
         if value.contains(char::is_control) {
             value = value.replace(char::is_control, " ").into();
         }
-        if is_token(name.as_bytes()) {
+        let frames = ["Content-Length", "Transfer-Encoding", "Connection", "Trailer"]
+            .iter()
+            .any(|framing| name.eq_ignore_ascii_case(framing));
+        if is_token(name.as_bytes()) && !frames {
             self.headers.push((name, value));
         }
         self
@@ -81,7 +88,7 @@ impl Response {
 /// A request refused: what its sender is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The HTTP status, 400 to 599.
+    /// The HTTP status: an error (400 to 599) or a redirection (300 to 399, but 304).
     pub status: u16,
     /// Why, in one line, for a human. It is sent, so it holds no secret.
     pub reason: Cow<'static, str>,
@@ -90,9 +97,10 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal without further header fields.
+    /// A refusal without further header fields. A status that refuses nothing (101, which would have
+    /// the client speak WebSocket to a socket that is about to close, 200, 304, ...) becomes 500.
     pub fn new(status: u16, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, reason: reason.into(), headers: Vec::new() }
+        Self { status: refusing(status), reason: reason.into(), headers: Vec::new() }
     }
 
     /// With one more header field.
@@ -121,7 +129,7 @@ impl Refusal {
 
     /// The response: the reason is its body, one line.
     pub fn to_response(&self) -> Response {
-        let response = Response::text(self.status, format!("{}\n", self.reason));
+        let response = Response::text(refusing(self.status), format!("{}\n", self.reason));
         self.headers
             .iter()
             .fold(response, |response, (name, value)| response.with_header(*name, value.clone()))
@@ -131,6 +139,15 @@ impl Refusal {
 impl From<HeadError> for Refusal {
     fn from(error: HeadError) -> Self {
         Self::new(error.status(), error.reason())
+    }
+}
+
+/// The status, if it is one that refuses a request.
+fn refusing(status: u16) -> u16 {
+    match status {
+        304 => 500,
+        300..=599 => status,
+        _ => 500,
     }
 }
 
@@ -150,6 +167,7 @@ fn phrase(status: u16) -> &'static str {
         409 => "Conflict",
         413 => "Content Too Large",
         414 => "URI Too Long",
+        421 => "Misdirected Request",
         426 => "Upgrade Required",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
@@ -206,6 +224,35 @@ mod tests {
         let text = String::from_utf8(response.to_bytes()).unwrap();
         assert!(text.contains("\r\nX-Room: a  Set-Cookie: b\r\n"));
         assert!(!text.contains("X-Other"));
+    }
+
+    #[test]
+    fn a_response_ends_where_we_say() {
+        let response = Response::text(400, "x")
+            .with_header("content-length", "9")
+            .with_header("Transfer-Encoding", "chunked")
+            .with_header("CONNECTION", "keep-alive");
+        let text = String::from_utf8(response.to_bytes()).unwrap();
+        assert!(text.contains("Connection: close\r\nContent-Length: 1\r\n\r\nx"), "{text}");
+        assert!(!text.contains("chunked") && !text.contains("keep-alive") && !text.contains('9'));
+    }
+
+    #[test]
+    fn what_is_no_refusal_refuses_all_the_same() {
+        for status in [0, 99, 100, 101, 103, 199, 200, 204, 299, 304, 600, 1_000, u16::MAX] {
+            let mut refusal = Refusal::new(status, "no");
+            assert_eq!(refusal.status, 500, "{status}");
+            refusal.status = status;
+            let bytes = refusal.to_response().to_bytes();
+            assert!(bytes.starts_with(b"HTTP/1.1 500 Internal Server Error\r\n"), "{status}");
+        }
+        for status in [300, 302, 308, 400, 418, 421, 503, 599] {
+            assert_eq!(Refusal::new(status, "no").to_response().status(), status);
+        }
+        for status in [100, 101, 204, 205, 304, 999] {
+            assert_eq!(Response::text(status, "x").status(), 500, "{status}");
+        }
+        assert_eq!(Response::text(200, "x").status(), 200);
     }
 
     #[test]

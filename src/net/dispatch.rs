@@ -250,6 +250,9 @@ impl Dispatcher {
                     self.fail_slow(conn, key);
                 }
             }
+            Command::Close(frame) if conn.pending.is_some() => {
+                self.refuse(conn, &Refusal::new(403, frame.reason));
+            }
             Command::Close(frame) => conn.session.close(frame, &mut env),
             Command::Accept => self.accept(conn, key),
             Command::Refuse(refusal) => {

@@ -77,7 +77,7 @@ impl Gate {
         let request = Request::new(head, conn.peer)?;
         tracing::debug!(
             connection = %conn.id, peer = %conn.peer, method = head.method(),
-            target = redact_target(head.target()), "request"
+            target = &*redact_target(head.target()), "request"
         );
         let (index, path) = route::find(routes, head.path()).ok_or_else(Refusal::not_found)?;
         let route = &mut routes[index];
@@ -85,7 +85,11 @@ impl Gate {
             Target::Page(_) | Target::Nothing if head.method() != "GET" => {
                 return Err(Refusal::method_not_allowed());
             }
-            Target::Page(page) => return Ok(Verdict::Respond(page.clone())),
+            Target::Page(page) => {
+                route.chain.check(&request)?;
+                route.chain.release(&conn.peer);
+                return Ok(Verdict::Respond(page.clone()));
+            }
             Target::Nothing => return Err(Refusal::not_found()),
             Target::App(app) => app,
         };

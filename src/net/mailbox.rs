@@ -6,10 +6,10 @@
 //! those get through; its own requests may wait meanwhile. What does not fit stays with the sender,
 //! which stops reading from its connections until it does.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use mio::{Poll, Token, Waker};
 
@@ -80,6 +80,8 @@ impl Lane {
 struct Lanes {
     deliveries: Lane,
     requests: Lane,
+    /// Requests of other threads that wait until this process serves.
+    held: Lane,
     /// Workers whose mail did not fit; they are woken when there is room again.
     waiting: Vec<WorkerIndex>,
     /// The worker has been woken and has not looked yet.
@@ -129,8 +131,23 @@ impl Mailbox {
 pub struct Mailboxes {
     boxes: Vec<Mailbox>,
     spaces: Spaces,
-    /// Requests of other threads are refused.
-    frozen: AtomicBool,
+    /// A [`Door`].
+    door: AtomicU8,
+    /// Connections that did not move when the others did.
+    kept: OnceLock<HashSet<(WorkerIndex, Key)>>,
+}
+
+/// What becomes of requests of other threads. It is asked under the lock of a mailbox. Whatever is
+/// ordered behind a change of it therefore comes behind every request that was let in before.
+mod door {
+    /// They are let in.
+    pub(super) const OPEN: u8 = 0;
+    /// They wait: connections are being taken over, and may be loaded more than once.
+    pub(super) const HELD: u8 = 1;
+    /// They are refused for now: what would be let in would not move with the connections.
+    pub(super) const SHUT: u8 = 2;
+    /// The connections have moved; only those that were kept are reached.
+    pub(super) const MOVED: u8 = 3;
 }
 
 impl Mailboxes {
@@ -148,7 +165,8 @@ impl Mailboxes {
                 Ok(Mailbox { lanes: Mutex::default(), has_mail: AtomicBool::new(false), waker })
             })
             .collect::<io::Result<_>>()?;
-        Ok((Arc::new(Self { boxes, spaces, frozen: AtomicBool::new(false) }), polls))
+        let (door, kept) = (AtomicU8::new(door::OPEN), OnceLock::new());
+        Ok((Arc::new(Self { boxes, spaces, door, kept }), polls))
     }
 
     /// Moves what fits of a worker's mail for another; what does not stays in `outbox`, and `from`
@@ -197,7 +215,34 @@ impl Mailboxes {
     /// While the workers are frozen, nothing is taken from other threads: what they send would
     /// not move with the connections.
     pub fn set_frozen(&self, frozen: bool) {
-        self.frozen.store(frozen, Ordering::SeqCst);
+        self.door.store(if frozen { door::SHUT } else { door::OPEN }, Ordering::SeqCst);
+    }
+
+    /// Until [`open`](Self::open), what other threads send waits: the workers may adopt connections,
+    /// and a state that has been loaded ahead may be replaced by a newer one, which knows of nothing that
+    /// was done to the first.
+    pub fn hold(&self) {
+        self.door.store(door::HELD, Ordering::SeqCst);
+    }
+
+    /// What has waited is let in, in its order, and what comes from now on, too.
+    pub fn open(&self) {
+        self.door.store(door::OPEN, Ordering::SeqCst);
+        for mailbox in &self.boxes {
+            let mut lanes = mailbox.lock();
+            for parcel in std::mem::take(&mut lanes.held).items {
+                lanes.requests.push(parcel);
+            }
+            mailbox.wake(lanes);
+        }
+    }
+
+    /// Another process owns all connections but `kept`: what is sent to the others from now on goes
+    /// nowhere, and whoever sends it is told so.
+    pub fn set_moved(&self, kept: impl IntoIterator<Item = (WorkerIndex, Key)>) {
+        // There is one handover that succeeds in a process's life.
+        let _ = self.kept.set(kept.into_iter().collect());
+        self.door.store(door::MOVED, Ordering::SeqCst);
     }
 
     /// Whether [`take`](Self::take) may have something to give.
@@ -226,6 +271,7 @@ impl Mailboxes {
     pub fn close(&self, worker: WorkerIndex) {
         let mut lanes = self.boxes[usize::from(worker)].lock();
         lanes.closed = true;
+        lanes.held = Lane::default();
         lanes.deliveries.take();
         lanes.requests.take();
         let waiting = std::mem::take(&mut lanes.waiting);
@@ -239,15 +285,31 @@ impl Mailboxes {
     fn request(&self, to: WorkerIndex, mail: Parcel) -> Result<(), Undeliverable> {
         let mailbox = &self.boxes[usize::from(to)];
         let mut lanes = mailbox.lock();
+        let door = self.door.load(Ordering::SeqCst);
+        if door == door::MOVED && !self.is_kept(to, &mail) {
+            return Err(Undeliverable::Moved);
+        }
         if lanes.closed {
             return Err(Undeliverable::Stopped);
         }
-        if lanes.requests.is_full() || self.frozen.load(Ordering::SeqCst) {
+        // Not before those that still wait.
+        let waits = door == door::HELD || !lanes.held.items.is_empty();
+        let lane = if waits { &mut lanes.held } else { &mut lanes.requests };
+        if lane.is_full() || door == door::SHUT {
             return Err(Undeliverable::Full);
         }
-        lanes.requests.push(mail);
-        mailbox.wake(lanes);
+        lane.push(mail);
+        if !waits {
+            mailbox.wake(lanes);
+        }
         Ok(())
+    }
+
+    /// Whether a request is for a connection that did not move. A room's members have moved; those
+    /// that were kept are told nothing but goodbye.
+    fn is_kept(&self, worker: WorkerIndex, mail: &Parcel) -> bool {
+        let Parcel::Command(key, _) = mail else { return false };
+        self.kept.get().is_some_and(|kept| kept.contains(&(worker, *key)))
     }
 }
 
@@ -284,6 +346,71 @@ mod tests {
             payload: b"x"[..].into(),
             except: None,
         }
+    }
+
+    fn keys<const N: usize>() -> [Key; N] {
+        let mut slab = crate::base::slab::Slab::new();
+        std::array::from_fn(|_| slab.insert(()))
+    }
+
+    #[test]
+    fn what_has_moved_is_not_sent_to() {
+        let (mailboxes, _polls) = Mailboxes::new(2, Spaces::default()).unwrap();
+        let [moves, stays] = keys();
+        let room = RoomRef { space: Space::default(), name: "a" };
+        let send = |key| {
+            mailboxes.command(Address { worker: 1, key }, Command::Send("x".to_owned().into()))
+        };
+        let publish = || mailboxes.publish(room, "x".into());
+        assert_eq!((send(moves), send(stays), publish()), (Ok(()), Ok(()), Ok(())));
+        mailboxes.set_frozen(true);
+        let full = Err(Undeliverable::Full);
+        assert_eq!((send(moves), send(stays), publish()), (full, full, full));
+        mailboxes.set_frozen(false);
+        assert_eq!(send(moves), Ok(()), "taken back");
+        mailboxes.set_frozen(true);
+        mailboxes.set_moved([(1, stays)]);
+        let moved = Err(Undeliverable::Moved);
+        assert_eq!((send(moves), send(stays), publish()), (moved, Ok(()), moved));
+        let elsewhere = Address { worker: 0, key: stays };
+        assert_eq!(mailboxes.command(elsewhere, Command::Accept), moved);
+        // All that was let in is there, and nothing else.
+        let [_, requests] = mailboxes.take(1, true);
+        let commands = requests.iter().filter(|parcel| matches!(parcel, Parcel::Command(..)));
+        assert_eq!(commands.count(), 4);
+        mailboxes.close(1);
+        assert_eq!((send(moves), send(stays)), (moved, Err(Undeliverable::Stopped)));
+    }
+
+    #[test]
+    fn what_is_held_waits_in_its_order() {
+        let (mailboxes, _polls) = Mailboxes::new(1, Spaces::default()).unwrap();
+        let [key] = keys();
+        let send = |text: &str| {
+            let command = Command::Send(text.to_owned().into());
+            mailboxes.command(Address { worker: 0, key }, command)
+        };
+        mailboxes.hold();
+        assert_eq!((send("1"), send("2")), (Ok(()), Ok(())));
+        let mut outbox = VecDeque::from([Parcel::Hub(hub::Mail::Publish(publication()))]);
+        mailboxes.post(0, 0, &mut outbox);
+        let [_, requests] = mailboxes.take(0, true);
+        assert_eq!(requests.len(), 1, "workers' own mail does not wait");
+        assert!(!mailboxes.has_mail(0), "nothing keeps the worker busy");
+        // Between the two steps of opening.
+        mailboxes.door.store(door::OPEN, Ordering::SeqCst);
+        assert_eq!(send("3"), Ok(()));
+        mailboxes.open();
+        assert_eq!(send("4"), Ok(()));
+        let [_, requests] = mailboxes.take(0, true);
+        let texts = requests.iter().map(|parcel| match parcel {
+            Parcel::Command(_, Command::Send(message)) => message.payload[0],
+            other => panic!("{other:?}"),
+        });
+        assert!(texts.eq(*b"1234"));
+        mailboxes.hold();
+        let sent = (0..=LANE_ITEMS_MAX).filter(|_| send("x").is_ok()).count();
+        assert_eq!((sent, send("x")), (LANE_ITEMS_MAX, Err(Undeliverable::Full)));
     }
 
     #[test]

@@ -68,6 +68,7 @@ impl Crew {
         let started = now.checked_sub(CLOCK_LEAD).unwrap_or(now);
         let of_routes = routes::Shared::new(settings);
         let (mailboxes, polls) = Mailboxes::new(workers, of_routes.spaces.clone())?;
+        mailboxes.hold();
         let accounts = Arc::new(Accounts::new(workers, connections_max));
         let ids = Arc::new(ConnectionIds::new(first_id()?));
         let shared = Shared { mailboxes, accounts, ids, workers };
@@ -128,6 +129,8 @@ impl Crew {
         self.instruct(|_| serve(begun.clone()));
         drop(begun);
         while begins.recv().is_ok() {}
+        // What the apps' threads have sent meanwhile is for connections that are served now.
+        self.shared.mailboxes.open();
     }
 
     /// Ends workers that serve nobody yet, and gives up what they have adopted.

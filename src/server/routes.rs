@@ -10,7 +10,7 @@ use crate::app::builtin::{Echo, Rooms};
 use crate::app::erased::erase;
 use crate::app::guarded::Panicked;
 use crate::app::middleware::{
-    AnyGate, BearerTokens, Chain, ConnectionsPerIp, IpCounts, OriginPolicy,
+    AllowedHosts, AnyGate, BearerTokens, Chain, ConnectionsPerIp, IpCounts, OriginPolicy,
 };
 use crate::config::{self, Settings};
 use crate::hub::{Space, Spaces};
@@ -114,7 +114,12 @@ fn page() -> Response {
 
 /// Cheap gates first; the count last of the built-in ones, so that it counts no refused request.
 fn chain(builder: &Builder, route: &config::Route, counts: &Arc<IpCounts>) -> io::Result<Chain> {
-    let mut gates = vec![AnyGate::new(origins(&route.allowed_origins))];
+    let mut gates = Vec::new();
+    if let Some(hosts) = &route.allowed_hosts {
+        let hosts = AllowedHosts::new(hosts.clone()).expect("the configuration is checked");
+        gates.push(AnyGate::new(hosts));
+    }
+    gates.push(AnyGate::new(origins(&route.allowed_origins)));
     if !route.tokens.is_empty() {
         let tokens = route.tokens.iter().map(|token| token.expose().to_owned()).collect();
         gates.push(AnyGate::new(BearerTokens::new(tokens).expect("the configuration is checked")));

@@ -428,7 +428,8 @@ impl Attempt<'_> {
     }
 
     fn release(&mut self, kept: &[Origin]) {
-        self.center.crew.mailboxes.set_frozen(false);
+        let kept_at = kept.iter().map(|origin| (origin.worker, origin.key));
+        self.center.crew.mailboxes.set_moved(kept_at);
         let mut by_worker = vec![Vec::new(); self.center.crew.workers];
         for Origin { worker, key } in kept {
             // A successor may refuse what it was never sent.

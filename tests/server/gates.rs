@@ -58,6 +58,8 @@ fn tokens_three_ways_and_never_in_the_log() {
     assert_eq!(status(&server, "/echo", "Authorization: Basic s3cret-two\r\n"), 401);
     assert_eq!(status(&server, "/echo?token=s3cret-one", ""), 101);
     assert_eq!(status(&server, "/echo?token=s3cret-on", ""), 401);
+    assert_eq!(status(&server, "/echo?a=1;token=s3cret-two", ""), 401);
+    assert_eq!(status(&server, "/echo?s3cret-two", ""), 401);
     let browser = ask(&server, "/echo", "Sec-WebSocket-Protocol: chat, bearer.s3cret-two\r\n");
     assert_eq!((browser.status, browser.header("sec-websocket-protocol")), (101, Some("chat")));
     let log = server.log();
@@ -158,6 +160,39 @@ fn proxy_headers() {
     other.send_bytes(&[&version_1[..], upgrade.as_bytes()].concat());
     assert_eq!(other.response().status, 400);
     server.open("/echo").close(1000);
+}
+
+/// Against DNS rebinding: for its browser, a page of `evil.example` is of the same host.
+#[test]
+fn hosts() {
+    let server = Server::start(
+        "workers = 1\n\
+         [[routes]]\npath = \"/echo\"\napp = \"echo\"\nallowed_hosts = [\"localhost\", \"example.org:81\"]\n\
+         [[routes]]\npath = \"/any\"\napp = \"echo\"\n\
+         [[routes]]\npath = \"/\"\napp = \"page\"\nallowed_hosts = [\"localhost\"]\ntokens = [\"s3cret\"]\n",
+    );
+    let status = |path: &str, host: &str| {
+        let mut client = server.connect();
+        let lines = format!("Origin: http://{host}\r\n");
+        let request = request(path, &lines).replace("Host: localhost", &format!("Host: {host}"));
+        assert!(request.contains(host), "{request}");
+        client.send_bytes(request.as_bytes());
+        client.response().status
+    };
+    for (path, host, expected) in [
+        ("/echo", "localhost", 101),
+        ("/echo", "LOCALHOST:8000", 101),
+        ("/echo", "example.org:81", 101),
+        ("/echo", "example.org", 421),
+        ("/echo", "evil.example", 421),
+        ("/any", "evil.example", 101),
+        // A page is behind its route's rules as well.
+        ("/?token=s3cret", "localhost", 200),
+        ("/", "localhost", 401),
+        ("/?token=s3cret", "evil.example", 421),
+    ] {
+        assert_eq!(status(path, host), expected, "{path} {host}");
+    }
 }
 
 /// What a route lets nobody in to is not reached by another route, by whatever name.

@@ -347,6 +347,19 @@ fn handles_send_close_and_publish_from_any_thread() {
 }
 
 #[test]
+fn to_close_an_undecided_handshake_is_to_refuse_it() {
+    let (server, handles) = undecided(|_| {});
+    let mut client = server.ask("/undecided/a");
+    let (_, handle) = handles.recv().unwrap();
+    handle.close(CloseCode(4_000), "not today").unwrap();
+    let response = client.response();
+    assert_eq!((response.status, &*response.body), (403, "not today\n"));
+    // It is over: nothing comes of this.
+    handle.accept().unwrap();
+    client.expect_end();
+}
+
+#[test]
 fn what_a_handle_sends_to_a_peer_that_does_not_read_is_bounded() {
     let (server, handles) = undecided(|_| {});
     let mut client = server.ask("/undecided/a");

@@ -81,6 +81,34 @@ fn origins() {
 }
 
 #[test]
+fn hosts() {
+    let hosts = |list: &[&str]| list.iter().map(|&host| host.to_owned()).collect();
+    let list = ["example.org", "localhost:8000", "[::1]:8000", "proxied.example:443"];
+    let mut gate = AllowedHosts::new(hosts(&list)).unwrap();
+    for (host, expected) in [
+        ("example.org", 101),
+        ("EXAMPLE.org:9000", 101),
+        ("localhost:8000", 101),
+        ("localhost", 421),
+        ("localhost:80", 421),
+        ("[0::1]:8000", 101),
+        ("[::1]:8001", 421),
+        ("proxied.example", 101),
+        ("proxied.example:80", 421),
+        ("evil.example", 421),
+        ("example.org.evil.example", 421),
+        ("sub.example.org", 421),
+        ("127.0.0.1:8000", 421),
+    ] {
+        let lines = format!("Host: {host}\r\n");
+        assert_eq!(status(&mut gate, &lines, Peer::default()), expected, "{host}");
+    }
+    for bad in ["", "http://a", "a/b", "a:99999", "u@a", "*"] {
+        assert!(AllowedHosts::new(hosts(&["a", bad])).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn an_address_has_so_many_connections_over_all_workers() {
     let counts = Arc::new(IpCounts::default());
     let mut one = ConnectionsPerIp::new(counts.clone(), 2);

@@ -347,12 +347,12 @@ fn query_values_that_do_not_decode() {
 fn secrets_stay_out_of_logs() {
     for (target, redacted) in [
         ("/echo", "/echo"),
-        ("/echo?x=1", "/echo?x=1"),
-        ("/echo?token=abc&x=1", "/echo?token=[redacted]&x=1"),
-        ("/e?x=1&%74oken=abc", "/e?x=1&%74oken=[redacted]"),
-        ("/e?access_token=a=b", "/e?access_token=[redacted]"),
-        ("/e?TOKEN=a?b", "/e?TOKEN=[redacted]"),
-        ("/e?%ff=a&token", "/e?%ff=[redacted]&token"),
+        ("/echo?x=1", "/echo?[redacted]"),
+        ("/echo?token=abc&x=1", "/echo?[redacted]"),
+        ("/e?a=1;token=abc", "/e?[redacted]"),
+        ("/e?abc", "/e?[redacted]"),
+        ("/e?a?abc", "/e?[redacted]"),
+        ("/e?", "/e?[redacted]"),
     ] {
         assert_eq!(redact_target(target), redacted);
     }

@@ -240,9 +240,12 @@ impl Worker {
         }
     }
 
-    /// Whether no mail has come since this was last asked, and none waits to go out.
+    /// Whether no mail has come since this was last asked, and none waits: neither to go out nor,
+    /// while our own deliveries found no room, in our mailbox.
     pub(super) fn is_idle(&mut self) -> bool {
-        !std::mem::take(&mut self.took_mail) && self.outboxes.iter().all(VecDeque::is_empty)
+        !std::mem::take(&mut self.took_mail)
+            && self.outboxes.iter().all(VecDeque::is_empty)
+            && !self.mailboxes.has_mail(self.index)
     }
 
     fn in_phase(&mut self, act: impl FnOnce(&mut Self, &mut Moving)) {

@@ -13,13 +13,13 @@ use crate::app::erased::erase;
 use crate::app::handle::{Handle, PostBox};
 use crate::app::middleware::Chain;
 use crate::app::{
-    App, Conn, Decision, Message, NotMovable, Reader, Request, SnapshotError, Writer,
+    App, Conn, Decision, Message, NotMovable, Post, Reader, Request, SnapshotError, Writer,
 };
 use crate::base::id::ConnectionIds;
 use crate::base::limits::{HeadLimits, Limits};
 use crate::base::network::ListenAddr;
 use crate::base::tick::Tick;
-use crate::hub::{Hub, Space, Spaces};
+use crate::hub::{Hub, RoomRef, Space, Spaces};
 use crate::net::accounts::Accounts;
 use crate::net::dispatch::Dispatcher;
 use crate::net::gate::Gate;
@@ -390,4 +390,21 @@ fn whoever_has_released_its_listeners_hears_nothing_of_them() {
     let told: Vec<Token> = rig.events.iter().map(|event| event.token()).collect();
     assert!(told.is_empty(), "{told:?}");
     drop(copies);
+}
+
+#[test]
+fn a_worker_whose_mailbox_has_requests_is_not_idle() {
+    let mut rig = Rig::new();
+    rig.worker.freeze();
+    // Its own deliveries have found no room, so it takes no requests.
+    rig.worker.deliveries_wait = true;
+    let room = RoomRef { space: Space::default(), name: "a" };
+    rig.worker.mailboxes.publish(room, "x".into()).unwrap();
+    rig.worker.take_mail();
+    assert!(!rig.worker.is_idle(), "what was accepted is not applied");
+    rig.worker.deliveries_wait = false;
+    rig.worker.take_mail();
+    assert!(!rig.worker.is_idle(), "something has just been done");
+    rig.worker.take_mail();
+    assert!(rig.worker.is_idle());
 }
