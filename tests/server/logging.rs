@@ -53,10 +53,10 @@ impl Piped {
         client
     }
 
-    /// At `debug`, a line about the request, which is longer than 2 KiB, one about the opening and
-    /// one about the end of each connection.
+    /// At `debug`, a line about the request, one about the opening and one about the end of each
+    /// connection: more than 1.5 KiB. (A query would not be in them.)
     fn cause_lines(&self, connections: usize) {
-        let path = format!("/echo?filling={}", "x".repeat(2 * KIB));
+        let path = format!("/rooms/{}", "%78".repeat(240));
         for _ in 0..connections {
             self.open(&path).close(1000);
         }
@@ -107,7 +107,7 @@ fn read_to_report(reader: &mut PipeReader) {
 }
 
 /// Its lines fill the pipe (64 KiB) and the queue (1 MiB).
-const TOO_MANY: usize = 600;
+const TOO_MANY: usize = 1_000;
 
 fn serves_upgrades_and_stops_unread(life: Life) {
     let (mut server, mut reader) = Piped::start(life, "debug");
