@@ -89,6 +89,7 @@ impl Builder {
 
     fn run_as(self, role: Role, args: Vec<OsString>) -> ExitCode {
         let context = self.context();
+        supervisor::note_start(!matches!(role, Role::Outermost) || is_successor());
         let (link, channel) = match role {
             Role::Probe { can } => {
                 return if can { ExitCode::SUCCESS } else { ExitCode::FAILURE };

@@ -8,6 +8,7 @@ use super::flags::KeyFlags;
 use super::{Checked, complain, exit_code, load, logging};
 use crate::config::{Context, Resolved};
 use crate::server::Entry;
+use crate::supervisor::started;
 
 /// Run the server. The default verb.
 ///
@@ -45,7 +46,8 @@ impl Args {
     /// # Errors
     /// The text to show.
     pub(super) fn load(&self, context: &Context) -> Result<Resolved, String> {
-        load(self.config.as_deref(), self.flags.0.clone(), context)
+        let config = self.config.as_deref().map(|path| started().resolve(path));
+        load(config.as_deref(), self.flags.0.clone(), context)
     }
 
     fn entry(&self) -> Entry {

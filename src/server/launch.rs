@@ -2,7 +2,7 @@
 //! joined to us by a channel. The supervisor starts it, or without one we do.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::supervisor::{self, Ending, Link, LinkEvent, Order};
+use crate::supervisor::{Ending, Link, LinkEvent, Order, started};
 use crate::sys::pidfd::Pidfd;
 use crate::sys::spawn::{self, Program};
 use crate::sys::{inherited, packets};
@@ -259,13 +259,15 @@ fn launch(binary: Option<&Path>) -> io::Result<Launched> {
     let arguments: Vec<OsString> = env::args_os().collect();
     let path = match binary {
         Some(binary) => binary.to_owned(),
-        None => supervisor::resolve_program(arguments.first().map_or(OsStr::new(""), |name| name))?,
+        None => started().program().to_owned(),
     };
     let (channel, theirs) = packets::pair()?;
+    let mut environment = vec![(VARIABLE.into(), CHANNEL.to_string().into())];
+    environment.extend(started().environment(&path));
     let program = Program {
         path: &path,
         arguments: &arguments,
-        environment: &[(VARIABLE.into(), CHANNEL.to_string().into())],
+        environment: &environment,
         descriptors: &[(CHANNEL, theirs.as_fd())],
         own_group: false,
     };

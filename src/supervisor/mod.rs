@@ -30,7 +30,7 @@ mod state;
 pub use link::{Link, LinkEvent, Start};
 pub use machine::{Ending, Order};
 pub use message::Kept;
-pub use program::resolve as resolve_program;
+pub use program::{Started, note_start, started};
 pub use role::Role;
 pub use run::{begin, resume};
 pub use state::State;

@@ -12,8 +12,9 @@ use std::{env, process};
 use super::machine::{Action, End, Ending, Event, Order, Part, Pid};
 use super::message::{Kept, Packet, ToServer, ToSupervisor, pair, receive, send, send_kept};
 use super::notify::Notifier;
+use super::program::started;
+use super::role;
 use super::state::{Child, State};
-use super::{program, role};
 use crate::base::text::cut_reason;
 use crate::handover::ownership::OwnershipWord;
 use crate::sys::pidfd::Pidfd;
@@ -309,24 +310,22 @@ impl Supervisor {
     }
 
     /// The file and the arguments of a program; `None` is the one this process was started by.
-    fn command(&self, program: Option<PathBuf>) -> io::Result<(PathBuf, Vec<OsString>)> {
+    fn command(&self, program: Option<PathBuf>) -> (PathBuf, Vec<OsString>) {
         let mut arguments = self.arguments.clone();
         match (program, arguments.first_mut()) {
             (Some(program), Some(name)) => {
                 name.clone_from(&program.clone().into_os_string());
-                Ok((program, arguments))
+                (program, arguments)
             }
-            (Some(program), None) => Ok((program.clone(), vec![program.into()])),
-            (None, name) => {
-                let path = program::resolve(name.map(|name| &**name).unwrap_or_default())?;
-                Ok((path, arguments))
-            }
+            (Some(program), None) => (program.clone(), vec![program.into()]),
+            (None, _) => (started().program().to_owned(), arguments),
         }
     }
 
     fn spawn(&mut self, part: Part, program: Option<PathBuf>, generation: u64) -> io::Result<Pid> {
-        let (path, arguments) = self.command(program)?;
-        let environment = [role::of_child(part)];
+        let (path, arguments) = self.command(program);
+        let mut environment = vec![role::of_child(part)];
+        environment.extend(started().environment(&path));
         let start = |descriptors: &[(RawFd, BorrowedFd<'_>)]| {
             start(&path, &arguments, &environment, descriptors)
         };
@@ -384,11 +383,12 @@ impl Supervisor {
     /// Executes the new program in place of this one; returns only if that fails.
     fn become_program(&self, program: Option<PathBuf>) -> io::Error {
         let attempt = || -> io::Result<std::convert::Infallible> {
-            let (path, arguments) = self.command(program)?;
+            let (path, arguments) = self.command(program);
             let file = self.state.write()?;
             let mut all = self.state.descriptors();
             all.push(file.as_fd());
-            let environment = [role::of_supervisor(file.as_raw_fd())];
+            let mut environment = vec![role::of_supervisor(file.as_raw_fd())];
+            environment.extend(started().environment(&path));
             // The thread that writes the log ends with this program.
             stderr::flush();
             #[cfg(feature = "fault-points")]

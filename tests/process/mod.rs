@@ -4,6 +4,7 @@
 mod failures;
 mod first;
 mod inheritance;
+mod paths;
 mod signals;
 mod strangers;
 mod terminal;
