@@ -161,29 +161,42 @@ pub struct Decoder {
 
 #[derive(Debug)]
 enum Stage {
-    /// Between frames, or `have` bytes into a header.
-    // Next: Data, Control, or Header again for a frame that is all there
-    Header { bytes: [u8; HEADER_BYTES_MAX], have: u8, begun: Tick },
+    /// Between frames.
+    // Next: Header, Data, Control, or Between again for a frame that is all there
+    Between,
+    /// Within a header; boxed, so that an idle connection does not have it.
+    // Next: Data, Control, Between
+    Header(Box<PartialHeader>),
     /// In the payload of a data frame, which goes to `partial`.
-    // Next: Header
+    // Next: Between
     Data { remaining: u64, mask: Option<Mask>, fin: bool },
     /// In the payload of a control frame.
-    // Next: Header
+    // Next: Between
     Control(Box<PartialControl>),
 }
 
-impl Stage {
-    const BETWEEN_FRAMES: Self =
-        Self::Header { bytes: [0; HEADER_BYTES_MAX], have: 0, begun: Tick::NEVER };
+/// Part of a header.
+#[derive(Debug)]
+struct PartialHeader {
+    /// `bytes[..have]` have arrived, at least one.
+    bytes: [u8; HEADER_BYTES_MAX],
+    have: u8,
+    /// See [`Unfinished::begun`].
+    begun: Tick,
+}
 
+impl Stage {
     fn save(&self, now: Tick, writer: &mut Writer) {
         match self {
-            Self::Header { bytes, have, begun } => {
+            Self::Between => {
+                writer.u8(0);
+                writer.bytes(&[]);
+            }
+            Self::Header(part) => {
+                let PartialHeader { bytes, have, begun } = &**part;
                 writer.u8(0);
                 writer.bytes(&bytes[..usize::from(*have)]);
-                if *have > 0 {
-                    writer.past(*begun, now);
-                }
+                writer.past(*begun, now);
             }
             Self::Data { remaining, mask, fin } => {
                 writer.u8(1);
@@ -205,10 +218,13 @@ impl Stage {
                 if !is_part_of_header(part) {
                     return Err(SnapshotError::Invalid("part of a frame's header"));
                 }
+                if part.is_empty() {
+                    return Ok(Self::Between);
+                }
                 let mut bytes = [0; HEADER_BYTES_MAX];
                 bytes[..part.len()].copy_from_slice(part);
-                let begun = if part.is_empty() { Tick::NEVER } else { reader.past(now)? };
-                Ok(Self::Header { bytes, have: part.len() as u8, begun })
+                let (have, begun) = (part.len() as u8, reader.past(now)?);
+                Ok(Self::Header(Box::new(PartialHeader { bytes, have, begun })))
             }
             1 => {
                 let remaining = reader.u64()?;
@@ -282,7 +298,7 @@ enum Step {
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { stage: Stage::BETWEEN_FRAMES, partial: None }
+        Self { stage: Stage::Between, partial: None }
     }
 }
 
@@ -366,7 +382,7 @@ impl Decoder {
 
     /// Whether a message or a frame has begun and not ended: a peer that leaves now cuts it off.
     pub fn is_between_messages(&self) -> bool {
-        self.partial.is_none() && matches!(self.stage, Stage::Header { have: 0, .. })
+        self.partial.is_none() && matches!(self.stage, Stage::Between)
     }
 
     /// Where the next bytes of a large frame belong: whoever reads them from the socket to there
@@ -416,15 +432,16 @@ impl Decoder {
                 received: partial.data.len(),
                 held: partial.data.capacity(),
             }),
-            (None, Stage::Header { have: 1.., begun, .. }) => {
-                Some(Unfinished { begun: *begun, grown: *begun, received: 0, held: 0 })
+            (None, Stage::Header(part)) => {
+                let begun = part.begun;
+                Some(Unfinished { begun, grown: begun, received: 0, held: 0 })
             }
             (None, Stage::Control(frame)) => {
                 let PartialControl { begun, payload, .. } = &**frame;
                 let (received, held) = (0, payload.capacity());
                 Some(Unfinished { begun: *begun, grown: *begun, received, held })
             }
-            (None, Stage::Header { .. } | Stage::Data { .. }) => None,
+            (None, Stage::Between | Stage::Data { .. }) => None,
         }
     }
 
@@ -439,9 +456,9 @@ impl Decoder {
                     partial.grown = now;
                 }
             }
-            (None, Stage::Header { have: 1.., begun, .. }) => *begun = now.min(*begun),
+            (None, Stage::Header(part)) => part.begun = now.min(part.begun),
             (None, Stage::Control(frame)) => frame.begun = now.min(frame.begun),
-            (None, Stage::Header { .. } | Stage::Data { .. }) => {}
+            (None, Stage::Between | Stage::Data { .. }) => {}
         }
     }
 
@@ -455,9 +472,9 @@ impl Decoder {
                 partial.begun = partial.begun.after(time);
                 partial.grown = partial.grown.after(time);
             }
-            (None, Stage::Header { begun, .. }) => *begun = begun.after(time),
+            (None, Stage::Header(part)) => part.begun = part.begun.after(time),
             (None, Stage::Control(frame)) => frame.begun = frame.begun.after(time),
-            (None, Stage::Data { .. }) => {}
+            (None, Stage::Between | Stage::Data { .. }) => {}
         }
     }
 
@@ -488,17 +505,28 @@ impl Decoder {
         spare: &mut Spare,
     ) -> Result<Step, ProtocolError> {
         match &mut self.stage {
-            Stage::Header { bytes, have, begun } => {
-                let Some(header) = take_header(bytes, have, input, rules)? else {
+            Stage::Between => match Header::decode(input.rest(), rules.role, rules.deflate)? {
+                Parsing::Done(header, len) => {
+                    input.take(len);
+                    self.begin(&header, Tick::NEVER, input, rules)
+                }
+                Parsing::NeedMore(_) if input.rest().is_empty() => Ok(Step::NeedMore),
+                Parsing::NeedMore(_) => {
+                    let mut bytes = [0; HEADER_BYTES_MAX];
+                    let part = input.take(input.rest().len());
+                    bytes[..part.len()].copy_from_slice(&input.bytes[part.clone()]);
+                    let (have, begun) = (part.len() as u8, Tick::NEVER);
+                    self.stage = Stage::Header(Box::new(PartialHeader { bytes, have, begun }));
+                    Ok(Step::NeedMore)
+                }
+            },
+            Stage::Header(part) => {
+                let Some(header) = part.complete(input, rules)? else {
                     return Ok(Step::NeedMore);
                 };
-                let begun = *begun;
-                self.stage = Stage::BETWEEN_FRAMES;
-                if header.opcode.is_control() {
-                    Ok(self.begin_control(&header, begun, input))
-                } else {
-                    self.begin_data(&header, begun, input, rules)
-                }
+                let begun = part.begun;
+                self.stage = Stage::Between;
+                self.begin(&header, begun, input, rules)
             }
             Stage::Data { remaining, mask, fin } => {
                 let partial = self.partial.as_mut().expect("begun with the stage");
@@ -512,7 +540,7 @@ impl Decoder {
                     return Ok(Step::NeedMore);
                 }
                 let fin = *fin;
-                self.stage = Stage::BETWEEN_FRAMES;
+                self.stage = Stage::Between;
                 Ok(self.partial.take_if(|_| fin).map_or(Step::Again, Step::Assembled))
             }
             Stage::Control(frame) => {
@@ -522,11 +550,24 @@ impl Decoder {
                 if frame.payload.len() < usize::from(frame.len) {
                     return Ok(Step::NeedMore);
                 }
-                match std::mem::replace(&mut self.stage, Stage::BETWEEN_FRAMES) {
+                match std::mem::replace(&mut self.stage, Stage::Between) {
                     Stage::Control(frame) => Ok(Step::AssembledControl(frame)),
                     _ => unreachable!("matched above"),
                 }
             }
+        }
+    }
+
+    fn begin(
+        &mut self,
+        header: &Header,
+        begun: Tick,
+        input: &mut Input<'_>,
+        rules: &Rules,
+    ) -> Result<Step, ProtocolError> {
+        match header.opcode.is_control() {
+            true => Ok(self.begin_control(header, begun, input)),
+            false => self.begin_data(header, begun, input, rules),
         }
     }
 
@@ -596,6 +637,30 @@ impl Decoder {
         }
         self.stage = Stage::Data { remaining: header.len, mask, fin: header.fin };
         Ok(Step::Again)
+    }
+}
+
+impl PartialHeader {
+    /// Goes on with the input; `None` after all of it is consumed.
+    fn complete(
+        &mut self,
+        input: &mut Input<'_>,
+        rules: &Rules,
+    ) -> Result<Option<Header>, ProtocolError> {
+        let before = usize::from(self.have);
+        let added = input.rest().len().min(HEADER_BYTES_MAX - before);
+        self.bytes[before..before + added].copy_from_slice(&input.rest()[..added]);
+        match Header::decode(&self.bytes[..before + added], rules.role, rules.deflate)? {
+            Parsing::Done(header, len) => {
+                input.take(len - before);
+                Ok(Some(header))
+            }
+            Parsing::NeedMore(_) => {
+                input.take(added);
+                self.have += added as u8;
+                Ok(None)
+            }
+        }
     }
 }
 
@@ -686,35 +751,6 @@ impl Partial {
             self.utf8.push(&self.data[self.data.len() - len..])?;
         }
         Ok(())
-    }
-}
-
-/// Reads a header that may have begun in an earlier input; `None` after all input is consumed.
-fn take_header(
-    bytes: &mut [u8; HEADER_BYTES_MAX],
-    have: &mut u8,
-    input: &mut Input<'_>,
-    rules: &Rules,
-) -> Result<Option<Header>, ProtocolError> {
-    let before = usize::from(*have);
-    if before == 0
-        && let Parsing::Done(header, len) = Header::decode(input.rest(), rules.role, rules.deflate)?
-    {
-        input.take(len);
-        return Ok(Some(header));
-    }
-    let added = input.rest().len().min(HEADER_BYTES_MAX - before);
-    bytes[before..before + added].copy_from_slice(&input.rest()[..added]);
-    match Header::decode(&bytes[..before + added], rules.role, rules.deflate)? {
-        Parsing::Done(header, len) => {
-            input.take(len - before);
-            Ok(Some(header))
-        }
-        Parsing::NeedMore(_) => {
-            input.take(added);
-            *have += added as u8;
-            Ok(None)
-        }
     }
 }
 

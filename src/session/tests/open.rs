@@ -321,7 +321,7 @@ fn a_client_masks_and_wants_no_masks() {
 
 #[test]
 fn an_idle_connection_is_small() {
-    assert!(size_of::<Session>() <= 144, "{}", size_of::<Session>());
+    assert!(size_of::<Session>() <= 96, "{}", size_of::<Session>());
 }
 
 /// Between our Close and the peer's, a bomb is not inflated, and what is no deflate stream is as

@@ -177,7 +177,7 @@ fn the_time_in_which_we_do_not_read_is_not_the_messages() {
     bench.socket.room = 0;
     bench.send(&[0; 50]);
     bench.flush();
-    assert_eq!(bench.receive(&[b'x']), [], "paused");
+    assert_eq!(bench.receive(b"x"), [], "paused");
     bench.after(50 * SECOND);
     assert_eq!(bench.with(Session::on_deadline), None);
     bench.socket.room = usize::MAX;
