@@ -58,6 +58,8 @@ impl Parcel {
 struct Lane {
     items: VecDeque<Parcel>,
     bytes: usize,
+    /// Workers whose mail did not fit; they are woken when there is room again.
+    waiting: Vec<WorkerIndex>,
 }
 
 impl Lane {
@@ -70,9 +72,10 @@ impl Lane {
         self.items.push_back(mail);
     }
 
-    fn take(&mut self) -> VecDeque<Parcel> {
+    /// All there is, and who waited for the room it took.
+    fn take(&mut self) -> (VecDeque<Parcel>, Vec<WorkerIndex>) {
         self.bytes = 0;
-        std::mem::take(&mut self.items)
+        (std::mem::take(&mut self.items), std::mem::take(&mut self.waiting))
     }
 }
 
@@ -82,8 +85,6 @@ struct Lanes {
     requests: Lane,
     /// Requests of other threads that wait until this process serves.
     held: Lane,
-    /// Workers whose mail did not fit; they are woken when there is room again.
-    waiting: Vec<WorkerIndex>,
     /// The worker has been woken and has not looked yet.
     woken: bool,
     /// The worker is gone.
@@ -174,6 +175,9 @@ impl Mailboxes {
     ///
     /// Each lane keeps its order; one that is full does not hold up the other. (A worker is sent
     /// deliveries of rooms at home here, and requests for rooms at home there.)
+    ///
+    /// `to` is woken only for what has come, and `from` only for room where its mail waits: two
+    /// workers whose mailboxes are full would wake each other for nothing otherwise.
     pub fn post(&self, from: WorkerIndex, to: WorkerIndex, outbox: &mut VecDeque<Parcel>) -> bool {
         let mailbox = &self.boxes[usize::from(to)];
         let mut lanes = mailbox.lock();
@@ -181,11 +185,15 @@ impl Mailboxes {
             outbox.clear();
             return false;
         }
+        let before = outbox.len();
         let mut deliveries_stay = false;
         let mut stays = VecDeque::new();
         for mail in outbox.drain(..) {
             let lane = lanes.lane(&mail);
             if lane.is_full() {
+                if !lane.waiting.contains(&from) {
+                    lane.waiting.push(from);
+                }
                 deliveries_stay |= mail.is_delivery();
                 stays.push_back(mail);
             } else {
@@ -193,11 +201,25 @@ impl Mailboxes {
             }
         }
         *outbox = stays;
-        if !outbox.is_empty() && !lanes.waiting.contains(&from) {
-            lanes.waiting.push(from);
+        if outbox.len() < before {
+            mailbox.wake(lanes);
+        }
+        deliveries_stay
+    }
+
+    /// Moves all of a worker's mail for another, whether there is room or not: while both are
+    /// frozen no more comes of it than there is.
+    pub fn post_all(&self, to: WorkerIndex, outbox: &mut VecDeque<Parcel>) {
+        let mailbox = &self.boxes[usize::from(to)];
+        let mut lanes = mailbox.lock();
+        if lanes.closed {
+            outbox.clear();
+            return;
+        }
+        for mail in outbox.drain(..) {
+            lanes.lane(&mail).push(mail);
         }
         mailbox.wake(lanes);
-        deliveries_stay
     }
 
     /// Gives every worker an order; never refused.
@@ -255,16 +277,24 @@ impl Mailboxes {
         let mailbox = &self.boxes[usize::from(worker)];
         let mut lanes = mailbox.lock();
         lanes.woken = false;
-        let deliveries = lanes.deliveries.take();
-        let requests = if with_requests { lanes.requests.take() } else { VecDeque::new() };
+        let (deliveries, mut waiting) = lanes.deliveries.take();
+        let mut requests = VecDeque::new();
+        if with_requests {
+            let (taken, waiting_too) = lanes.requests.take();
+            requests = taken;
+            waiting.extend(waiting_too);
+        }
         mailbox.has_mail.store(!lanes.requests.items.is_empty(), Ordering::Release);
-        let waiting = std::mem::take(&mut lanes.waiting);
         drop(lanes);
-        for sender in waiting {
-            let mailbox = &self.boxes[usize::from(sender)];
+        self.wake_all(&waiting);
+        [deliveries, requests]
+    }
+
+    fn wake_all(&self, workers: &[WorkerIndex]) {
+        for worker in workers {
+            let mailbox = &self.boxes[usize::from(*worker)];
             mailbox.wake(mailbox.lock());
         }
-        [deliveries, requests]
     }
 
     /// A worker ends: whatever is sent to it from now on is dropped.
@@ -272,14 +302,9 @@ impl Mailboxes {
         let mut lanes = self.boxes[usize::from(worker)].lock();
         lanes.closed = true;
         lanes.held = Lane::default();
-        lanes.deliveries.take();
-        lanes.requests.take();
-        let waiting = std::mem::take(&mut lanes.waiting);
+        let waiting = [lanes.deliveries.take().1, lanes.requests.take().1].concat();
         drop(lanes);
-        for sender in waiting {
-            let mailbox = &self.boxes[usize::from(sender)];
-            mailbox.wake(mailbox.lock());
-        }
+        self.wake_all(&waiting);
     }
 
     fn request(&self, to: WorkerIndex, mail: Parcel) -> Result<(), Undeliverable> {
@@ -427,5 +452,26 @@ mod tests {
         assert!(mailboxes.has_mail(0), "the sender is woken when there is room");
         assert!(!mailboxes.post(0, 1, &mut outbox));
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn whoever_takes_no_requests_and_whoever_has_some_for_it_do_not_wake_each_other() {
+        let (mailboxes, _polls) = Mailboxes::new(2).unwrap();
+        let mut outbox: VecDeque<Parcel> = (0..LANE_ITEMS_MAX + 1)
+            .map(|_| Parcel::Hub(hub::Mail::Publish(publication())))
+            .collect();
+        mailboxes.post(0, 1, &mut outbox);
+        let is_woken = |worker: usize| mailboxes.boxes[worker].lock().woken;
+        for _ in 0..3 {
+            // Its own deliveries wait for somebody else.
+            mailboxes.take(1, false);
+            assert!(!is_woken(0), "there is no room for requests yet");
+            mailboxes.post(0, 1, &mut outbox);
+            assert!(!is_woken(1), "nothing has come");
+        }
+        mailboxes.take(1, true);
+        assert!(is_woken(0));
+        mailboxes.post(0, 1, &mut outbox);
+        assert!(is_woken(1) && outbox.is_empty());
     }
 }
