@@ -456,7 +456,7 @@ mod tests {
 
     #[test]
     fn whoever_takes_no_requests_and_whoever_has_some_for_it_do_not_wake_each_other() {
-        let (mailboxes, _polls) = Mailboxes::new(2).unwrap();
+        let (mailboxes, _polls) = Mailboxes::new(2, Spaces::default()).unwrap();
         let mut outbox: VecDeque<Parcel> = (0..LANE_ITEMS_MAX + 1)
             .map(|_| Parcel::Hub(hub::Mail::Publish(publication())))
             .collect();

@@ -4,11 +4,11 @@
 //!            accept       read         write        deadlines   messages for members
 //! Serving    yes          yes          yes          fire        within the queue's limit
 //! Stopping   yes, 503     yes          yes          fire        within the queue's limit
-//! Frozen     remembered   remembered   remembered   wait        all are queued
+//! Frozen     noted        noted        noted        wait        all are queued
 //! ```
 //!
-//! *Remembered*: epoll tells of each change once, so a frozen worker notes what it is told. When it
-//! serves again, it does for each connection what it would have done then.
+//! epoll reports each change once, so a frozen worker notes each report. When the worker serves
+//! again, it does for each connection what it would have done at the time.
 
 use crate::base::slab::Key;
 use crate::base::tick::Tick;

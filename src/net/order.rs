@@ -24,7 +24,10 @@ pub enum Order {
     /// Take the mail there is.
     Settle,
     /// Send the connections' states.
-    Save,
+    Save {
+        /// What the pause may come to: whoever has more to be saved than fits stays.
+        pause_max: Duration,
+    },
     /// Send the states of connections that go on being served, to see whether they would load.
     Rehearse(Outlets),
     /// Go on as if nothing had happened.

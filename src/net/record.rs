@@ -9,6 +9,7 @@
 //! Who      id, peer, passed through the middleware
 //! Peer     the peer, which is not in Who then         in formats that have it (has_peer_record)
 //! Session  the protocol's state
+//! Ahead    how many bytes of its unfinished message    if they came ahead and are not in Session
 //! Route    pattern, name of the app                   if the request has found one
 //! Facts    path, subprotocol                          if the request said more than its route
 //! Pending  101 response, extension                    if the app has not decided
@@ -40,6 +41,7 @@ mod tag {
     pub(super) const PENDING: u16 = 6;
     pub(super) const ROOMS: u16 = 7;
     pub(super) const PEER: u16 = 8;
+    pub(super) const AHEAD: u16 = 9;
 }
 
 /// A connection that was loaded and has no socket yet. To be put into a
@@ -170,6 +172,9 @@ impl Dispatcher {
         writer.required_record(tag::SESSION, |writer| {
             session.save(&at.limits, self.now, writer);
         });
+        if session.ahead() > 0 {
+            writer.required_record(tag::AHEAD, |writer| writer.count(session.ahead()));
+        }
         if *route != NO_ROUTE {
             writer.required_record(tag::ROUTE, |writer| {
                 writer.str(at.pattern.as_str());
@@ -212,6 +217,20 @@ impl Dispatcher {
         reader: &mut Reader<'_>,
         address: Address,
     ) -> Result<Restored, NotRestored> {
+        self.load_connection_after(Vec::new(), reader, address)
+    }
+
+    /// The same for a connection whose unfinished message has come `ahead` of its state, unless
+    /// there is another one by now.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn load_connection_after(
+        &mut self,
+        ahead: Vec<u8>,
+        reader: &mut Reader<'_>,
+        address: Address,
+    ) -> Result<Restored, NotRestored> {
         let records = Records::read(reader)?;
         let missing = SnapshotError::Invalid("connection: it has no id, no peer or no session");
         let (mut who, mut session) = records.who.zip(records.session).ok_or(missing)?;
@@ -224,7 +243,15 @@ impl Dispatcher {
         who.finish()?;
         let loaded = Session::load(self.now, &mut session)?;
         session.finish()?;
-        let session = loaded;
+        let mut session = loaded;
+        if let Some(mut reader) = records.ahead {
+            let is_there = reader.varint()? == ahead.len() as u64 && !ahead.is_empty();
+            reader.finish()?;
+            if !is_there || !session.prepend(ahead) {
+                let reason = "connection: what came ahead is not there";
+                return Err(SnapshotError::Invalid(reason).into());
+            }
+        }
         let route =
             records.route.map_or(Ok(NO_ROUTE), |mut reader| self.find_route(&mut reader))?;
         let at = &self.routes[usize::from(route)];
@@ -352,6 +379,7 @@ struct Records<'a> {
     pending: Option<Reader<'a>>,
     rooms: Option<Reader<'a>>,
     peer: Option<Reader<'a>>,
+    ahead: Option<Reader<'a>>,
 }
 
 impl<'a> Records<'a> {
@@ -366,6 +394,7 @@ impl<'a> Records<'a> {
                 tag::FACTS => &mut records.facts,
                 tag::PENDING => &mut records.pending,
                 tag::ROOMS => &mut records.rooms,
+                tag::AHEAD => &mut records.ahead,
                 tag::PEER if reader.format().has_peer_record() => &mut records.peer,
                 _ => {
                     record.skip_unknown()?;

@@ -3,6 +3,8 @@
 //!
 //! ```text
 //! Connection*  its key, its records (see record.rs)
+//! Bytes*       a connection's key, an offset, and from there on what has come of its unfinished
+//!              message: they go ahead, so that the connection is small when its time comes
 //! Build        the version that wrote it, for people     the tests' next build only; optional
 //! ```
 
@@ -14,6 +16,7 @@ use crate::base::snapshot::{Reader, SnapshotError, Writer};
 /// Tags of the records. A tag is never used for anything else again.
 mod tag {
     pub(super) const CONNECTION: u16 = 1;
+    pub(super) const BYTES: u16 = 3;
     #[cfg(feature = "format-next")]
     pub(super) const BUILD: u16 = 2;
 }
@@ -58,6 +61,15 @@ impl States {
         Ok(())
     }
 
+    /// Adds bytes of the connection's unfinished message, which begin `offset` bytes into it.
+    pub fn add_bytes(&mut self, key: Key, offset: usize, bytes: &[u8]) {
+        self.writer.required_record(tag::BYTES, |writer| {
+            writer.u64(key.to_u64());
+            writer.count(offset);
+            writer.bytes(bytes);
+        });
+    }
+
     /// The format they are written in.
     pub fn format(&self) -> Format {
         self.writer.format()
@@ -79,6 +91,22 @@ impl States {
     }
 }
 
+/// What there is among states.
+#[derive(Debug)]
+pub enum Saved<'a> {
+    /// A connection: its key where it comes from, and its records.
+    Connection(Key, Reader<'a>),
+    /// Bytes of a connection's unfinished message.
+    Bytes {
+        /// Its key where it comes from.
+        key: Key,
+        /// How far into the message they begin.
+        offset: u64,
+        /// They.
+        bytes: &'a [u8],
+    },
+}
+
 /// States that are being read.
 #[derive(Debug, Clone, Copy)]
 pub struct SavedStates<'a>(Reader<'a>);
@@ -97,20 +125,33 @@ impl<'a> SavedStates<'a> {
         self.0.format()
     }
 
-    /// The next connection: its key where it comes from, and its records.
+    /// The next of what there is.
     ///
     /// # Errors
     /// The bytes are no states, or hold what this build must understand and does not.
-    pub fn next_connection(&mut self) -> Result<Option<(Key, Reader<'a>)>, SnapshotError> {
+    pub fn next(&mut self) -> Result<Option<Saved<'a>>, SnapshotError> {
         while let Some(mut record) = self.0.record()? {
-            if record.tag == tag::CONNECTION {
-                let key = Key::from_u64(record.body.u64()?);
-                return Ok(Some((key.ok_or(SnapshotError::Invalid("key"))?, record.body)));
+            match record.tag {
+                tag::CONNECTION => {
+                    let key = load_key(&mut record.body)?;
+                    return Ok(Some(Saved::Connection(key, record.body)));
+                }
+                tag::BYTES => {
+                    let key = load_key(&mut record.body)?;
+                    let offset = record.body.varint()?;
+                    let bytes = record.body.bytes()?;
+                    record.body.finish()?;
+                    return Ok(Some(Saved::Bytes { key, offset, bytes }));
+                }
+                _ => record.skip_unknown()?,
             }
-            record.skip_unknown()?;
         }
         Ok(None)
     }
+}
+
+fn load_key(reader: &mut Reader<'_>) -> Result<Key, SnapshotError> {
+    Key::from_u64(reader.u64()?).ok_or(SnapshotError::Invalid("key"))
 }
 
 #[cfg(test)]
@@ -124,6 +165,27 @@ mod tests {
     fn sealed(states: &States) -> Vec<u8> {
         let (head, body) = states.sealed();
         [&head[..], body].concat()
+    }
+
+    fn next_connection<'a>(saved: &mut SavedStates<'a>) -> (Key, Reader<'a>) {
+        match saved.next() {
+            Ok(Some(Saved::Connection(key, state))) => (key, state),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn bytes_of_a_message_are_there_with_their_place() {
+        let mut states = States::new(Format::NEWEST);
+        states.add_bytes(key(3), 70_000, b"some more");
+        assert_eq!(states.connections(), 0);
+        let sealed = sealed(&states);
+        let mut saved = SavedStates::open(&sealed).unwrap();
+        let Ok(Some(Saved::Bytes { key: of, offset, bytes })) = saved.next() else {
+            panic!("they are there");
+        };
+        assert_eq!((of, offset, bytes), (key(3), 70_000, &b"some more"[..]));
+        assert!(saved.next().unwrap().is_none());
     }
 
     #[test]
@@ -142,13 +204,13 @@ mod tests {
             let mut saved = SavedStates::open(&sealed).unwrap();
             assert_eq!(saved.format(), format);
             for index in [0, 2] {
-                let (of, mut state) = saved.next_connection().unwrap().unwrap();
+                let (of, mut state) = next_connection(&mut saved);
                 assert_eq!(
                     (of, state.str(), state.format()),
                     (key(index), Ok("some of it"), format)
                 );
             }
-            assert!(saved.next_connection().unwrap().is_none());
+            assert!(saved.next().unwrap().is_none());
         }
     }
 
@@ -162,10 +224,10 @@ mod tests {
             }
             states.add(key(7), |_| Ok::<_, ()>(())).unwrap();
             let sealed = sealed(&states);
-            let next = SavedStates::open(&sealed).unwrap().next_connection();
+            let mut saved = SavedStates::open(&sealed).unwrap();
             match required {
-                true => assert_eq!(next.err(), Some(SnapshotError::UnknownRecord(99))),
-                false => assert_eq!(next.unwrap().unwrap().0, key(7)),
+                true => assert_eq!(saved.next().err(), Some(SnapshotError::UnknownRecord(99))),
+                false => assert_eq!(next_connection(&mut saved).0, key(7)),
             }
         }
     }

@@ -15,6 +15,7 @@ mod conns;
 mod deal;
 mod freezing;
 pub mod moving;
+mod outbound;
 mod sending;
 mod slots;
 mod stopping;
@@ -557,8 +558,14 @@ impl Worker {
         self.congested = false;
         self.deliveries_wait = false;
         for (to, outbox) in self.outboxes.iter_mut().enumerate() {
-            if !outbox.is_empty() {
-                let deliveries = self.mailboxes.post(self.index, to as WorkerIndex, outbox);
+            if outbox.is_empty() {
+                continue;
+            }
+            let to = to as WorkerIndex;
+            if self.dispatcher.mode.is_frozen() {
+                self.mailboxes.post_all(to, outbox);
+            } else {
+                let deliveries = self.mailboxes.post(self.index, to, outbox);
                 self.congested |= !outbox.is_empty();
                 self.deliveries_wait |= deliveries;
             }
@@ -690,7 +697,7 @@ impl Worker {
                 let _ = conn.stream.shutdown();
             }
             if let Some(moving) = &mut self.moving {
-                moving.closed(key);
+                moving.out.closed(key);
             }
             self.conns.remove(key);
             self.accounts.leave(self.index);

@@ -47,6 +47,10 @@ impl Source<'_> {
 /// How often whoever asked for an upgrade is told how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(50);
 
+/// What the pause of an upgrade may come to, in which nobody is served: clients take a second for a
+/// slow network and not for a dead server. Connections that would stretch it stay behind.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// How long a successor may leave what it is sent unread.
 const UNREAD_MAX: Duration = Duration::from_secs(2);
 
@@ -356,7 +360,7 @@ impl Attempt<'_> {
                 let ids_upcoming = self.center.crew.ids.upcoming();
                 let at_ns = self.times.entered_ns(Step::Freeze).unwrap_or_default();
                 self.send(&ToSuccessor::Frozen { ids_upcoming, at_ns })?;
-                self.center.crew.mailboxes.order_all(&Order::Save);
+                self.center.crew.mailboxes.order_all(&Order::Save { pause_max: PAUSE_MAX });
                 #[cfg(feature = "fault-points")]
                 crate::sys::fault::point("predecessor-saved");
             }

@@ -70,6 +70,52 @@ impl Session {
             && !self.paused
     }
 
+    /// Whether it is open and may well stay as it is for a while: what it has to send, its peer does
+    /// not take.
+    pub fn is_still(&self) -> bool {
+        let is_blocked = self.out.is_empty() || self.out.is_blocked();
+        is_blocked
+            && matches!(&self.state, State::Open(decoder) if !decoder.holds_whole_frame())
+            && (self.parked.is_none() || self.paused)
+    }
+
+    /// What has come of an unfinished message and may go ahead to another process.
+    pub fn not_ahead(&self) -> &[u8] {
+        match &self.state {
+            State::Open(decoder) => decoder.not_ahead(),
+            _ => &[],
+        }
+    }
+
+    /// How many bytes of an unfinished message have gone ahead: [`save`](Self::save) leaves them out.
+    pub fn ahead(&self) -> usize {
+        match &self.state {
+            State::Open(decoder) | State::Closing(decoder, _) => decoder.ahead(),
+            _ => 0,
+        }
+    }
+
+    /// See [`Decoder::set_ahead`].
+    pub fn set_ahead(&mut self, ahead: usize) {
+        if let State::Open(decoder) | State::Closing(decoder, _) = &mut self.state {
+            decoder.set_ahead(ahead);
+        }
+    }
+
+    /// Puts what came ahead before what was loaded of an unfinished message; false if there is none.
+    pub fn prepend(&mut self, ahead: Vec<u8>) -> bool {
+        match &mut self.state {
+            State::Open(decoder) | State::Closing(decoder, _) => decoder.prepend(ahead),
+            _ => false,
+        }
+    }
+
+    /// Bytes that saving it takes, all but some hundred.
+    pub fn bytes_to_save(&self) -> usize {
+        let parked = self.parked.as_ref().map_or(0, |parked| parked.len());
+        self.not_ahead().len() + parked + self.out.len()
+    }
+
     /// Whether our Close waits for the peer's: the app has not been told of the end yet.
     pub fn is_closing(&self) -> bool {
         matches!(self.state, State::Closing(..))

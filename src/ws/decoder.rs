@@ -25,6 +25,9 @@ const DIRECT_BYTES_MIN: usize = 16 * 1024;
 /// cache, half a megabyte of which has to hold what the kernel copies them from, too.
 const DIRECT_BYTES_MAX: u64 = 128 * 1024;
 
+/// Bytes of the longest character in UTF-8.
+const CHARACTER_BYTES_MAX: usize = 4;
+
 /// Received bytes and how far they have been decoded. Decoding unmasks them in place.
 #[derive(Debug)]
 pub struct Input<'b> {
@@ -264,6 +267,8 @@ struct Partial {
     grown: Tick,
     /// The bytes of `data` as of then.
     grown_to: usize,
+    /// So many bytes of `data` have gone ahead to another process, in a handover.
+    ahead: usize,
 }
 
 #[derive(Debug)]
@@ -485,6 +490,40 @@ impl Decoder {
         writer.option(partial.as_deref(), |writer, partial| partial.save(now, writer));
     }
 
+    /// What has come of an unfinished message and has not gone ahead to another process: all but the
+    /// last bytes, which may be the beginning of a character.
+    pub fn not_ahead(&self) -> &[u8] {
+        self.partial.as_ref().map_or(&[], |partial| {
+            let end = partial.data.len().saturating_sub(CHARACTER_BYTES_MAX);
+            partial.data.get(partial.ahead..end).unwrap_or_default()
+        })
+    }
+
+    /// How many bytes of the unfinished message have gone ahead. [`save`](Self::save) leaves them
+    /// out.
+    pub fn ahead(&self) -> usize {
+        self.partial.as_ref().map_or(0, |partial| partial.ahead)
+    }
+
+    /// So many bytes of the unfinished message, from its beginning on, have gone ahead; 0 if nothing
+    /// is handed over any more.
+    pub fn set_ahead(&mut self, ahead: usize) {
+        if let Some(partial) = &mut self.partial {
+            partial.ahead = ahead.min(partial.data.len());
+        }
+    }
+
+    /// Puts what came ahead before what was loaded of an unfinished message; false if there is none.
+    pub fn prepend(&mut self, mut ahead: Vec<u8>) -> bool {
+        let Some(partial) = &mut self.partial else {
+            return false;
+        };
+        ahead.extend_from_slice(&partial.data);
+        partial.data = ahead;
+        partial.grown_to = partial.data.len();
+        true
+    }
+
     /// Reads what [`Decoder::save`] wrote.
     ///
     /// # Errors
@@ -633,6 +672,7 @@ impl Decoder {
                 begun,
                 grown: begun,
                 grown_to: 0,
+                ahead: 0,
             }));
         }
         self.stage = Stage::Data { remaining: header.len, mask, fin: header.fin };
@@ -689,12 +729,13 @@ impl PartialControl {
 
 impl Partial {
     fn save(&self, now: Tick, writer: &mut Writer) {
-        let Self { text, compressed, fragments, utf8, data, begun, grown, grown_to: _ } = self;
+        let Self { text, compressed, fragments, utf8, data, begun, grown, grown_to: _, ahead } =
+            self;
         writer.bool(*text);
         writer.bool(*compressed);
         writer.u32(*fragments);
         utf8.save(writer);
-        writer.bytes(data);
+        writer.bytes(&data[*ahead..]);
         writer.past(*begun, now);
         writer.past(*grown, now);
     }
@@ -713,7 +754,7 @@ impl Partial {
             return Err(SnapshotError::Invalid("end of a part of a text"));
         }
         let (begun, grown, grown_to) = (reader.past(now)?, reader.past(now)?, data.len());
-        Ok(Self { text, compressed, fragments, utf8, data, begun, grown, grown_to })
+        Ok(Self { text, compressed, fragments, utf8, data, begun, grown, grown_to, ahead: 0 })
     }
 
     /// Sees to room for `len` bytes more, of the `remaining` ones of the frame under way.

@@ -22,7 +22,7 @@ use steadfast::net::connection::Connection;
 use steadfast::net::dispatch::{Dispatcher, Fed};
 use steadfast::net::gate::Gate;
 use steadfast::net::route::{Pattern, Route, Target};
-use steadfast::net::states::{SavedStates, States};
+use steadfast::net::states::{Saved, SavedStates, States};
 use steadfast::net::stream::Stream;
 use steadfast::session::handshake::DeflatePolicy;
 use steadfast::session::turn::Turn;
@@ -188,9 +188,10 @@ impl Process {
     pub(crate) fn load(&mut self, file: &[u8]) -> Result<(Format, Vec<Client>), String> {
         let mut states = SavedStates::open(file).map_err(|error| error.to_string())?;
         let mut clients = vec![];
-        while let Some((key, mut state)) =
-            states.next_connection().map_err(|error| error.to_string())?
-        {
+        while let Some(saved) = states.next().map_err(|error| error.to_string())? {
+            let Saved::Connection(key, mut state) = saved else {
+                return Err("bytes without their connection".to_owned());
+            };
             let address = Address { worker: 0, key };
             let restored = self.dispatcher.load_connection(&mut state, address);
             let restored = restored.map_err(|error| error.to_string())?;

@@ -97,7 +97,7 @@ impl Worker {
             Ok(key) => {
                 self.wheel.insert(deadline, key);
                 if let Some(moving) = &mut self.moving {
-                    moving.opened(key);
+                    moving.out.opened(key);
                 }
                 tracing::trace!(connection = %id, %peer, "accepted");
             }

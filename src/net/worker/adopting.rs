@@ -25,14 +25,20 @@ use crate::base::tick::Tick;
 use crate::hub::WorkerIndex;
 use crate::net::connection::Connection;
 use crate::net::lane::{DESCRIPTORS_MAX, Origin, PACKET_BYTES_MAX, Packet, Part, SLOTS_MAX};
-use crate::net::states::SavedStates;
+use crate::net::states::{Saved, SavedStates};
 use crate::net::stream::Stream;
 use crate::sys::bell::Rung;
 use crate::sys::clock;
 use crate::sys::packets::{self, Received};
 
-/// How long a worker waits for its lane before it looks for orders.
+/// How long a worker waits for its lane before it looks for orders and for mail.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// The same, once all that was there has come: the others wait for what is left of the mail.
+const LOOK_LEVEL: Duration = Duration::from_millis(1);
+
+/// Room that is left behind what came ahead of a message, for the rest that comes in the pause.
+const REST_BYTES: usize = 1_024;
 
 /// What the handover's thread tells a worker of the successor.
 #[derive(Debug)]
@@ -99,8 +105,12 @@ struct Parked {
     /// What cannot be served, and why: there is no place for it, or its state does not load. It is
     /// refused with the last states, and not before: it may end until then, or be another.
     unfit: HashMap<Origin, String>,
+    /// By key here: what has come ahead of unfinished messages.
+    messages: HashMap<Key, Vec<u8>>,
     /// So many workers have sent all they had.
     level: usize,
+    /// That has been said.
+    level_told: bool,
     /// The last states have come from so many workers.
     senders: usize,
     /// Connections that can be served.
@@ -146,6 +156,24 @@ impl Places {
     fn of(&self, worker: WorkerIndex) -> impl Iterator<Item = Key> {
         let slots = self.0.get(usize::from(worker)).map(Vec::as_slice).unwrap_or_default();
         slots.iter().flatten().map(|(_, ours)| *ours)
+    }
+}
+
+impl Parked {
+    /// Takes bytes that have come ahead of a message: of the one that is known, from where it ends,
+    /// or of the next one.
+    fn append(&mut self, ours: Key, offset: u64, bytes: &[u8]) -> Result<(), SnapshotError> {
+        let message = self.messages.entry(ours).or_default();
+        if offset == 0 {
+            message.clear();
+        }
+        if message.len() as u64 != offset {
+            return Err(SnapshotError::Invalid("place of the bytes of a message"));
+        }
+        message.extend_from_slice(bytes);
+        // So that what comes in the pause does not move it all.
+        message.reserve(REST_BYTES);
+        Ok(())
     }
 }
 
@@ -203,8 +231,18 @@ impl Worker {
                 Err(TryRecvError::Disconnected) => return Ok(Some(Instruction::Discard)),
                 Err(TryRecvError::Empty) => {}
             }
+            // What the rooms of loaded connections come to between the workers is settled now, while
+            // everybody is served elsewhere.
+            self.take_mail();
+            self.post_mail();
+            let is_level = parked.level == adoption.senders;
+            if is_level && !parked.level_told && self.is_idle() {
+                parked.level_told = true;
+                talk.findings.send((self.index, Finding::Level));
+            }
+            let look = if is_level { LOOK_LEVEL } else { LOOK };
             let received =
-                packets::receive(&adoption.lane, &mut buffer, &mut descriptors, Some(LOOK));
+                packets::receive(&adoption.lane, &mut buffer, &mut descriptors, Some(look));
             let len = match received? {
                 Received::Packet(len) => len,
                 Received::Nothing => continue,
@@ -220,7 +258,6 @@ impl Worker {
             self.on_packet(packet, descriptors.drain(..), adoption.rehearsal, parked)?;
             if parked.level > was_level && parked.level == adoption.senders {
                 self.take_first_edges()?;
-                talk.findings.send((self.index, Finding::Level));
             }
         }
         Ok(None)
@@ -328,7 +365,17 @@ impl Worker {
         parked: &mut Parked,
     ) -> Result<u64, SnapshotError> {
         let mut count = 0;
-        while let Some((key, state)) = states.next_connection()? {
+        while let Some(saved) = states.next()? {
+            let (key, state) = match saved {
+                Saved::Connection(key, state) => (key, state),
+                Saved::Bytes { key, offset, bytes } => {
+                    // It may have ended since.
+                    if let Some(ours) = parked.places.get(Origin { worker, key }) {
+                        parked.append(ours, offset, bytes)?;
+                    }
+                    continue;
+                }
+            };
             count += 1;
             let origin = Origin { worker, key };
             let loaded = match parked.places.get(origin) {
@@ -375,7 +422,8 @@ impl Worker {
     ) -> Result<(), String> {
         self.unload(key, parked);
         let address = Address { worker: self.index, key };
-        let restored = self.dispatcher.load_connection(&mut record, address);
+        let ahead = parked.messages.remove(&key).unwrap_or_default();
+        let restored = self.dispatcher.load_connection_after(ahead, &mut record, address);
         let restored = restored.map_err(|error| error.to_string())?;
         if let Some(conn) = self.conns.get_mut(key) {
             self.dispatcher.restore(conn, key, restored);
@@ -409,6 +457,7 @@ impl Worker {
     /// Lets go of a parked connection without touching it.
     fn give_up(&mut self, key: Key, parked: &mut Parked) {
         self.unload(key, parked);
+        parked.messages.remove(&key);
         if let Some(mut conn) = self.conns.remove(key) {
             let _ = conn.stream.deregister(self.poll.registry());
         }

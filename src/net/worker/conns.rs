@@ -92,6 +92,7 @@ impl Conns {
     /// What was sent ahead is of no use any more.
     pub(super) fn forget_ahead(&mut self) {
         self.ahead = Slots::default();
+        self.slab.iter_mut().for_each(|(_, conn)| conn.session.set_ahead(0));
     }
 
     /// Whether what was sent ahead is how it still is.

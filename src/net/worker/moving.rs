@@ -13,46 +13,32 @@
 //! nothing lies in the turn's buffer then.
 
 use std::collections::{HashSet, VecDeque};
-use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
 use std::time::Duration;
 
 use super::Worker;
-use super::deal::Deal;
+use super::outbound::Outbound;
 use super::sending::{Sending, Way};
-use super::slots::Slots;
 use crate::base::slab::Key;
-use crate::hub::WorkerIndex;
-use crate::net::lane::{DESCRIPTORS_MAX, KEYS_MAX, Packet};
-use crate::net::order::{Order, Outlets, Report};
+use crate::net::lane::Packet;
+use crate::net::order::{Order, Report};
 use crate::net::stop::Stop;
-use crate::sys::packets;
 
 /// Packets of descriptors sent a turn: some hundred microseconds in which nobody is served.
 const COPY_BATCHES: usize = 2;
 
+/// Rounds in which more of unfinished messages is sent ahead. Each is as long as what came during the
+/// one before takes to send, so that a few do, unless a peer is faster than we copy: what is left
+/// then counts in the pause.
+const ROUNDS_MAX: u32 = 16;
+
 /// A handover under way.
 #[derive(Debug)]
 pub(super) struct Moving {
-    pub(super) outlets: Outlets,
-    /// The walk over the connections has come to this slot; `None` when it is done.
-    cursor: Option<u32>,
-    /// The lane of each connection: the same from its first packet to its last.
-    deal: Deal,
-    /// By slot: the descriptor has been sent.
-    pub(super) sent: Slots,
-    /// Keys whose descriptors are to be sent, and of connections that have ended, by lane.
-    queues: Vec<LaneQueue>,
-    /// The lane did not take a packet: it is tried again soon.
-    pub(super) blocked: bool,
-    /// Nothing is to be moved.
-    rehearsal: bool,
+    pub(super) out: Outbound,
     phase: Phase,
     /// States that are going out.
     sending: Option<Box<Sending>>,
-    /// What was sent ahead, and when.
-    #[cfg(debug_assertions)]
-    pub(super) twin: std::collections::HashMap<Key, (crate::base::tick::Tick, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -60,9 +46,10 @@ enum Phase {
     /// Descriptors go out.
     // Next: Ahead
     Copying,
-    /// States go out, of connections that have nothing to do.
-    // Next: Levelling
-    Ahead,
+    /// States go out, of connections that have nothing to do, and the bytes of unfinished messages:
+    /// in this round.
+    // Next: Ahead, Levelling
+    Ahead(u32),
     /// All are out, which the lanes from this one on have not been told yet.
     // Next: Copied
     Levelling(usize),
@@ -82,99 +69,32 @@ enum Phase {
     Saved,
 }
 
-#[derive(Debug, Default)]
-struct LaneQueue {
-    opened: Vec<Key>,
-    closed: Vec<Key>,
-}
-
 impl Moving {
-    fn new(outlets: Outlets, worker: WorkerIndex, rehearsal: bool) -> Self {
-        let queues = outlets.lanes.iter().map(|_| LaneQueue::default()).collect();
-        Self {
-            deal: Deal::new(outlets.lanes.len(), worker.into()),
-            outlets,
-            cursor: Some(0),
-            sent: Slots::default(),
-            queues,
-            blocked: false,
-            rehearsal,
-            phase: Phase::Copying,
-            sending: None,
-            #[cfg(debug_assertions)]
-            twin: Default::default(),
-        }
+    fn new(out: Outbound) -> Self {
+        Self { out, phase: Phase::Copying, sending: None }
     }
 
     fn begin_states(&mut self, phase: Phase, way: Way) {
         self.phase = phase;
-        let (lanes, format) = (self.queues.len(), self.outlets.format);
-        self.sending = Some(Box::new(Sending::new(way, lanes, format)));
-    }
-
-    pub(super) fn lane(&self, index: usize) -> &OwnedFd {
-        &self.outlets.lanes[index]
-    }
-
-    /// The lane of a connection whose descriptor has been sent.
-    pub(super) fn lane_of(&self, key: Key) -> usize {
-        self.deal.lane_of(key.index()).expect("what is sent is dealt")
-    }
-
-    /// How many connections a lane has, or will have.
-    pub(super) fn dealt_to(&self, lane: usize) -> u64 {
-        self.deal.count(lane).into()
-    }
-
-    /// Everything that is known has been sent.
-    fn is_level(&self) -> bool {
-        let empty = |queue: &LaneQueue| queue.opened.is_empty() && queue.closed.is_empty();
-        self.cursor.is_none() && self.queues.iter().all(empty)
+        self.sending = Some(Box::new(Sending::new(way, self.out.lanes(), self.out.outlets.format)));
     }
 
     /// Whether the worker must look again though nothing happens.
     pub(super) fn is_busy(&self) -> bool {
         match self.phase {
             Phase::Copying
-            | Phase::Ahead
+            | Phase::Ahead(_)
             | Phase::Levelling(_)
             | Phase::Freezing
             | Phase::Saving => true,
-            Phase::Copied => !self.is_level(),
+            Phase::Copied => !self.out.is_level(),
             Phase::Frozen | Phase::Saved => false,
         }
     }
 
     /// Whether there is no use in looking again at once.
     pub(super) fn is_blocked(&self) -> bool {
-        self.blocked
-    }
-
-    /// A connection was accepted.
-    pub(super) fn opened(&mut self, key: Key) {
-        // The walk meets those that are still ahead of it.
-        let met = self.cursor.is_none_or(|cursor| key.index() < cursor);
-        if met && !self.rehearsal {
-            self.enqueue(key);
-        }
-    }
-
-    /// Returns whether a packet has come together for its lane.
-    fn enqueue(&mut self, key: Key) -> bool {
-        let lane = self.deal.deal(key.index());
-        let queue = &mut self.queues[lane].opened;
-        queue.push(key);
-        queue.len() >= DESCRIPTORS_MAX
-    }
-
-    /// A connection was dropped.
-    pub(super) fn closed(&mut self, key: Key) {
-        let lane = self.deal.give_back(key.index());
-        if self.sent.remove(key.index())
-            && let Some(lane) = lane
-        {
-            self.queues[lane].closed.push(key);
-        }
+        self.out.blocked
     }
 }
 
@@ -189,7 +109,7 @@ impl Worker {
             return;
         };
         if let Err(error) = self.advance(&mut moving) {
-            moving.outlets.reports.send((self.index, Report::Failed(error)));
+            moving.out.outlets.reports.send((self.index, Report::Failed(error)));
         }
         self.moving = Some(moving);
     }
@@ -197,12 +117,12 @@ impl Worker {
     fn obey(&mut self, order: Order) {
         match order {
             Order::PreCopy(outlets) => {
-                self.moving = Some(Box::new(Moving::new(outlets, self.index, false)))
+                let out = Outbound::new(outlets, self.index, false);
+                self.moving = Some(Box::new(Moving::new(out)));
             }
             Order::Rehearse(outlets) => {
-                let mut moving = Box::new(Moving::new(outlets, self.index, true));
-                // No descriptors go out.
-                moving.cursor = None;
+                let out = Outbound::new(outlets, self.index, true);
+                let mut moving = Box::new(Moving::new(out));
                 moving.begin_states(Phase::Saving, Way::Rehearse);
                 self.moving = Some(moving);
             }
@@ -221,15 +141,17 @@ impl Worker {
                 let idle = self.is_idle();
                 self.in_phase(|worker, moving| moving.report(worker, Report::Settled { idle }));
             }
-            Order::Save => {
+            Order::Save { pause_max } => {
                 // One of two: the states of the other arrive.
                 #[cfg(feature = "fault-points")]
                 if self.index == 1 {
                     crate::sys::fault::point("predecessor-saving");
                 }
                 #[cfg(debug_assertions)]
-                self.in_phase(|worker, moving| worker.check_ahead(moving));
-                self.in_phase(|_, moving| moving.begin_states(Phase::Saving, Way::Pause));
+                self.in_phase(|worker, moving| worker.check_ahead(&moving.out));
+                self.in_phase(|_, moving| {
+                    moving.begin_states(Phase::Saving, Way::Pause(pause_max));
+                });
             }
             Order::Thaw => {
                 self.moving = None;
@@ -256,28 +178,25 @@ impl Worker {
     }
 
     fn advance(&mut self, moving: &mut Moving) -> io::Result<()> {
-        moving.blocked = false;
+        moving.out.blocked = false;
         match &mut moving.phase {
             Phase::Copying | Phase::Copied => {
                 for _ in 0..COPY_BATCHES {
-                    self.send_batch(moving)?;
+                    self.send_batch(&mut moving.out)?;
                 }
                 #[cfg(feature = "fault-points")]
                 crate::sys::fault::point("predecessor-copying");
             }
             Phase::Levelling(told) => {
-                while let Some(lane) = moving.outlets.lanes.get(*told) {
-                    if !offer(lane, &Packet::Level { worker: self.index }, &[])? {
-                        moving.blocked = true;
-                        break;
-                    }
+                let level = Packet::Level { worker: self.index };
+                while *told < moving.out.lanes() && moving.out.offer(*told, &level, &[])? {
                     *told += 1;
                 }
             }
             Phase::Freezing => {
-                self.send_deltas(moving)?;
+                self.send_deltas(&mut moving.out)?;
             }
-            Phase::Ahead | Phase::Saving => return self.advance_states(moving),
+            Phase::Ahead(_) | Phase::Saving => return self.advance_states(moving),
             Phase::Frozen | Phase::Saved => {}
         }
         self.report_phase(moving);
@@ -288,40 +207,35 @@ impl Worker {
         let Some(mut sending) = moving.sending.take() else {
             return Ok(());
         };
-        if !self.send_states(moving, &mut sending)? {
+        if !self.send_states(&mut moving.out, &mut sending)? {
             moving.sending = Some(sending);
-        } else if sending.way() == Way::Ahead {
-            moving.phase = Phase::Levelling(0);
-        } else {
-            let (way, (written, kept)) = (sending.way(), sending.into_outcome());
-            let connections = match way {
-                Way::Pause => moving.deal.total(),
-                Way::Ahead | Way::Rehearse => written,
-            };
-            tracing::debug!(worker = self.index, connections, written, "states sent");
-            moving.phase = Phase::Saved;
-            moving.report(self, Report::Saved { connections, kept });
+            return Ok(());
         }
+        if let Phase::Ahead(round) = moving.phase {
+            if sending.wrote_much() && round < ROUNDS_MAX {
+                moving.begin_states(Phase::Ahead(round + 1), Way::Again);
+            } else {
+                moving.phase = Phase::Levelling(0);
+            }
+            return Ok(());
+        }
+        let (way, (written, kept)) = (sending.way(), sending.into_outcome());
+        let connections = if way.is_pause() { moving.out.dealt() } else { written };
+        tracing::debug!(worker = self.index, connections, written, "states sent");
+        moving.phase = Phase::Saved;
+        moving.report(self, Report::Saved { connections, kept });
         Ok(())
-    }
-
-    /// Sends all that has come and gone; whether it is all out.
-    pub(super) fn send_deltas(&mut self, moving: &mut Moving) -> io::Result<bool> {
-        while !moving.is_level() && !moving.blocked {
-            self.send_batch(moving)?;
-        }
-        Ok(moving.is_level())
     }
 
     /// Moves on to the next phase if the present one is over.
     fn report_phase(&mut self, moving: &mut Moving) {
-        let level = moving.is_level();
+        let level = moving.out.is_level();
         let (phase, report) = match &mut moving.phase {
             Phase::Copying if level => {
-                moving.begin_states(Phase::Ahead, Way::Ahead);
+                moving.begin_states(Phase::Ahead(1), Way::Ahead);
                 return;
             }
-            Phase::Levelling(told) if *told == moving.outlets.lanes.len() => {
+            Phase::Levelling(told) if *told == moving.out.lanes() => {
                 (Phase::Copied, Report::Copied)
             }
             Phase::Freezing if level => (Phase::Frozen, Report::Frozen),
@@ -329,54 +243,6 @@ impl Worker {
         };
         moving.phase = phase;
         moving.report(self, report);
-    }
-
-    /// Sends at most one packet of each kind to each lane.
-    fn send_batch(&mut self, moving: &mut Moving) -> io::Result<()> {
-        self.walk(moving);
-        for (queue, lane) in moving.queues.iter_mut().zip(moving.outlets.lanes.iter()) {
-            // Ends first: a new connection may have the place of one that has ended.
-            let count = queue.closed.len().min(KEYS_MAX);
-            if count > 0 {
-                let keys = queue.closed[..count].to_vec();
-                if !offer(lane, &Packet::Closed { worker: self.index, keys }, &[])? {
-                    moving.blocked = true;
-                    continue;
-                }
-                queue.closed.drain(..count);
-            }
-            queue.opened.retain(|key| self.conns.contains(*key));
-            let count = queue.opened.len().min(DESCRIPTORS_MAX);
-            if count > 0 {
-                let keys = queue.opened[..count].to_vec();
-                let conns = keys.iter().filter_map(|key| self.conns.get(*key));
-                let sockets: Vec<BorrowedFd<'_>> = conns.map(|conn| conn.stream.as_fd()).collect();
-                if !offer(lane, &Packet::Descriptors { worker: self.index, keys }, &sockets)? {
-                    moving.blocked = true;
-                    continue;
-                }
-                for key in queue.opened.drain(..count) {
-                    moving.sent.insert(key.index());
-                    self.shared.insert(key.index());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Collects keys, up to a packet for some lane.
-    fn walk(&self, moving: &mut Moving) {
-        let has_packet = |queue: &LaneQueue| queue.opened.len() >= DESCRIPTORS_MAX;
-        if moving.queues.iter().any(has_packet) {
-            return;
-        }
-        while let Some(cursor) = moving.cursor {
-            let key = self.conns.key_from(cursor);
-            moving.cursor = key.and_then(|key| key.index().checked_add(1));
-            if key.is_some_and(|key| moving.enqueue(key)) {
-                return;
-            }
-        }
     }
 
     /// Gives up what has moved, without a word to anybody: the successor speaks for it now.
@@ -404,22 +270,6 @@ impl Worker {
 impl Moving {
     fn report(&self, worker: &Worker, report: Report) {
         // Without a handover's thread the order to thaw is on its way.
-        self.outlets.reports.send((worker.index, report));
-    }
-}
-
-/// Sends a packet if the lane takes one.
-pub(super) fn offer(
-    lane: &OwnedFd,
-    packet: &Packet,
-    descriptors: &[BorrowedFd<'_>],
-) -> io::Result<bool> {
-    match packets::send(lane, &packet.encode(), descriptors, false) {
-        Ok(()) => Ok(true),
-        // Too much is under way, or too many descriptors; the successor is taking them.
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::QuotaExceeded) => {
-            Ok(false)
-        }
-        Err(error) => Err(error),
+        self.out.outlets.reports.send((worker.index, report));
     }
 }

@@ -1,24 +1,28 @@
 //! How a worker of the predecessor sends the states of its connections: some at a time, in one of
-//! three ways.
+//! four ways.
 //!
 //! ```text
-//! Ahead     while everybody is served, behind the descriptors: open connections at rest
+//! Ahead     while everybody is served, behind the descriptors: open connections that nobody
+//!           changes, and what has come of unfinished messages
+//! Again     what has come of unfinished messages since
 //! Pause     frozen: those that have had anything to do since, or were not sent ahead
 //! Rehearse  while everybody is served: all, to see whether they would load
 //! ```
 //!
 //! It is what live migration of virtual machines does with memory: a connection that has nothing to
-//! do costs the pause next to nothing, however many there are. [`Conns`] knows which had.
+//! do costs the pause next to nothing, however many there are, and one that has costs it what has
+//! changed. [`Conns`] knows which had.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use super::Worker;
 use super::conns::Conns;
-use super::moving::{Moving, offer};
+use super::outbound::Outbound;
 use super::slots::Slots;
 use crate::base::format::Format;
 use crate::base::slab::Key;
@@ -43,20 +47,41 @@ const TURN_BYTES: usize = 256 * 1024;
 const PACKET_CONNECTIONS: u64 = 1_024;
 const PACKET_BYTES: usize = 1024 * 1024;
 
+/// Bytes of an unfinished message that are worth going ahead: some hundred less are saved with the
+/// connection at no cost to speak of.
+const BYTES_AHEAD_MIN: usize = 512;
+
+/// Bytes that a round may still have had to send when the freeze may come: as many again are left
+/// for the pause, of which each million costs it about a millisecond.
+const ROUND_BYTES_FEW: usize = 1024 * 1024;
+
+/// Bytes of states that a worker saves and the successor loads in a millisecond of the pause, on a
+/// machine that copies slowly. Half of the pause is for that.
+const PAUSE_BYTES_PER_MS: usize = 256 * 1024;
+
+/// Connections that have no more than this are saved whatever the others have had.
+const SMALL_BYTES: usize = 4 * 1024;
+
 /// Which states are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     Ahead,
-    Pause,
+    Again,
+    /// The pause may take so long.
+    Pause(Duration),
     Rehearse,
 }
 
 impl Way {
+    pub(super) fn is_pause(self) -> bool {
+        matches!(self, Self::Pause(_))
+    }
+
     /// What its packets are, but the last ones of a walk.
     fn part(self) -> Part {
         match self {
-            Self::Ahead => Part::Ahead,
-            Self::Pause | Self::Rehearse => Part::More,
+            Self::Ahead | Self::Again => Part::Ahead,
+            Self::Pause(_) | Self::Rehearse => Part::More,
         }
     }
 }
@@ -77,6 +102,12 @@ pub(super) struct Sending {
     lane: usize,
     /// How many were written.
     connections: usize,
+    /// Bytes of unfinished messages that were written.
+    bytes: usize,
+    /// The connection whose message takes more than one turn, and how much of it is to go.
+    long: Option<(Key, usize)>,
+    /// Bytes that may still be written.
+    left: usize,
     /// Connections that cannot be moved, and why.
     kept: Vec<(Key, String)>,
 }
@@ -98,6 +129,10 @@ struct StatesPacket {
 
 impl Sending {
     pub(super) fn new(way: Way, lanes: usize, format: Format) -> Self {
+        let left = match way {
+            Way::Pause(max) => (max / 2).as_millis() as usize * PAUSE_BYTES_PER_MS,
+            Way::Ahead | Way::Again | Way::Rehearse => usize::MAX,
+        };
         Self {
             way,
             cursor: Some(0),
@@ -106,12 +141,20 @@ impl Sending {
             sealing: None,
             lane: 0,
             connections: 0,
+            bytes: 0,
+            long: None,
+            left,
             kept: Vec::new(),
         }
     }
 
     pub(super) fn way(&self) -> Way {
         self.way
+    }
+
+    /// Whether it is worthwhile to look for more at once.
+    pub(super) fn wrote_much(&self) -> bool {
+        self.bytes > ROUND_BYTES_FEW
     }
 
     /// How many were written, and those that cannot be moved, and why.
@@ -121,10 +164,13 @@ impl Sending {
 
     /// The next connection to be looked at.
     fn next(&mut self, conns: &Conns, sent: &Slots) -> Option<Key> {
+        if let Some((key, _)) = self.long {
+            return Some(key);
+        }
         let cursor = self.cursor?;
         let key = match self.way {
-            Way::Ahead | Way::Rehearse => conns.key_from(cursor),
-            Way::Pause => conns.changed_from(cursor, sent),
+            Way::Ahead | Way::Again | Way::Rehearse => conns.key_from(cursor),
+            Way::Pause(_) => conns.changed_from(cursor, sent),
         };
         self.cursor = key.and_then(|key| key.index().checked_add(1));
         key
@@ -142,11 +188,11 @@ impl Sending {
     }
 
     /// Nothing more comes for a lane: what is left becomes a packet.
-    fn seal_last(&mut self, worker: WorkerIndex, lane: usize, moving: &Moving) -> io::Result<()> {
+    fn seal_last(&mut self, worker: WorkerIndex, lane: usize, out: &Outbound) -> io::Result<()> {
         let part = match self.way {
-            Way::Ahead if self.batches[lane].states.connections() == 0 => return Ok(()),
-            Way::Ahead => Part::Ahead,
-            Way::Pause => Part::Last { connections: moving.dealt_to(lane) },
+            Way::Ahead | Way::Again if self.batches[lane].is_empty() => return Ok(()),
+            Way::Ahead | Way::Again => Part::Ahead,
+            Way::Pause(_) => Part::Last { connections: out.dealt_to(lane) },
             Way::Rehearse => Part::Last { connections: 0 },
         };
         self.seal(worker, lane, part)
@@ -158,6 +204,10 @@ impl Batch {
         Self { states: States::new(format), saved: None }
     }
 
+    fn is_empty(&self) -> bool {
+        self.saved.is_none()
+    }
+
     fn is_full(&self) -> bool {
         self.states.connections() >= PACKET_CONNECTIONS || self.states.body().len() >= PACKET_BYTES
     }
@@ -167,14 +217,13 @@ impl Worker {
     /// Goes on sending states; true once all are out. While everybody is served, a turn's share.
     pub(super) fn send_states(
         &mut self,
-        moving: &mut Moving,
+        out: &mut Outbound,
         sending: &mut Sending,
     ) -> io::Result<bool> {
         let (mut looked_at, mut written) = (0, 0);
         loop {
             while let Some(StatesPacket { lane, packet, memory }) = sending.packets.front() {
-                if !offer(moving.lane(*lane), packet, &[memory.as_fd()])? {
-                    moving.blocked = true;
+                if !out.offer(*lane, packet, &[memory.as_fd()])? {
                     return Ok(false);
                 }
                 sending.packets.pop_front();
@@ -183,18 +232,21 @@ impl Worker {
                 if lane == sending.batches.len() {
                     return Ok(true);
                 }
-                sending.seal_last(self.index, lane, moving)?;
+                sending.seal_last(self.index, lane, out)?;
                 sending.sealing = Some(lane + 1);
                 continue;
             }
             let enough = looked_at >= TURN_CONNECTIONS || written >= TURN_BYTES;
-            if enough && sending.way != Way::Pause {
+            if enough && !sending.way.is_pause() {
                 return Ok(false);
             }
             looked_at += 1;
-            if let Some(key) = sending.next(&self.conns, &moving.sent) {
-                written += self.save_one(moving, sending, key)?;
-            } else if self.send_deltas(moving)? {
+            if let Some(key) = sending.next(&self.conns, &out.sent) {
+                written += match sending.way {
+                    Way::Ahead | Way::Again => self.send_ahead(out, sending, key)?,
+                    Way::Pause(_) | Way::Rehearse => self.save_one(out, sending, key)?,
+                };
+            } else if self.send_deltas(out)? {
                 // What is kept here has been taken back.
                 sending.sealing = Some(0);
             } else {
@@ -203,10 +255,62 @@ impl Worker {
         }
     }
 
-    /// Writes one state, if it is to be sent this way; returns how many bytes it has.
+    /// Writes what may go ahead of a connection; returns how many bytes that is.
+    fn send_ahead(
+        &mut self,
+        out: &mut Outbound,
+        sending: &mut Sending,
+        key: Key,
+    ) -> io::Result<usize> {
+        let long = sending.long.take();
+        let Some(conn) = self.conns.get(key).filter(|_| out.sent.contains(key.index())) else {
+            return Ok(0);
+        };
+        let (ahead, more) = (conn.session.ahead(), conn.session.not_ahead());
+        if more.len() < BYTES_AHEAD_MIN {
+            // What has bytes ahead changes all the time; its state is small in the pause.
+            let is_still = ahead == 0 && self.goes_ahead(conn);
+            let goes = sending.way == Way::Ahead && is_still;
+            return if goes { self.save_one(out, sending, key) } else { Ok(0) };
+        }
+        let lane = out.lane_of(key);
+        self.fit_batch(sending, lane)?;
+        let piece = &more[..more.len().min(TURN_BYTES)];
+        sending.batches[lane].states.add_bytes(key, ahead, piece);
+        // No more than there was when its turn came: a peer may be faster than we are.
+        let end = long.filter(|(of, _)| *of == key).map_or(ahead + more.len(), |(_, end)| end);
+        let (written, ahead) = (piece.len(), ahead + piece.len());
+        sending.bytes += written;
+        sending.long = (ahead < end).then_some((key, end));
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.session.set_ahead(ahead);
+        }
+        self.seal_if_full(sending, lane)?;
+        Ok(written)
+    }
+
+    /// All in a batch is saved in one tick.
+    fn fit_batch(&self, sending: &mut Sending, lane: usize) -> io::Result<()> {
+        let now = self.dispatcher.now;
+        if sending.batches[lane].saved.is_some_and(|(tick, _)| tick != now) {
+            sending.seal(self.index, lane, sending.way.part())?;
+        }
+        sending.batches[lane].saved.get_or_insert_with(|| (now, clock::monotonic_ns()));
+        Ok(())
+    }
+
+    fn seal_if_full(&self, sending: &mut Sending, lane: usize) -> io::Result<()> {
+        if sending.batches[lane].is_full() {
+            sending.seal(self.index, lane, sending.way.part())?;
+            sending.lane = (lane + 1) % sending.batches.len();
+        }
+        Ok(())
+    }
+
+    /// Writes one state; returns how many bytes it has.
     fn save_one(
         &mut self,
-        moving: &mut Moving,
+        out: &mut Outbound,
         sending: &mut Sending,
         key: Key,
     ) -> io::Result<usize> {
@@ -214,62 +318,65 @@ impl Worker {
             return Ok(0);
         };
         let way = sending.way;
-        if way == Way::Ahead && !(moving.sent.contains(key.index()) && self.goes_ahead(conn)) {
-            return Ok(0);
+        if way.is_pause() {
+            let bytes = conn.session.bytes_to_save();
+            if bytes > SMALL_BYTES && bytes > sending.left {
+                let reason = "it has more to be moved than fits into the pause (pause_max)";
+                sending.kept.push((key, reason.to_owned()));
+                out.closed(key);
+                return Ok(0);
+            }
         }
         let lane = match way {
             Way::Rehearse => sending.lane,
-            Way::Ahead | Way::Pause => moving.lane_of(key),
+            _ => out.lane_of(key),
         };
-        let now = self.dispatcher.now;
-        if sending.batches[lane].saved.is_some_and(|(tick, _)| tick != now) {
-            sending.seal(self.index, lane, way.part())?;
-        }
+        self.fit_batch(sending, lane)?;
         let batch = &mut sending.batches[lane];
-        batch.saved.get_or_insert_with(|| (now, clock::monotonic_ns()));
         let before = batch.states.body().len();
         let saved = batch.states.add(key, |writer| self.dispatcher.save_connection(conn, writer));
         let written = batch.states.body().len() - before;
         match saved {
             Ok(()) => {
                 sending.connections += 1;
+                sending.left = sending.left.saturating_sub(written);
             }
             // It is asked again when it matters.
             Err(_) if way == Way::Ahead => return Ok(0),
             Err(reason) => {
                 sending.kept.push((key, cut_reason(reason.to_string())));
-                if way == Way::Pause {
-                    moving.closed(key);
+                if way.is_pause() {
+                    out.closed(key);
                 }
                 return Ok(0);
             }
         }
         if way == Way::Ahead {
             #[cfg(debug_assertions)]
-            moving.twin.insert(key, (now, batch.states.body()[before..].to_vec()));
+            {
+                let body = sending.batches[lane].states.body();
+                out.twin.insert(key, (self.dispatcher.now, body[before..].to_vec()));
+            }
             self.conns.sent_ahead(key);
         }
-        if sending.batches[lane].is_full() {
-            sending.seal(self.index, lane, way.part())?;
-            sending.lane = (lane + 1) % sending.batches.len();
-        }
+        self.seal_if_full(sending, lane)?;
         Ok(written)
     }
 
     /// Whether it may well be in the pause as it is now.
     fn goes_ahead(&self, conn: &Connection) -> bool {
-        conn.session.is_at_rest() && self.dispatcher.saves_ahead(conn)
+        conn.session.is_still() && self.dispatcher.saves_ahead(conn)
     }
 
     /// The simple twin of sending ahead: everything is saved again, as if it were then, and has to
     /// be the same.
     #[cfg(debug_assertions)]
-    pub(super) fn check_ahead(&mut self, moving: &Moving) {
+    pub(super) fn check_ahead(&mut self, out: &Outbound) {
         let now = self.dispatcher.now;
-        for (&key, (then, ahead)) in &moving.twin {
+        for (&key, (then, ahead)) in &out.twin {
             if let Some(conn) = self.conns.get(key).filter(|_| self.conns.is_as_sent(key)) {
                 self.dispatcher.now = *then;
-                let mut states = States::new(moving.outlets.format);
+                let mut states = States::new(out.outlets.format);
                 let before = states.body().len();
                 let saved = states.add(key, |writer| self.dispatcher.save_connection(conn, writer));
                 assert!(

@@ -1,7 +1,10 @@
 //! A worker without a thread: real sockets, turns one at a time, and a clock that tests put forward.
 
+mod moving;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,6 +12,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Token};
 
 use super::{EVENTS_MAX, Parts, Worker};
+use crate::app::builtin::Rooms;
 use crate::app::erased::erase;
 use crate::app::handle::{Handle, PostBox};
 use crate::app::middleware::Chain;
@@ -19,7 +23,7 @@ use crate::base::id::ConnectionIds;
 use crate::base::limits::{HeadLimits, Limits};
 use crate::base::network::ListenAddr;
 use crate::base::tick::Tick;
-use crate::hub::{Hub, RoomRef, Space, Spaces};
+use crate::hub::{Hub, RoomRef, Space, Spaces, WorkerIndex};
 use crate::net::accounts::Accounts;
 use crate::net::dispatch::Dispatcher;
 use crate::net::gate::Gate;
@@ -84,34 +88,48 @@ struct Rig {
     heard: Arc<AtomicUsize>,
 }
 
+/// The tools of one of `workers` workers.
+fn dispatcher(
+    worker: WorkerIndex,
+    workers: usize,
+    mailboxes: &Arc<Mailboxes>,
+    heard: &Arc<AtomicUsize>,
+) -> Dispatcher {
+    let mut routes = vec![route("/", Target::Nothing)];
+    routes.extend(
+        ["/sink", "/later"].map(|path| route(path, Target::App(erase(Sink(heard.clone()))))),
+    );
+    routes.push(route("/rooms/{name}", Target::App(erase(Rooms))));
+    Dispatcher {
+        worker,
+        turn: Turn::server(),
+        hub: Hub::new(worker, workers as WorkerIndex),
+        intents: Default::default(),
+        routes,
+        head_limits: HeadLimits::default(),
+        gate: Gate::default(),
+        ids: Arc::new(ConnectionIds::new(1)),
+        post: PostBox(mailboxes.clone()),
+        now: Tick::START,
+        work: 0,
+        mode: Mode::Serving,
+    }
+}
+
 impl Rig {
     fn new() -> Self {
         let (mailboxes, mut polls) = Mailboxes::new(1, Spaces::default()).unwrap();
         let started = Instant::now();
         let heard = Arc::<AtomicUsize>::default();
-        let mut routes = vec![route("/", Target::Nothing)];
-        routes.extend(
-            ["/sink", "/later"].map(|path| route(path, Target::App(erase(Sink(heard.clone()))))),
-        );
-        let dispatcher = Dispatcher {
-            worker: 0,
-            turn: Turn::server(),
-            hub: Hub::new(0, 1),
-            intents: Default::default(),
-            routes,
-            head_limits: HeadLimits::default(),
-            gate: Gate::default(),
-            ids: Arc::new(ConnectionIds::new(1)),
-            post: PostBox(mailboxes.clone()),
-            now: Tick::START,
-            work: 0,
-            mode: Mode::Serving,
-        };
+        let dispatcher = dispatcher(0, 1, &mailboxes, &heard);
         let accounts = Arc::new(Accounts::new(1, 10_000));
         let poll = polls.pop().unwrap();
         let mut worker = Worker::new(Parts { poll, dispatcher, mailboxes, accounts, started }, 1);
         let anywhere = ListenAddr::Tcp("127.0.0.1:0".parse().unwrap());
         let bound = listener::bind(&anywhere, 1, false).unwrap();
+        for socket in &bound.listeners {
+            listener::listen(&socket.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        }
         let ListenAddr::Tcp(address) = bound.address else {
             panic!("{:?}", bound.address);
         };
@@ -380,7 +398,7 @@ fn whoever_has_released_its_listeners_hears_nothing_of_them() {
         .worker
         .listeners
         .iter()
-        .map(|listener| std::os::fd::AsFd::as_fd(listener).try_clone_to_owned().unwrap())
+        .map(|listener| listener.as_fd().try_clone_to_owned().unwrap())
         .collect();
     rig.order(Order::Freeze);
     rig.order(Order::Release { kept: [].into(), drain: LONG });
