@@ -5,6 +5,8 @@ mod attack;
 mod client;
 #[path = "server/clients_tungstenite.rs"]
 mod clients_tungstenite;
+#[path = "server/crowds.rs"]
+mod crowds;
 #[path = "server/gates.rs"]
 mod gates;
 #[path = "server/handover.rs"]
