@@ -9,19 +9,12 @@ use super::{Problem, module_path};
 /// By module: which of its files uses which, and where.
 type Uses = BTreeMap<Vec<String>, BTreeMap<(String, String), (String, usize)>>;
 
-/// Circles among the files of each module, but for those in `known`: a module and the files that
-/// are in its circle. A known one that is gone is a problem, too: it is to be struck off the list.
-pub(super) fn circles(files: &[(String, String)], known: &[(&str, &[&str])]) -> Vec<Problem> {
+/// Circles among the files of each module.
+pub(super) fn circles(files: &[(String, String)]) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut found = Vec::new();
     for (module, uses) in uses(files) {
         let name = module.join("/");
         for circle in strongly_connected(&uses) {
-            let members: Vec<&str> = circle.iter().map(String::as_str).collect();
-            if known.contains(&(&name, &members)) {
-                found.push((name.clone(), circle));
-                continue;
-            }
             for ((from, to), (path, line)) in &uses {
                 if circle.contains(from) && circle.contains(to) {
                     let what = format!(
@@ -31,15 +24,6 @@ pub(super) fn circles(files: &[(String, String)], known: &[(&str, &[&str])]) -> 
                     problems.push(Problem::new(path, *line, what));
                 }
             }
-        }
-    }
-    for (module, members) in known {
-        let is_it = |(name, circle): &(String, BTreeSet<String>)| {
-            name == module && circle.iter().eq(members.iter())
-        };
-        if !found.iter().any(is_it) {
-            let what = format!("circles: {module} has none of {members:?}; strike it off the list");
-            problems.push(Problem::new("tests/tidy.rs", 1, what));
         }
     }
     problems
@@ -171,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn circles_are_found_and_known_ones_are_struck_off() {
+    fn circles_are_found() {
         let circle = [
             ("src/net/mod.rs", "use crate::net::b::B;"),
             ("src/net/a.rs", "use super::{Net, b::{B, C as D}};"),
@@ -179,10 +163,9 @@ mod tests {
             ("src/net/c.rs", "fn f() { super::a::f() }"),
             ("src/net/d.rs", "use super::a::A;"),
         ];
-        let found = circles(&files(&circle), &[]);
+        let found = circles(&files(&circle));
         assert_eq!(found.len(), 3, "{found:?}");
-        assert!(circles(&files(&circle), &[("net", &["a", "b", "c"])]).is_empty());
-        assert_eq!(circles(&files(&circle[..3]), &[("net", &["a", "b", "c"])]).len(), 1);
+        assert!(circles(&files(&circle[..3])).is_empty());
     }
 
     #[test]
@@ -198,7 +181,7 @@ mod tests {
             ("src/net/mailbox.rs", "use crate::net::order::Order; use crate::app::worker::X;"),
             ("src/net/mailbox/tests.rs", "use crate::net::worker::Worker;"),
         ];
-        let found = circles(&files(&fine), &[]);
+        let found = circles(&files(&fine));
         assert!(found.is_empty(), "{found:?}");
     }
 }
