@@ -151,7 +151,7 @@ pub fn bind_beside(address: SocketAddr) -> io::Result<Listener> {
 ///
 /// # Errors
 /// Those of listen(2).
-pub fn listen(socket: &OwnedFd) -> io::Result<()> {
+pub fn listen(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).listen(BACKLOG)
 }
 

@@ -133,6 +133,7 @@ impl Rig {
         let ListenAddr::Tcp(address) = bound.address else {
             panic!("{:?}", bound.address);
         };
+        bound.listeners.iter().for_each(|socket| listener::listen(socket).unwrap());
         worker.listen(bound.listeners).unwrap();
         Self { worker, events: Events::with_capacity(EVENTS_MAX), address, heard }
     }
