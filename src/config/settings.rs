@@ -32,6 +32,11 @@ settings! {
         /// The time over which a drain spreads its closes (1012); `0s` closes all at once.
         drain_duration: Duration as Time { zero: true }, default Duration::from_secs(10),
             because "clients come back as a trickle; most supervisors kill after 30 s or more";
+        /// The longest an upgrade may keep everybody waiting, from the freeze until the new process
+        /// serves.
+        pause_max: Duration as Time { zero: false }, default Duration::from_secs(1),
+            because "clients take a server that is silent for seconds for a dead one",
+            beyond "the upgrade is called off, and everybody is served as before";
         /// Networks of trusted proxies, whose PROXY header or X-Forwarded-For is believed; `unix` is
         /// every peer on a Unix socket.
         trusted_proxies: TrustedProxies as PROXIES, default TrustedProxies::default(),

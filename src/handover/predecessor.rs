@@ -25,10 +25,6 @@ const PREPARE_TIMEOUT: Duration =
 /// For all descriptors to go out: some microseconds each, while everybody is served.
 const COPY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// From the freeze until the successor has taken the connections; nobody is served meanwhile, so
-/// it must not be longer than what clients put up with before they think the server dead.
-const PAUSE_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Rounds of settling; mail between workers makes two hops at most, so three would do.
 const SETTLE_ROUNDS_MAX: u32 = 64;
 
@@ -47,8 +43,12 @@ pub struct Plan {
     pub rehearsal: bool,
     /// When it began, in nanoseconds of the system's monotonic clock.
     pub begun_ns: u64,
+    /// Whose clock that is; 0 if the system does not say.
+    pub time_namespace: u64,
     /// The upgrades there have been, as JSON.
     pub history: String,
+    /// From the freeze until the successor has taken the connections: nobody is served meanwhile.
+    pub pause_max: Duration,
 }
 
 /// What has happened.
@@ -335,8 +335,17 @@ impl Predecessor {
             ));
         };
         self.state = State::Preparing(format);
-        let Plan { generation, workers, connections, holdings, rehearsal, begun_ns, history } =
-            self.plan.clone();
+        let Plan {
+            generation,
+            workers,
+            connections,
+            holdings,
+            rehearsal,
+            begun_ns,
+            time_namespace,
+            history,
+            pause_max: _,
+        } = self.plan.clone();
         vec![
             Action::Send(ToSuccessor::Prepare {
                 generation,
@@ -346,6 +355,7 @@ impl Predecessor {
                 holdings,
                 rehearsal,
                 begun_ns,
+                time_namespace,
                 history,
             }),
             Action::Timer(PREPARE_TIMEOUT),
@@ -371,7 +381,7 @@ impl Predecessor {
             return vec![];
         }
         self.state = State::Freezing { left: self.plan.workers };
-        vec![Action::Freeze, Action::Timer(PAUSE_TIMEOUT)]
+        vec![Action::Freeze, Action::Timer(self.plan.pause_max)]
     }
 
     fn settle(&mut self, round: u32) -> Vec<Action> {

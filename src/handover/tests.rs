@@ -10,6 +10,7 @@ mod world;
 use std::collections::HashSet;
 use std::fmt::{self, Write};
 use std::hash::{DefaultHasher, Hasher};
+use std::time::Duration;
 
 use setup::{Broken, End, Faults, Setup, Transition, origin};
 use world::World;
@@ -283,7 +284,9 @@ fn plan(rehearsal: bool) -> Plan {
         holdings: 0,
         rehearsal,
         begun_ns: 0,
+        time_namespace: 0,
         history: String::new(),
+        pause_max: Duration::from_secs(1),
     }
 }
 
@@ -365,6 +368,7 @@ fn prepare(format: u32, rehearsal: bool) -> ToSuccessor {
         holdings: 0,
         rehearsal,
         begun_ns: 0,
+        time_namespace: 0,
         history: String::new(),
     }
 }

@@ -41,6 +41,8 @@ pub enum ToSuccessor {
         rehearsal: bool,
         /// When it began, in nanoseconds of the system's monotonic clock.
         begun_ns: u64,
+        /// The predecessor's time namespace, by which clocks are compared; 0 if it does not know.
+        time_namespace: u64,
         /// The upgrades there have been, as JSON of at most [`HISTORY_BYTES_MAX`].
         history: String,
     },
@@ -140,6 +142,7 @@ impl ToSuccessor {
                 holdings,
                 rehearsal,
                 begun_ns,
+                time_namespace,
                 history,
             } => {
                 writer.u8(PREPARE);
@@ -150,6 +153,7 @@ impl ToSuccessor {
                 writer.u32(*holdings);
                 writer.bool(*rehearsal);
                 writer.u64(*begun_ns);
+                writer.u64(*time_namespace);
                 writer.str(history);
             }
             Self::Holding { label } => {
@@ -186,6 +190,7 @@ impl ToSuccessor {
                 holdings: reader.u32()?,
                 rehearsal: reader.bool()?,
                 begun_ns: reader.u64()?,
+                time_namespace: reader.u64()?,
                 history: reader.str()?.to_owned(),
             },
             HOLDING => Self::Holding { label: reader.str()?.to_owned() },
@@ -331,6 +336,7 @@ mod tests {
                 holdings: 6,
                 rehearsal: true,
                 begun_ns: 5,
+                time_namespace: 6,
                 history: "[]".into(),
             },
             ToSuccessor::Holding { label: "listener 127.0.0.1:0".into() },
@@ -428,6 +434,7 @@ mod tests {
                 holdings: u32::MAX,
                 rehearsal: true,
                 begun_ns: u64::MAX,
+                time_namespace: u64::MAX,
                 history,
             };
             for message in [prepare, ToSuccessor::Holding { label }] {

@@ -11,6 +11,7 @@ use super::history::History;
 use super::holdings::Holdings;
 use super::launch::Supervision;
 use super::steer::Steered;
+use crate::config::Settings;
 use crate::control::{Failed, FailureKind, Record, UpgradeOutcome};
 use crate::net::order::Order;
 use crate::net::stop::Stop;
@@ -32,6 +33,8 @@ pub(super) struct Center {
     pub(super) supervision: Supervision,
     /// What becomes of us.
     upgrade: UpgradeState,
+    /// The longest that nobody is served for the sake of an upgrade.
+    pub(super) pause_max: Duration,
     /// How it ends without a successor.
     ending: Ending,
     /// 1 for the process that was started, one more for each that serves after it.
@@ -115,13 +118,12 @@ pub(super) struct Identity {
 }
 
 impl Center {
-    /// Of a server that serves. `drain` is over how long connections are closed; `waker` wakes the
-    /// main thread.
+    /// Of a server that serves; `waker` wakes the main thread.
     pub(super) fn new(
         crew: Shared,
         holdings: Holdings,
         Identity { supervision, generation, history }: Identity,
-        drain: Duration,
+        settings: &Settings,
         waker: PipeWriter,
     ) -> Self {
         Self {
@@ -130,7 +132,12 @@ impl Center {
             holdings: Mutex::new(holdings),
             supervision,
             upgrade: UpgradeState { history: Mutex::new(history), ..UpgradeState::default() },
-            ending: Ending { drain, begun: AtomicBool::new(false), steered: Mutex::new(None) },
+            pause_max: settings.pause_max,
+            ending: Ending {
+                drain: settings.drain_duration,
+                begun: AtomicBool::new(false),
+                steered: Mutex::new(None),
+            },
             generation,
             started: Instant::now(),
             waker,

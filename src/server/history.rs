@@ -105,6 +105,7 @@ mod tests {
             holdings: 1,
             rehearsal: false,
             begun_ns: 1,
+            time_namespace: 0,
             history: history.to_json(),
         };
         message.encode().expect("it fits")

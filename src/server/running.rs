@@ -87,8 +87,8 @@ impl Standby {
             ..
         } = foundation;
         let (wake, waker) = io::pipe()?;
-        let (shared, drain) = (crew.shared.clone(), settings.drain_duration);
-        let center = Arc::new(Center::new(shared, holdings, identity, drain, waker));
+        let shared = crew.shared.clone();
+        let center = Arc::new(Center::new(shared, holdings, identity, settings, waker));
         let prepare = |listener: ControlListener| {
             let standby = control::prepare(&listener, Arc::new(Operations(center.clone())))?;
             io::Result::Ok((listener, standby))

@@ -215,7 +215,15 @@ impl Takeover<'_> {
         let mut descriptors = descriptors.into_iter();
         let kept = match (&message, descriptors.next()) {
             (
-                ToSuccessor::Prepare { generation, format, connections, begun_ns, history, .. },
+                ToSuccessor::Prepare {
+                    generation,
+                    format,
+                    connections,
+                    begun_ns,
+                    time_namespace,
+                    history,
+                    ..
+                },
                 Some(word),
             ) => {
                 self.generation = generation + 1;
@@ -226,6 +234,7 @@ impl Takeover<'_> {
                 OwnershipWord::from_fd(word)
                     .map(|word| self.word = Some(word))
                     .map_err(|error| error.to_string())
+                    .and_then(|()| check_clock(*time_namespace, *begun_ns))
             }
             (ToSuccessor::Holding { label }, Some(descriptor)) => {
                 self.inherited.holdings.add_labelled(label, descriptor);
@@ -371,6 +380,21 @@ impl Takeover<'_> {
             total_ms: self.times.total(now_ns).as_millis() as u64,
         }
     }
+}
+
+/// With another clock than the predecessor's, all connections would seem to have been idle for as
+/// long as the two are apart.
+fn check_clock(theirs: u64, begun_ns: u64) -> Result<(), String> {
+    let ours = clock::time_namespace();
+    let is_another = theirs != ours && theirs != 0 && ours != 0;
+    if is_another || begun_ns > clock::monotonic_ns() {
+        return Err(
+            "the predecessor is in another time namespace than this process, so that their \
+                    clocks differ; start it in the same one"
+                .to_owned(),
+        );
+    }
+    Ok(())
 }
 
 fn event_of(finding: Finding) -> Event {

@@ -47,10 +47,6 @@ impl Source<'_> {
 /// How often whoever asked for an upgrade is told how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(50);
 
-/// What the pause of an upgrade may come to, in which nobody is served: clients take a second for a
-/// slow network and not for a dead server. Connections that would stretch it stay behind.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
-
 /// How long a successor may leave what it is sent unread.
 const UNREAD_MAX: Duration = Duration::from_secs(2);
 
@@ -234,7 +230,9 @@ impl Attempt<'_> {
             holdings: center.holdings().len() as u32,
             rehearsal,
             begun_ns: self.times.entered_ns(Step::Start).unwrap_or_default(),
+            time_namespace: clock::time_namespace(),
             history: center.history().to_json(),
+            pause_max: center.pause_max,
         }
     }
 
@@ -360,7 +358,10 @@ impl Attempt<'_> {
                 let ids_upcoming = self.center.crew.ids.upcoming();
                 let at_ns = self.times.entered_ns(Step::Freeze).unwrap_or_default();
                 self.send(&ToSuccessor::Frozen { ids_upcoming, at_ns })?;
-                self.center.crew.mailboxes.order_all(&Order::Save { pause_max: PAUSE_MAX });
+                self.center
+                    .crew
+                    .mailboxes
+                    .order_all(&Order::Save { pause_max: self.center.pause_max });
                 #[cfg(feature = "fault-points")]
                 crate::sys::fault::point("predecessor-saved");
             }

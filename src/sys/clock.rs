@@ -1,7 +1,9 @@
 //! A clock that all processes of a machine read alike.
 #![allow(unsafe_code)]
 
+use std::fs;
 use std::mem::MaybeUninit;
+use std::os::unix::fs::MetadataExt;
 
 /// Nanoseconds of CLOCK_MONOTONIC: they count from the start of the machine, and two processes may
 /// compare them (`std::time::Instant` has no number to give away).
@@ -13,6 +15,12 @@ pub fn monotonic_ns() -> u64 {
     // SAFETY: the call has succeeded, so it has written the whole structure.
     let time = unsafe { time.assume_init() };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// The time namespace of this process (time_namespaces(7)): processes of two of them read
+/// [`monotonic_ns`] differently. 0 if the system does not say, or has none.
+pub fn time_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/time").map_or(0, |namespace| namespace.ino())
 }
 
 #[cfg(test)]

@@ -24,7 +24,8 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn new(life: Life) -> Self {
-        let config = "workers = 2\ndrain_duration = '100ms'\n";
+        // What is late in a pause is so on purpose, or because the machine is busy.
+        let config = "workers = 2\ndrain_duration = '100ms'\npause_max = '5s'\n";
         let server = Server::start_by(life, config, |house, mut command| {
             command.env("STEADFAST_FAULT", house.folder().join(FAULT));
             as_user(life, command, house)

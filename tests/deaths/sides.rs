@@ -1,8 +1,10 @@
 //! Deaths of the two sides of a handover, without a supervisor, below one, and as a user with few
 //! rights and few files.
 
+use std::fs;
 use std::io::ErrorKind;
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use super::scene::*;
 use crate::support::*;
@@ -136,6 +138,38 @@ fn the_successor_hangs_with_everything_loaded() {
 #[test]
 fn the_successor_hangs_before_the_offer() {
     the_predecessor_goes_on("successor-adopted", "stop", "took too long (in step take)", "");
+}
+
+/// Everybody is served again after `pause_max`, and not only when the successor has been given up
+/// and is gone.
+#[test]
+fn a_successor_that_hangs_in_the_pause_costs_no_more_than_that() {
+    const PAUSE_MAX: Duration = Duration::from_millis(500);
+    in_each_life(&[Life::ALONE, Life::LOWLY], |life| {
+        let server =
+            Server::start_by(life, "workers = 2\npause_max = '500ms'\n", |house, mut command| {
+                command.env("STEADFAST_FAULT", house.folder().join("fault"));
+                as_user(life, command, house)
+            });
+        fs::write(server.house().folder().join("fault"), "successor-adopted:stop").expect("a file");
+        let mut client = server.open("/echo");
+        let verb = server.verb("upgrade").spawn().expect("the binary starts");
+        let mut longest = Duration::ZERO;
+        let mut number = 0;
+        wait_until("a pause", || {
+            let begun = Instant::now();
+            client.assert_echo(&format!("number {number}"));
+            number += 1;
+            longest = longest.max(begun.elapsed());
+            longest >= PAUSE_MAX / 2
+        });
+        let output = verb.wait_with_output().expect("a child's end");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains("took too long (in step take)"), "{said}");
+        // A fixed time of five seconds it was once.
+        assert!(longest < PAUSE_MAX + Duration::from_secs(2), "{longest:?}");
+        client.assert_echo("after it");
+    });
 }
 
 #[test]

@@ -318,6 +318,24 @@ fn sockets_of_another_network_are_not_taken() {
     assert!(first.has_control());
 }
 
+/// By another clock everybody would have been idle for too long, or not at all for hours.
+#[test]
+fn connections_of_another_time_are_not_taken() {
+    let first = Service::start(&[]);
+    let mut client = first.open("/echo");
+    for ahead in ["100000", "-1"] {
+        let flags = ["--time", "--monotonic", ahead, "--fork", "--kill-child"];
+        let Some(mut elsewhere) = unshared(&flags, "exec \"$0\" \"$@\"") else {
+            return;
+        };
+        let mut second = first.beside_by(&mut elsewhere, &["--takeover"]);
+        assert_eq!(second.wait_for_its_end().code(), Some(1));
+        assert!(second.log().contains("time namespace"), "{}", second.log());
+        client.assert_echo("still here");
+        assert!(first.has_control());
+    }
+}
+
 /// As in two containers that share the control socket's directory, at different places.
 #[test]
 fn another_container_takes_over_by_a_path_of_its_own() {

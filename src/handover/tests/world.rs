@@ -2,6 +2,7 @@
 //! an action is done here in the same order.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::setup::{Broken, End, Part, Setup, Transition, origin};
 use crate::handover::ownership::Ownership;
@@ -111,7 +112,9 @@ impl World {
             holdings: 4,
             rehearsal: setup.rehearsal,
             begun_ns: 0,
+            time_namespace: 0,
             history: String::new(),
+            pause_max: Duration::from_secs(1),
         });
         let (new, first_of_new) = Successor::new("", 2);
         let worker = Worker { mail: VecDeque::new(), serves: true, level: false, saved: false };
