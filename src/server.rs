@@ -9,12 +9,14 @@ mod history;
 mod holdings;
 mod launch;
 mod lock;
+mod memory;
 mod operate;
 mod orders;
 mod routes;
 mod running;
 mod steer;
 mod takeover;
+mod trim;
 mod upgrade;
 
 use std::io;

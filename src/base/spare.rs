@@ -13,6 +13,8 @@ pub struct Spare {
     buffers: Vec<Vec<u8>>,
     /// The capacities of all, added up.
     bytes: usize,
+    /// One was taken since it was last asked whether they are of use.
+    used: bool,
     /// Bytes that [`grow`](Self::grow) has moved so far.
     #[cfg(test)]
     pub moved: usize,
@@ -43,10 +45,23 @@ impl Spare {
         let Some(index) = self.buffers.iter().position(fits) else {
             return Vec::with_capacity(capacity);
         };
+        self.used = true;
         let mut buffer = self.buffers.swap_remove(index);
         self.bytes -= buffer.capacity();
         buffer.clear();
         buffer
+    }
+
+    /// Whether some are kept.
+    pub fn keeps_some(&self) -> bool {
+        self.bytes > 0
+    }
+
+    /// Gives them back if none was of use since this was last called.
+    pub fn give_back_unused(&mut self) {
+        if !std::mem::take(&mut self.used) {
+            *self = Self::default();
+        }
     }
 
     /// Keeps a buffer, if it is large and there is room.
@@ -83,5 +98,10 @@ mod tests {
         }
         assert!(spare.bytes <= KEPT_BYTES_MAX);
         assert_eq!(spare.buffers.len(), 9);
+
+        spare.give_back_unused();
+        assert!(spare.keeps_some(), "one was taken since");
+        spare.give_back_unused();
+        assert!(!spare.keeps_some() && spare.buffers.capacity() == 0);
     }
 }

@@ -242,6 +242,30 @@ const OTHER_BOUNDS: &[&str] = &[
 ];
 
 const MIB: usize = 1024 * 1024;
+const MEMORY: &str = r#"
+## Memory of all connections together
+
+The server counts what connections hold between two turns of a worker: unfinished messages and request
+heads, received bytes that are not decoded yet, and out queues. The body of a large room message counts
+once, however many queues it waits in. What follows depends on `memory_max`:
+
+| held in all | what the server does |
+|---|---|
+| up to `memory_max` | nothing |
+| above it | connections that hold memory and make no progress are not read; after 1 s the server closes them |
+| above 9/8 of it | the same at once; other connections that hold memory are read a few at a time, the oldest first; those that hold none are read in small pieces |
+
+The server closes in the order of bytes held × time since the last progress, with 1008 (503 before the
+handshake is accepted), until the rest fits. Progress is a part of a message that arrives, or bytes of the
+out queue that the socket takes. A message that arrives at `limits.progress_rate_min` or faster is never closed for its memory;
+a pause of up to 1 s counts as arriving if the message was faster before. Control frames are no progress.
+Time in which the server does not read does not count. Each worker closes its own connections, as long as
+it holds more than its share, which is `memory_max` divided by the number of workers. The log says how many
+were closed, at most once a second for each worker.
+
+After a flood the memory returns to the system: buffers that are kept for reuse go after 5 s without use, and
+when the process has stopped growing for 5 s the allocator gives its free pages back.
+"#;
 
 /// The defaults of all keys, as one would write them.
 fn defaults() -> BTreeMap<String, String> {
@@ -353,6 +377,7 @@ fn limits_page() -> String {
          bound closes the slow consumer with\n1008; an empty queue always admits one maximal message.\n"
     )
     .unwrap();
+    page += MEMORY;
     page
 }
 

@@ -29,6 +29,12 @@ settings! {
         connections_max: Option<usize> as Or("auto", Count(1, COUNT_MAX)), default None,
             because "a server out of descriptors cannot even log why",
             beyond "no more are accepted until one closes";
+        /// Most bytes that all connections hold together in unfinished messages, parked bytes and out
+        /// queues; `auto` is a quarter of the smallest of the machine's memory, the limits of the
+        /// control groups, RLIMIT_AS and RLIMIT_DATA.
+        memory_max: Option<usize> as Or("auto", Size(1, 1 << 50)), default None,
+            because "an upgrade holds it up to three times, and a server out of memory loses everybody",
+            beyond "those that make no progress are not read, then closed with 1008";
         /// The time over which a drain spreads its closes (1012); `0s` closes all at once.
         drain_duration: Duration as Time { zero: true }, default Duration::from_secs(10),
             because "clients come back as a trickle; most supervisors kill after 30 s or more";

@@ -2,26 +2,32 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use crate::base::meter::Meter;
 use crate::hub::WorkerIndex;
 
-/// Connections in all and of each worker, and how many may be.
+/// Connections in all and of each worker, and how many may be; likewise the bytes that they hold.
 #[derive(Debug)]
 pub struct Accounts {
     connections: AtomicUsize,
     by_worker: Box<[AtomicUsize]>,
     connections_max: usize,
     stalled: AtomicU64,
+    held: Box<[Meter]>,
+    memory_max: usize,
 }
 
 impl Accounts {
-    /// Of so many workers, with room for so many connections.
-    pub fn new(workers: usize, connections_max: usize) -> Self {
+    /// Of so many workers, with room for so many connections, which may hold so many bytes.
+    pub fn new(workers: usize, connections_max: usize, memory_max: usize) -> Self {
         let by_worker = (0..workers).map(|_| AtomicUsize::new(0)).collect();
+        let all = Meter::default();
         Self {
             connections: AtomicUsize::new(0),
             by_worker,
             connections_max,
             stalled: AtomicU64::new(0),
+            held: (0..workers).map(|_| Meter::beside(&all)).collect(),
+            memory_max,
         }
     }
 
@@ -48,6 +54,26 @@ impl Accounts {
     /// Counts one of them.
     pub(super) fn count_stalled(&self) {
         self.stalled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Bytes that connections hold: unfinished messages, parked bytes, out queues.
+    pub fn held(&self) -> usize {
+        self.held.first().map_or(0, Meter::total)
+    }
+
+    /// How many bytes connections may hold.
+    pub fn memory_max(&self) -> usize {
+        self.memory_max
+    }
+
+    /// Counts the bytes that a worker's connections hold.
+    pub fn meter(&self, worker: WorkerIndex) -> &Meter {
+        &self.held[usize::from(worker)]
+    }
+
+    /// A worker's part of [`memory_max`](Self::memory_max).
+    pub(super) fn memory_share(&self) -> usize {
+        self.memory_max / self.held.len().max(1)
     }
 
     /// Counts a connection of a worker in, if there is room for it.
@@ -80,7 +106,7 @@ mod tests {
 
     #[test]
     fn each_worker_counts_for_all() {
-        let accounts = Accounts::new(2, 2);
+        let accounts = Accounts::new(2, 2, 100);
         assert!(accounts.enter(0) && accounts.enter(1) && !accounts.enter(1));
         accounts.enter_adopted(1);
         assert_eq!(accounts.connections(), 3);
@@ -88,5 +114,10 @@ mod tests {
         accounts.leave(0);
         assert_eq!(accounts.connections(), 2);
         assert_eq!(accounts.connections_by_worker().collect::<Vec<_>>(), [0, 2]);
+        accounts.meter(1).add(30);
+        assert_eq!(
+            (accounts.held(), accounts.meter(0).own(), accounts.memory_share()),
+            (30, 0, 50)
+        );
     }
 }

@@ -285,6 +285,17 @@ impl Dispatcher {
         self.fail(conn, key, CloseFrame::new(CloseCode::POLICY, "too slow"));
     }
 
+    /// Ends a connection because the memory that it holds is needed.
+    pub fn shed(&mut self, conn: &mut Connection, key: Key) {
+        if conn.session.is_handshaking() {
+            return self.refuse(conn, &Refusal::new(503, "the server is short of memory"));
+        }
+        let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
+        if let Some(event) = conn.session.shed(&mut env) {
+            self.on_event(conn, key, event);
+        }
+    }
+
     /// Does what has become due. Whether the connection is dropped because its peer takes nothing.
     pub fn on_deadline(&mut self, conn: &mut Connection, key: Key) -> bool {
         let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);

@@ -14,6 +14,7 @@ pub mod adopting;
 mod conns;
 mod deal;
 mod freezing;
+mod memory;
 pub mod moving;
 mod outbound;
 mod sending;
@@ -49,6 +50,7 @@ use crate::ws::deflate::Inflater;
 use crate::ws::{DirectRoom, Input};
 
 use conns::Conns;
+use memory::Memory;
 use moving::Moving;
 use slots::Slots;
 
@@ -101,6 +103,8 @@ pub struct Worker {
     started: Instant,
     index: WorkerIndex,
     conns: Conns,
+    /// What the connections hold.
+    memory: Memory,
     inflater: Inflater,
     receive: Box<[u8]>,
     /// See [`READ_BUDGET`].
@@ -142,6 +146,7 @@ impl Worker {
         let Parts { poll, dispatcher, mailboxes, accounts, started } = parts;
         Self {
             index: dispatcher.worker,
+            memory: Memory::new(&accounts, dispatcher.turn.meter().clone()),
             wheel: Wheel::new(dispatcher.now),
             poll,
             listeners: Vec::new(),
@@ -225,6 +230,9 @@ impl Worker {
             self.accept(index);
         }
         self.fire_timers();
+        if !self.dispatcher.mode.is_frozen() {
+            self.relieve_memory();
+        }
         self.go_on_stopping();
         self.post_mail();
         self.flush();
@@ -257,7 +265,7 @@ impl Worker {
         if waits || (!self.accept_ready.is_empty() && self.accept_after <= now) {
             return Some(Duration::ZERO);
         }
-        let mut next = self.wheel.next().unwrap_or(Tick::NEVER);
+        let mut next = self.wheel.next().unwrap_or(Tick::NEVER).min(self.memory.next(now));
         if !self.accept_ready.is_empty() {
             next = next.min(self.accept_after);
         }
@@ -338,12 +346,19 @@ impl Worker {
                 self.mark_ready(key);
                 break;
             }
+            let admitted = self.memory.admit(key, conn.flags.hung_up, self.dispatcher.now);
+            if admitted == 0 {
+                break;
+            }
             // The rest of a large message goes where it belongs, everything else to the buffer.
             let (outcome, room, direct) = match conn.session.direct_room() {
                 Some(DirectRoom { buffer, len }) => {
                     (receive::append(&conn.stream, buffer, len), len, true)
                 }
-                None => (conn.stream.read(&mut receive), receive.len(), false),
+                None => {
+                    let room = receive.len().min(admitted);
+                    (conn.stream.read(&mut receive[..room]), room, false)
+                }
             };
             heard = true;
             match outcome {
@@ -367,6 +382,7 @@ impl Worker {
                     } else {
                         self.feed(key, &mut receive[..len]);
                     }
+                    self.note_memory(key);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => conn.flags.unread = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -376,6 +392,9 @@ impl Worker {
         self.receive = receive;
         if heard {
             self.conns.heard(key);
+        }
+        if self.memory.grants() && self.conns.get(key).is_some_and(|conn| !conn.flags.unread) {
+            self.memory.is_drained(key);
         }
         self.carry_out();
     }
@@ -603,6 +622,9 @@ impl Worker {
             let Some(conn) = self.conns.get_mut(key) else {
                 continue;
             };
+            if let Some(time) = self.memory.unread_for(key, self.dispatcher.now) {
+                conn.session.was_held_back(time, self.dispatcher.now);
+            }
             if self.dispatcher.on_deadline(conn, key) {
                 self.accounts.count_stalled();
             }
@@ -676,6 +698,8 @@ impl Worker {
                 self.doomed.push(key);
             }
         }
+        let limits = &self.dispatcher.routes[usize::from(conn.route)].limits;
+        self.memory.note(key, conn.session.holding(), limits, self.dispatcher.now);
         if conn.flags.unread && conn.session.wants_read() {
             // No event will tell again: it waited for a decision, or for its queue to drain.
             mark(&mut conn.flags.ready, &mut self.ready, key);
@@ -692,6 +716,7 @@ impl Worker {
     fn drop_connection(&mut self, key: Key) {
         if let Some(conn) = self.conns.get_mut(key) {
             self.dispatcher.on_dropped(conn, key);
+            self.memory.forget(key);
             if self.shared.remove(key.index()) {
                 // With a copy elsewhere our close would send no FIN.
                 let _ = conn.stream.shutdown();

@@ -6,9 +6,10 @@ use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::{Builder, first_id, routes};
+use super::{Builder, first_id, memory, routes};
 use crate::app::handle::PostBox;
 use crate::base::id::ConnectionIds;
+use crate::base::meter::Meter;
 use crate::base::tick::Tick;
 use crate::config::Settings;
 use crate::hub::{Hub, WorkerIndex};
@@ -69,7 +70,8 @@ impl Crew {
         let of_routes = routes::Shared::new(settings);
         let (mailboxes, polls) = Mailboxes::new(workers, of_routes.spaces.clone())?;
         mailboxes.hold();
-        let accounts = Arc::new(Accounts::new(workers, connections_max));
+        let memory_max = settings.memory_max.unwrap_or_else(memory::max);
+        let accounts = Arc::new(Accounts::new(workers, connections_max, memory_max));
         let ids = Arc::new(ConnectionIds::new(first_id()?));
         let shared = Shared { mailboxes, accounts, ids, workers };
         let mut crew = Self { shared, threads: Vec::new(), instructions: Vec::new() };
@@ -88,7 +90,9 @@ impl Crew {
             let Shared { mailboxes, accounts, .. } = crew.shared.clone();
             let (ready, talk) = (ready.clone(), Talk { instructions, findings: findings.clone() });
             let work = move || {
-                let set_up = setup.dispatcher(mailboxes.clone(), started).and_then(|dispatcher| {
+                let meter = accounts.meter(index as WorkerIndex).clone();
+                let set_up = setup.dispatcher(mailboxes.clone(), started, meter);
+                let set_up = set_up.and_then(|dispatcher| {
                     let parts = Parts { poll, dispatcher, mailboxes, accounts, started };
                     let mut worker = Worker::new(parts, workers);
                     worker.listen(listeners).map(|()| worker)
@@ -154,11 +158,16 @@ struct WorkerSetup {
 }
 
 impl WorkerSetup {
-    fn dispatcher(self, mailboxes: Arc<Mailboxes>, started: Instant) -> io::Result<Dispatcher> {
+    fn dispatcher(
+        self,
+        mailboxes: Arc<Mailboxes>,
+        started: Instant,
+        meter: Meter,
+    ) -> io::Result<Dispatcher> {
         let Self { builder, settings, shared, ids, index, workers } = self;
         Ok(Dispatcher {
             worker: index,
-            turn: Turn::server(),
+            turn: Turn::server().metered(meter),
             hub: Hub::new(index, workers as WorkerIndex),
             intents: Default::default(),
             routes: routes::build(&builder, &settings, &shared)?,

@@ -16,6 +16,7 @@ use super::foundation::Foundation;
 use super::holdings::Label;
 use super::operate::Operations;
 use super::orders::{self, Given, Orders, Wanted};
+use super::trim::Trimmer;
 use super::upgrade::{self, Source};
 use super::{Builder, routes};
 use crate::app::{Outgoing, Post, Undeliverable};
@@ -222,6 +223,7 @@ impl Running {
             generation = self.center.generation,
             workers = settings.workers,
             connections_max = self.center.crew.accounts.connections_max(),
+            memory_max = self.center.crew.accounts.memory_max(),
             "steadfast serves"
         );
         for address in &self.addresses {
@@ -244,6 +246,7 @@ impl Running {
         let mut orders = Orders::new(signals);
         // What waits for the outcome of an upgrade: that decides who is to end.
         let mut deferred: Option<Wanted> = None;
+        let mut trimmer = Trimmer::new();
         while !self.threads.iter().all(JoinHandle::is_finished) {
             let moved = self.center.moved().is_some();
             if moved {
@@ -265,6 +268,9 @@ impl Running {
                 }
             }
             deferred = deferred.and_then(|wanted| self.end(wanted));
+            if !expected {
+                trimmer.look();
+            }
             // Orders come at once; that a worker has ended, with the next look.
             let look_after = if expected { STOPPING_LOOK } else { SERVING_LOOK };
             if orders.wait(&self.center.supervision, self.wake.as_fd(), look_after)? {

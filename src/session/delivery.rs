@@ -1,11 +1,11 @@
 //! One message on its way to many receivers: encoded once, shared by all of them.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::Compression;
 use super::out_queue::{Body, OutQueue};
 use super::turn::Turn;
+use crate::base::shared::SharedBytes;
 use crate::ws::header::Header;
 use crate::ws::{Opcode, encode};
 
@@ -26,7 +26,7 @@ enum Encoded {
     /// In the turn's buffer, which takes it if it is small.
     InTurn(Range<u32>),
     /// Large: on its own, and shared even by receivers that keep it waiting.
-    Shared(Arc<[u8]>),
+    Shared(SharedBytes),
 }
 
 impl Encoded {
@@ -36,7 +36,7 @@ impl Encoded {
         }
         let mut frame = Vec::new();
         encode::frame(&mut frame, Header { fin: true, rsv1, opcode, mask: None, len: 0 }, payload);
-        Self::Shared(frame.into())
+        Self::Shared(SharedBytes::new(frame, turn.meter()))
     }
 
     fn len(&self) -> usize {

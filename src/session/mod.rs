@@ -13,6 +13,7 @@
 pub mod delivery;
 mod freeze;
 pub mod handshake;
+pub mod holding;
 pub mod out_queue;
 mod partial_head;
 pub mod timers;

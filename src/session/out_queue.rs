@@ -13,9 +13,9 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::turn::Turn;
+use crate::base::shared::SharedBytes;
 use crate::base::snapshot::{Reader, SnapshotError, Writer};
 use crate::base::spare::Spare;
 use crate::ws::header::{EncodedHeader, Header};
@@ -49,6 +49,10 @@ struct Backlog {
     blocked: bool,
     /// Unsent bytes of all chunks.
     bytes: usize,
+    /// Bytes of all chunks that nobody else has, sent or not.
+    owned: usize,
+    /// Bytes of all chunks that are shared, sent or not.
+    shared: usize,
     /// A whole control frame that overtakes at the next boundary between chunks.
     urgent: Vec<u8>,
 }
@@ -66,7 +70,7 @@ pub enum Body {
     /// Of this connection alone.
     Owned(Vec<u8>),
     /// The same for every receiver of a room's message.
-    Shared(Arc<[u8]>),
+    Shared(SharedBytes),
 }
 
 impl Body {
@@ -99,6 +103,22 @@ impl OutQueue {
         let backlog =
             self.backlog.as_ref().map_or(0, |backlog| backlog.bytes + backlog.urgent.len());
         backlog + (self.turn_end - self.turn_start) as usize
+    }
+
+    /// Bytes of memory that what waits takes: those of this queue alone, and those it shares.
+    pub fn held(&self) -> (usize, usize) {
+        self.backlog
+            .as_ref()
+            .map_or((0, 0), |backlog| (backlog.owned + backlog.urgent.capacity(), backlog.shared))
+    }
+
+    /// Gives up what waits; returns whether another frame may follow what the socket has taken. It
+    /// may not in the middle of a frame.
+    pub fn give_up(&mut self) -> bool {
+        let between = |backlog: &Backlog| !backlog.torn && backlog.sent == 0;
+        let may_follow = self.backlog.as_deref().is_none_or(between);
+        self.clear();
+        may_follow
     }
 
     /// Whether nothing waits.
@@ -163,9 +183,7 @@ impl OutQueue {
     pub fn push_large(&mut self, turn: &Turn, header: Option<EncodedHeader>, body: Body) {
         self.spill(turn);
         let backlog = self.backlog.get_or_insert_default();
-        let chunk = Chunk { header, body };
-        backlog.bytes += chunk.len();
-        backlog.chunks.push_back(chunk);
+        backlog.push(Chunk { header, body });
     }
 
     /// Queues a control frame ahead of the backlog's data frames, in place of one that is still
@@ -297,7 +315,7 @@ impl Backlog {
     /// Writes the bytes that the socket has not taken: what is left of a first chunk begins, as far
     /// as anybody can tell, in the middle of a frame.
     fn save(&self, writer: &mut Writer) {
-        let Self { chunks, sent, torn, blocked, bytes: _, urgent } = self;
+        let Self { chunks, sent, torn, blocked, bytes: _, owned: _, shared: _, urgent } = self;
         writer.bool(*torn || *sent > 0);
         writer.bool(*blocked);
         writer.count(chunks.len());
@@ -323,8 +341,7 @@ impl Backlog {
             if chunk.is_empty() {
                 return Err(SnapshotError::Invalid("part of an out queue"));
             }
-            loaded.bytes += chunk.len();
-            loaded.chunks.push_back(Chunk { header: None, body: Body::Owned(chunk.to_vec()) });
+            loaded.push(Chunk { header: None, body: Body::Owned(chunk.to_vec()) });
         }
         loaded.urgent = reader.bytes()?.to_vec();
         if loaded.is_empty() || (loaded.torn && loaded.chunks.is_empty()) {
@@ -333,25 +350,39 @@ impl Backlog {
         Ok(loaded)
     }
 
+    fn push(&mut self, chunk: Chunk) {
+        self.count_in(&chunk);
+        self.chunks.push_back(chunk);
+    }
+
+    fn count_in(&mut self, chunk: &Chunk) {
+        self.bytes += chunk.len();
+        match &chunk.body {
+            Body::Owned(bytes) => self.owned += bytes.len(),
+            Body::Shared(bytes) => self.shared += bytes.len(),
+        }
+    }
+
     /// Appends encoded frames, to the last chunk as long as that stays small.
     fn append(&mut self, bytes: &[u8]) {
-        self.bytes += bytes.len();
         if let Some(Chunk { header: None, body: Body::Owned(last) }) = self.chunks.back_mut()
             && last.len() + bytes.len() <= CHUNK_BYTES
         {
             last.extend_from_slice(bytes);
+            self.bytes += bytes.len();
+            self.owned += bytes.len();
             return;
         }
-        let body = Body::Owned(bytes.to_vec());
-        self.chunks.push_back(Chunk { header: None, body });
+        self.push(Chunk { header: None, body: Body::Owned(bytes.to_vec()) });
     }
 
     /// At a boundary between frames the urgent frame goes to the front.
     fn settle_urgent(&mut self) {
         if !self.urgent.is_empty() && self.sent == 0 && !self.torn {
             let frame = std::mem::take(&mut self.urgent);
-            self.bytes += frame.len();
-            self.chunks.push_front(Chunk { header: None, body: Body::Owned(frame) });
+            let chunk = Chunk { header: None, body: Body::Owned(frame) };
+            self.count_in(&chunk);
+            self.chunks.push_front(chunk);
         }
     }
 
@@ -386,8 +417,13 @@ impl Backlog {
             }
             self.sent -= first.len();
             self.torn = false;
-            if let Some(Chunk { body: Body::Owned(bytes), .. }) = self.chunks.pop_front() {
-                spare.put(bytes);
+            match self.chunks.pop_front().map(|chunk| chunk.body) {
+                Some(Body::Owned(bytes)) => {
+                    self.owned -= bytes.len();
+                    spare.put(bytes);
+                }
+                Some(Body::Shared(bytes)) => self.shared -= bytes.len(),
+                None => {}
             }
         }
     }

@@ -32,6 +32,11 @@ pub(super) enum Expected {
 }
 
 impl PartialHead {
+    /// Bytes of memory that it takes, and how many bytes have arrived.
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.bytes.capacity(), self.bytes.len())
+    }
+
     /// Takes what it needs from the input: all of it, unless an event says that a part is whole.
     ///
     /// Work per received byte is bounded, and so are the bytes: of a head only what is new is

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::base::meter::Meter;
 use crate::base::spare::Spare;
 use crate::ws::deflate::{Deflater, Strength};
 use crate::ws::header::Header;
@@ -38,6 +39,8 @@ pub struct Turn {
     deflated: Vec<u8>,
     /// Large buffers between messages, incoming and outgoing.
     spare: Spare,
+    /// Counts what connections share.
+    meter: Meter,
     /// The keys of our frames in the client role.
     mask_keys: Option<MaskKeys>,
 }
@@ -50,6 +53,7 @@ impl Turn {
             deflater: Deflater::default(),
             deflated: Vec::new(),
             spare: Spare::default(),
+            meter: Meter::default(),
             mask_keys: None,
         }
     }
@@ -57,6 +61,17 @@ impl Turn {
     /// For a client, with its masking keys.
     pub fn client(mask_keys: MaskKeys) -> Self {
         Self { mask_keys: Some(mask_keys), ..Self::server() }
+    }
+
+    /// The same, whose shared bytes count with `meter`.
+    #[must_use]
+    pub fn metered(self, meter: Meter) -> Self {
+        Self { meter, ..self }
+    }
+
+    /// Counts what connections share.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// Our side of the connections.
@@ -67,6 +82,18 @@ impl Turn {
     /// Large buffers that are used again.
     pub fn spare(&mut self) -> &mut Spare {
         &mut self.spare
+    }
+
+    /// Whether memory is kept only for the sake of being used again.
+    pub fn keeps_spare(&self) -> bool {
+        self.spare.keeps_some() || self.deflated.capacity() > TURN_BYTES_FLUSH
+    }
+
+    /// Gives back what was of no use since this was last called.
+    pub fn give_back_unused(&mut self) {
+        self.spare.give_back_unused();
+        self.deflated.clear();
+        self.deflated.shrink_to(TURN_BYTES_FLUSH);
     }
 
     /// The bytes of a range handed out since the last [`clear`](Self::clear).

@@ -14,6 +14,7 @@ pub mod filter;
 pub mod inherited;
 pub mod lock;
 pub mod memory;
+pub mod memory_limits;
 pub mod packets;
 pub mod pidfd;
 pub mod poll;

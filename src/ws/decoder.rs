@@ -385,6 +385,13 @@ impl Decoder {
         }
     }
 
+    /// Bytes of memory that the unfinished message takes, and how many bytes of it have arrived.
+    pub fn held(&self) -> (usize, usize) {
+        self.partial
+            .as_ref()
+            .map_or((0, 0), |partial| (partial.data.capacity(), partial.data.len()))
+    }
+
     /// Whether a message or a frame has begun and not ended: a peer that leaves now cuts it off.
     pub fn is_between_messages(&self) -> bool {
         self.partial.is_none() && matches!(self.stage, Stage::Between)

@@ -4,6 +4,7 @@ mod scenarios;
 use std::time::Duration;
 
 use crate::support;
+use scenarios::Scarcity;
 
 #[test]
 fn half_open_handshakes_time_out_and_cost_little() {
@@ -68,4 +69,14 @@ fn the_flood_of_one_starves_nobody() {
 #[test]
 fn a_flood_between_workers_keeps_order_and_deadlocks_nobody() {
     scenarios::mailbox_flood(12, 20_000);
+}
+
+#[test]
+fn hoarders_cost_nobody_else_anything() {
+    scenarios::hoarders(200, 1, Scarcity::Key(32 * support::MIB), 256 * support::KIB);
+}
+
+#[test]
+fn hoarders_within_a_small_address_space_do_not_end_the_server() {
+    scenarios::hoarders(300, 2, Scarcity::AddressSpace(600 * support::MIB), 256 * support::KIB);
 }

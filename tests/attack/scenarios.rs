@@ -6,6 +6,9 @@
 
 #![allow(unreachable_pub, reason = "shared by two programs")]
 
+#[path = "hoarders.rs"]
+mod hoarders;
+
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,6 +19,8 @@ use crate::support::{
     BINARY, CLOSE, CONTINUATION, Client, FIN, KIB, MIB, PING, PONG, RSV1, Server, TEXT, WAIT,
     frame, header, request, wait_until,
 };
+
+pub use hoarders::{Scarcity, hoarders};
 
 /// What a server may grow by without its being an attack's doing: the buffers that each worker
 /// keeps for its next turn, the inflater's window, the allocator's spare pages.

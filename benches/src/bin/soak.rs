@@ -13,13 +13,13 @@ use std::panic::catch_unwind;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use scenarios::Figures;
+use scenarios::{Figures, Scarcity};
 use support::{KIB, MIB};
 
 /// An attack: its name, and what runs it at full size.
 type Attack = (&'static str, fn() -> Figures);
 
-const ATTACKS: [Attack; 13] = [
+const ATTACKS: [Attack; 15] = [
     ("half-open handshakes", || scenarios::half_open(10_000, 0, Duration::from_secs(20))),
     ("half-open handshakes with long heads", || {
         scenarios::half_open(2_000, 15 * KIB, Duration::from_secs(20))
@@ -29,6 +29,12 @@ const ATTACKS: [Attack; 13] = [
     ("endless fragments", scenarios::endless_fragments),
     ("ping floods", || scenarios::ping_flood(256 * MIB)),
     ("deflate bombs", || scenarios::deflate_bombs(50)),
+    ("hoarders of unfinished messages", || {
+        scenarios::hoarders(5_000, 3, Scarcity::Key(512 * MIB), MIB)
+    }),
+    ("hoarders within an address space of 700 MiB", || {
+        scenarios::hoarders(5_000, 1, Scarcity::AddressSpace(700 * MIB), MIB)
+    }),
     ("resets in every state", || scenarios::resets(200)),
     ("no descriptors", || scenarios::descriptors_used_up(50, 200)),
     ("ends and declared lengths", || scenarios::ends_and_lengths(2_000)),

@@ -29,6 +29,8 @@ impl Worker {
         let time = self.dispatcher.now.since(frozen.since);
         for (key, conn) in self.conns.iter_mut() {
             conn.session.was_frozen(time);
+            let limits = &self.dispatcher.routes[usize::from(conn.route)].limits;
+            self.memory.note(key, conn.session.holding(), limits, self.dispatcher.now);
             if conn.flags.unread || !conn.session.is_at_rest() {
                 mark(&mut conn.flags.ready, &mut self.ready, key);
                 mark(&mut conn.flags.dirty, &mut self.dirty, key);

@@ -122,7 +122,7 @@ impl Rig {
         let started = Instant::now();
         let heard = Arc::<AtomicUsize>::default();
         let dispatcher = dispatcher(0, 1, &mailboxes, &heard);
-        let accounts = Arc::new(Accounts::new(1, 10_000));
+        let accounts = Arc::new(Accounts::new(1, 10_000, usize::MAX));
         let poll = polls.pop().unwrap();
         let mut worker = Worker::new(Parts { poll, dispatcher, mailboxes, accounts, started }, 1);
         let anywhere = ListenAddr::Tcp("127.0.0.1:0".parse().unwrap());

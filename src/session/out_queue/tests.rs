@@ -1,4 +1,5 @@
 use super::*;
+use crate::base::meter::Meter;
 use crate::base::testing::check_loader;
 use crate::ws::Opcode;
 use crate::ws::header::Header;
@@ -54,7 +55,7 @@ fn fill(queue: &mut OutQueue, turn: &mut Turn) -> Vec<u8> {
             queue.push(turn, range);
         }
         turn.append_frame(Opcode::Text, false, b"for someone else").unwrap();
-        let body: Arc<[u8]> = vec![round; 50].into();
+        let body = SharedBytes::new(vec![round; 50], &Meter::default());
         expected.extend_from_slice(&header(body.len()));
         expected.extend_from_slice(&body);
         queue.push_large(turn, Some(header(body.len())), Body::Shared(body));

@@ -184,7 +184,7 @@ impl Successor {
         let workers = lanes.len();
         let (mailboxes, polls) = Mailboxes::new(workers, Spaces::default()).unwrap();
         let (sender, findings) = Bell::new().unwrap().channel();
-        let accounts = Arc::new(Accounts::new(workers, 10_000));
+        let accounts = Arc::new(Accounts::new(workers, 10_000, usize::MAX));
         let (mut instructions, mut threads) = (Vec::new(), Vec::new());
         for (index, (lane, poll)) in lanes.into_iter().zip(polls).enumerate() {
             let (instruction, receiver) = mpsc::channel();
