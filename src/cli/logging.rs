@@ -46,7 +46,10 @@ pub fn init(log: &Log) {
     if let Err(error) = stderr::start(QUEUE_BYTES_MAX, move |dropped| report.line(dropped)) {
         tracing::warn!(%error, "no thread for the log: a reader that is slow holds up the server");
     }
-    panic::set_hook(Box::new(log_panic));
+    // Tests want the standard hook, whose output their harness captures.
+    if !cfg!(test) {
+        panic::set_hook(Box::new(log_panic));
+    }
 }
 
 /// The standard library's own hook writes to stderr, and waits for it.
