@@ -88,6 +88,7 @@ pub fn steadfast() -> Command {
 fn patience(config: &str) -> Vec<(&'static str, &'static str)> {
     let mut keys = vec![
         ("pong_timeout", "STEADFAST_LIMITS_PONG_TIMEOUT"),
+        ("write_timeout", "STEADFAST_LIMITS_WRITE_TIMEOUT"),
         ("handshake_timeout", "STEADFAST_HEAD_HANDSHAKE_TIMEOUT"),
     ];
     keys.retain(|(key, _)| !config.contains(key));
