@@ -23,7 +23,7 @@ use crate::net::worker::{Parts, Worker};
 use crate::sys::bell::Bell;
 use crate::sys::packets::{self, Received};
 
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The lanes of a handover, of which the predecessor is a [`Rig`].
 struct Lanes {
@@ -152,7 +152,7 @@ fn what_has_come_of_a_message_goes_ahead_and_the_rest_in_the_pause() {
         for stream in &mut streams {
             rig.append(stream, at..at + 1);
         }
-        assert_eq!(rig.freeze_and_save(&lanes.reports, PAUSE_MAX), (HOARDERS, 0));
+        assert_eq!(rig.freeze_and_save(&lanes.reports, PAUSE), (HOARDERS, 0));
         let in_pause = tap(&lanes.theirs[0]).in_pause;
         assert!(in_pause < 1_000 * HOARDERS as u64, "{in_pause} bytes");
         rig.order(Order::Thaw);
@@ -258,7 +258,7 @@ fn the_rooms_of_connections_at_rest_are_settled_ahead_of_the_pause() {
         assert!(begun.elapsed() < Duration::from_secs(30), "it is taken without the pause");
         thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!(rig.freeze_and_save(&reports, PAUSE_MAX), (ROOMS, 0));
+    assert_eq!(rig.freeze_and_save(&reports, PAUSE), (ROOMS, 0));
     assert_eq!(successor.loaded(), ROOMS);
     assert!(!successor.has_mail(), "the pause makes no mail");
     successor.instruct(|| Instruction::Settle);
@@ -288,7 +288,7 @@ fn a_message_that_goes_in_three_parts_is_one() {
     rig.copy_to(&outlets, &reports);
     assert!(matches!(successor.finding(), Finding::Level));
     rig.append(&mut stream, 600_000..603_000);
-    assert_eq!(rig.freeze_and_save(&reports, PAUSE_MAX), (1, 0));
+    assert_eq!(rig.freeze_and_save(&reports, PAUSE), (1, 0));
     assert_eq!(successor.loaded(), 1);
     successor.serve();
     rig.order(Order::Release { kept: [].into(), drain: Duration::ZERO });
