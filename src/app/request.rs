@@ -10,6 +10,10 @@ use crate::http::{Head, HeadError, percent_decode};
 /// What a subprotocol that is really a token begins with: browsers can set no header but this.
 const BEARER_PREFIX: &str = "bearer.";
 
+/// Most bearer tokens of one request that are looked at. There are three ways to present one; a
+/// request with more tries tokens out, at the cost of a comparison with each token of the route.
+pub const BEARER_TOKENS_MAX: usize = 4;
+
 /// Who is on the other side, as the socket or a trusted proxy says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Peer {
@@ -169,7 +173,7 @@ impl<'a> Request<'a> {
     /// The subprotocol is for browsers and is never echoed. As a browser fails a connection in which
     /// none of the subprotocols it offered is agreed on, it offers one that the route speaks as well:
     /// `new WebSocket(url, ["chat", "bearer.…"])`. A token sent so must be a token of HTTP, too
-    /// (base64url without padding is).
+    /// (base64url without padding is). Of more than [`BEARER_TOKENS_MAX`] the first ones are returned.
     pub fn bearer_tokens(&self) -> Vec<Cow<'a, str>> {
         let authorization = self.header("authorization").and_then(|value| {
             let (scheme, token) = value.split_once(' ')?;
@@ -181,7 +185,8 @@ impl<'a> Request<'a> {
             .offered()
             .filter_map(|offered| offered.strip_prefix(BEARER_PREFIX))
             .map(Cow::Borrowed);
-        authorization.into_iter().chain(self.query("token")).chain(subprotocols).collect()
+        let all = authorization.into_iter().chain(self.query("token")).chain(subprotocols);
+        all.take(BEARER_TOKENS_MAX).collect()
     }
 
     fn offered(&self) -> impl Iterator<Item = &'a str> {
@@ -251,6 +256,8 @@ mod tests {
         assert_eq!(tokens("/", "Sec-WebSocket-Protocol: a, bearer.hush.b\r\n"), "hush.b");
         let all = "Authorization: Bearer hush1\r\nSec-WebSocket-Protocol: bearer.hush3\r\n";
         assert_eq!(tokens("/?token=hush2", all), "hush1 hush2 hush3");
+        let many = format!("Sec-WebSocket-Protocol: {}\r\n", "bearer.hush, ".repeat(500));
+        assert_eq!(tokens("/", &many), "hush hush hush hush");
     }
 
     #[test]

@@ -115,6 +115,9 @@ pub struct Hub {
     free_rooms: Vec<u32>,
     links: Vec<Link>,
     free_links: Vec<u32>,
+    /// Links looked at in joins and leaves.
+    #[cfg(test)]
+    steps: std::cell::Cell<usize>,
 }
 
 impl Hub {
@@ -128,6 +131,8 @@ impl Hub {
             free_rooms: Vec::new(),
             links: Vec::new(),
             free_links: Vec::new(),
+            #[cfg(test)]
+            steps: Default::default(),
         }
     }
 
@@ -136,7 +141,8 @@ impl Hub {
         home(room, self.workers)
     }
 
-    /// Makes a connection a member; being one already is fine. `window_bits` is what it can read
+    /// Makes a connection a member; being one already is fine. Costs a walk over the rooms it is in, of
+    /// which there are at most `rooms_max`, whoever else is in the room; likewise [`leave`](Self::leave). `window_bits` is what it can read
     /// of compressed messages. Mail for other workers is given to `mail`.
     ///
     /// # Errors
@@ -154,10 +160,14 @@ impl Hub {
             return Err(JoinError::NameTooLong);
         }
         let index = self.find(room);
-        if index.is_some_and(|index| self.link_to(*memberships, index).is_some()) {
-            return Ok(());
+        let mut rooms = 0;
+        for link in self.links_of(*memberships) {
+            if Some(link.room) == index {
+                return Ok(());
+            }
+            rooms += 1;
         }
-        if self.rooms_of(*memberships).count() >= rooms_max {
+        if rooms >= rooms_max {
             return Err(JoinError::TooManyRooms);
         }
         let index = index.unwrap_or_else(|| self.add_room(room));
@@ -257,8 +267,7 @@ impl Hub {
 
     /// The names of the rooms a connection is in, latest first. All are of the space it joined in.
     pub fn rooms_of(&self, memberships: Memberships) -> impl Iterator<Item = &str> {
-        let link = |number: u32| Some(self.links[number.checked_sub(1)? as usize]);
-        std::iter::successors(link(memberships.first), move |of| link(of.next)).map(|of| {
+        self.links_of(memberships).map(|of| {
             let room = self.rooms[of.room as usize].as_ref();
             &*room.expect("links lead to rooms").id.name
         })
@@ -309,11 +318,22 @@ impl Hub {
         }
     }
 
+    fn links_of(&self, memberships: Memberships) -> impl Iterator<Item = Link> {
+        let link = |number: u32| {
+            #[cfg(test)]
+            self.steps.set(self.steps.get() + 1);
+            Some(self.links[number.checked_sub(1)? as usize])
+        };
+        std::iter::successors(link(memberships.first), move |of| link(of.next))
+    }
+
     /// The link of a connection to a room, and the one before it in the connection's list.
     fn link_to(&self, memberships: Memberships, room: u32) -> Option<(u32, Option<u32>)> {
         let mut before = None;
         let mut number = memberships.first;
         while let Some(link) = number.checked_sub(1) {
+            #[cfg(test)]
+            self.steps.set(self.steps.get() + 1);
             if self.links[link as usize].room == room {
                 return Some((link, before));
             }

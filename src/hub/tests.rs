@@ -166,3 +166,33 @@ fn a_name_is_another_room_in_another_space() {
     };
     assert_ne!(homes(private), homes(public), "names in use everywhere are not all at one worker");
 }
+
+/// However many members the room has, and however many rooms there are.
+#[test]
+fn a_join_and_a_leave_cost_no_more_than_the_rooms_one_may_be_in() {
+    const ROOMS_MAX: usize = 16;
+    let keys = keys(1_000);
+    let mut hub = Hub::new(0, 1);
+    for (number, key) in keys.iter().enumerate() {
+        let mut of = Memberships::default();
+        for name in ["everybody".to_owned(), format!("alone {number}")] {
+            hub.join(&mut of, *key, None, room(&name), 9, &mut no_mail).unwrap();
+        }
+    }
+    let mut of = Memberships::default();
+    let mut worst = 0;
+    let mut cost = |hub: &Hub, before: usize| worst = worst.max(hub.steps.get() - before);
+    for turn in 0..4 * ROOMS_MAX {
+        let name = format!("room {turn}");
+        for name in [&*name, "everybody"] {
+            let before = hub.steps.get();
+            let _ = hub.join(&mut of, keys[0], None, room(name), ROOMS_MAX, &mut no_mail);
+            cost(&hub, before);
+        }
+        let before = hub.steps.get();
+        hub.leave(&mut of, None, room("everybody"), &mut no_mail);
+        hub.leave(&mut of, None, room("nobody"), &mut no_mail);
+        cost(&hub, before);
+    }
+    assert!((ROOMS_MAX..=ROOMS_MAX + 1).contains(&worst), "{worst} steps");
+}

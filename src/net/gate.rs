@@ -132,6 +132,10 @@ impl Gate {
 
     /// Who asks: the last address in X-Forwarded-For that no trusted proxy stands for, if the
     /// socket's own is a trusted proxy's.
+    ///
+    /// Costs a pass over the list, which is part of the head and no longer than that may be, and a look
+    /// at the trusted networks for each entry that is read: from the end, up to the first that is not
+    /// trusted or no address.
     fn peer(&self, socket: Peer, head: &Head<'_>) -> Peer {
         if !self.forwarded_for || !self.trusted_proxies.trusts(socket.addr) {
             return socket;

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::support::{
-    Client, House, KIB, Life, free_address, is_alive, kill, number_in, steadfast, wait_until,
+    Client, House, Life, free_address, is_alive, kill, number_in, steadfast, wait_until,
 };
 
 /// A server whose log goes into a pipe.
