@@ -4,6 +4,8 @@
 //! input; everything else is assembled in memory that the decoder owns until it is whole. Between
 //! two calls the decoder holds nothing but the bytes of what has not wholly arrived.
 
+mod part;
+
 use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Duration;
@@ -12,8 +14,10 @@ use crate::base::snapshot::{Reader, SnapshotError, Writer};
 use crate::base::spare::Spare;
 use crate::base::tick::Tick;
 
+use part::{PartialControl, PartialHeader};
+
 use super::deflate::Inflater;
-use super::header::{CONTROL_PAYLOAD_BYTES_MAX, HEADER_BYTES_MAX, Header, Opcode, Parsing};
+use super::header::{HEADER_BYTES_MAX, Header, Opcode, Parsing};
 use super::mask::Mask;
 use super::utf8::{self, Utf8Stream};
 use super::{CloseFrame, ProtocolError, Role};
@@ -178,16 +182,6 @@ enum Stage {
     Control(Box<PartialControl>),
 }
 
-/// Part of a header.
-#[derive(Debug)]
-struct PartialHeader {
-    /// `bytes[..have]` have arrived, at least one.
-    bytes: [u8; HEADER_BYTES_MAX],
-    have: u8,
-    /// See [`Unfinished::begun`].
-    begun: Tick,
-}
-
 impl Stage {
     fn save(&self, now: Tick, writer: &mut Writer) {
         match self {
@@ -269,17 +263,6 @@ struct Partial {
     grown_to: usize,
     /// So many bytes of `data` have gone ahead to another process, in a handover.
     ahead: usize,
-}
-
-#[derive(Debug)]
-struct PartialControl {
-    opcode: Opcode,
-    len: u8,
-    mask: Option<Mask>,
-    /// Less than `len` bytes of the unmasked payload.
-    payload: Vec<u8>,
-    /// See [`Unfinished::begun`].
-    begun: Tick,
 }
 
 /// What one step found; ranges are of the input.
@@ -684,53 +667,6 @@ impl Decoder {
         }
         self.stage = Stage::Data { remaining: header.len, mask, fin: header.fin };
         Ok(Step::Again)
-    }
-}
-
-impl PartialHeader {
-    /// Goes on with the input; `None` after all of it is consumed.
-    fn complete(
-        &mut self,
-        input: &mut Input<'_>,
-        rules: &Rules,
-    ) -> Result<Option<Header>, ProtocolError> {
-        let before = usize::from(self.have);
-        let added = input.rest().len().min(HEADER_BYTES_MAX - before);
-        self.bytes[before..before + added].copy_from_slice(&input.rest()[..added]);
-        match Header::decode(&self.bytes[..before + added], rules.role, rules.deflate)? {
-            Parsing::Done(header, len) => {
-                input.take(len - before);
-                Ok(Some(header))
-            }
-            Parsing::NeedMore(_) => {
-                input.take(added);
-                self.have += added as u8;
-                Ok(None)
-            }
-        }
-    }
-}
-
-impl PartialControl {
-    fn save(&self, now: Tick, writer: &mut Writer) {
-        let Self { opcode, len, mask, payload, begun } = self;
-        writer.u8(*opcode as u8);
-        writer.u8(*len);
-        writer.option(*mask, |writer, mask| mask.save(writer));
-        writer.bytes(payload);
-        writer.past(*begun, now);
-    }
-
-    fn load(now: Tick, reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
-        let opcode = Opcode::from_bits(reader.u8()?).filter(|opcode| opcode.is_control());
-        let opcode = opcode.ok_or(SnapshotError::Invalid("opcode"))?;
-        let len = reader.u8()?;
-        let mask = reader.option(Mask::load)?;
-        let payload = reader.bytes()?;
-        if usize::from(len) > CONTROL_PAYLOAD_BYTES_MAX || payload.len() >= usize::from(len) {
-            return Err(SnapshotError::Invalid("length of a control frame"));
-        }
-        Ok(Self { opcode, len, mask, payload: payload.to_vec(), begun: reader.past(now)? })
     }
 }
 
