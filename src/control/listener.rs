@@ -71,6 +71,11 @@ impl ControlListener {
         self.file.path()
     }
 
+    /// Whether somebody has removed its file, or put another one in its place.
+    pub fn is_lost(&self) -> bool {
+        !self.file.is_there()
+    }
+
     /// Stops listening for good, and removes the socket's file unless it is another one's by now.
     /// Not after a handover: the successor listens there.
     pub fn remove(self) {
@@ -116,6 +121,23 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         listener.remove();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn one_whose_file_is_gone_knows() {
+        let directory = Directory::new("lost");
+        let path = directory.path().join("8000.sock");
+        let first = ControlListener::bind(&path).unwrap();
+        assert!(!first.is_lost());
+        fs::remove_file(&path).unwrap();
+        assert!(first.is_lost());
+        let inherited = ControlListener::from_fd(first.as_fd().try_clone_to_owned().unwrap());
+        assert!(inherited.unwrap().is_lost());
+        let second = ControlListener::bind(&path).unwrap();
+        assert!(first.is_lost() && !second.is_lost());
+        // It is not the first one's to remove.
+        first.remove();
+        assert!(!second.is_lost());
     }
 
     #[test]

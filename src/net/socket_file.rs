@@ -34,15 +34,18 @@ impl SocketFile {
         &self.path
     }
 
+    /// Whether it is there yet: whatever cleans a directory up may have removed it, and then nobody
+    /// reaches the socket any more.
+    pub fn is_there(&self) -> bool {
+        self.identity.is_some() && identity(&self.path) == self.identity
+    }
+
     /// Removes it, unless it has gone or another file is there.
     ///
     /// # Errors
     /// Those of unlink(2).
     pub fn remove(&self) -> io::Result<()> {
-        match self.identity.is_some() && identity(&self.path) == self.identity {
-            true => fs::remove_file(&self.path),
-            false => Ok(()),
-        }
+        if self.is_there() { fs::remove_file(&self.path) } else { Ok(()) }
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) type Control = (ControlListener, control::Serving);
 pub(super) struct Awaited {
     /// Addresses whose lock it holds.
     pub(super) locks: Vec<ListenAddr>,
-    /// The path of its control socket.
+    /// The path of its control socket; or of ours, if its file is gone and it is to be bound anew.
     pub(super) control: Option<PathBuf>,
     /// The control socket's path as it is configured: locks lie beside it.
     pub(super) configured: Option<PathBuf>,
@@ -43,8 +43,9 @@ impl Awaited {
         center.gain(|holdings| {
             let before = holdings.len();
             self.gain_locks(holdings);
+            let gains_locks = holdings.len() > before;
             gained = self.gain_control(center, holdings);
-            holdings.len() > before
+            gains_locks || gained.is_some()
         });
         gained
     }
@@ -73,6 +74,8 @@ impl Awaited {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
             Ok((listener, serving, copy)) => {
                 tracing::info!(path = %path.display(), "the control socket is this server's now");
+                // One whose file is gone.
+                holdings.take(&Label::Control);
                 holdings.add(Label::Control, copy);
                 self.control = None;
                 Some((listener, serving))

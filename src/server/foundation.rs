@@ -108,7 +108,12 @@ impl Foundation {
         for address in &settings.listen {
             let ours = inherited.take(&Label::Listener(address.clone()));
             let lock = inherited.take(&Label::Lock(address.clone())).pop();
-            if ours.is_empty() {
+            // Nobody reaches a socket whose file is gone.
+            let is_lost = matches!(address, ListenAddr::Unix(path) if !path.exists());
+            if is_lost && !ours.is_empty() {
+                tracing::warn!(%address, "the socket's file is gone: bound anew");
+            }
+            if is_lost || ours.is_empty() {
                 foundation.bind_address(address, settings, entry, workers)?;
                 continue;
             }
@@ -253,7 +258,7 @@ fn control_listener(
         if let Some(called_at) = called_at {
             listener = listener.called_at(&called_at);
         }
-        if listener.path() == path {
+        if listener.path() == path && !listener.is_lost() {
             return Ok(Some(listener));
         }
     }

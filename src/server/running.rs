@@ -258,8 +258,14 @@ impl Running {
                 self.stop(Stop::Fast);
                 break;
             }
-            if !expected && let Some(control) = self.awaited.gain(&self.center) {
-                self.control = Some(control);
+            if !expected {
+                // What an operator has asked for is answered over it.
+                if !self.center.is_upgrading() {
+                    self.look_after_control();
+                }
+                if let Some(control) = self.awaited.gain(&self.center) {
+                    self.control = Some(control);
+                }
             }
             while let Some(given) = orders.next(&self.center.supervision)? {
                 match given {
@@ -288,6 +294,17 @@ impl Running {
             None => tracing::info!("stopped"),
         }
         Ok(())
+    }
+
+    /// Lets go of a control socket whose file is gone, as whatever cleans up directories of temporary
+    /// files removes it: nobody reaches it. Another one is bound with the next look.
+    fn look_after_control(&mut self) {
+        let lost = self.control.take_if(|(listener, _)| listener.is_lost());
+        if let Some((listener, _)) = lost {
+            let path = listener.path().to_owned();
+            tracing::warn!(path = %path.display(), "the control socket's file is gone: bound anew");
+            self.awaited.control = Some(path);
+        }
     }
 
     /// Operators who call from now on are the successor's.

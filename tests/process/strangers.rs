@@ -40,6 +40,46 @@ fn call(control: &Path, request: &str) -> String {
 }
 
 /// What that process does.
+/// As systemd-tmpfiles and tmpwatch do with what is old.
+#[test]
+fn sockets_whose_files_are_removed_are_bound_anew() {
+    for life in [Life::ALONE, Life::SUPERVISED, Life { files: None, ..Life::LOWLY }] {
+        let mut server = Server::start_by(life, "workers = 2\n", |house, mut command| {
+            let path = house.folder().join("ws.sock");
+            command.arg("--listen").arg(format!("unix:{}", path.display()));
+            as_user(life, command, house)
+        });
+        let folder = server.house().folder().to_owned();
+        let control = folder.join(format!("steadfast/{}.sock", server.address.port()));
+        let socket = folder.join("ws.sock");
+        let mut client = server.open("/echo");
+        // Found out while it serves, and by a successor.
+        for _ in 0..2 {
+            fs::remove_file(&control).expect("a control socket");
+            wait_until("another control socket", || server.try_status().is_some());
+        }
+        assert!(server.log().contains("the control socket's file is gone"), "{}", server.log());
+        let (upgraded, said) = server.upgrade_by_verb(&[]);
+        assert!(upgraded, "{said}");
+        server.follow_status();
+        fs::remove_file(&socket).expect("a listening socket");
+        assert!(UnixStream::connect(&socket).is_err());
+        let (upgraded, said) = server.upgrade_by_verb(&[]);
+        assert!(upgraded, "{said}");
+        let mut newcomer = Client::over(UnixStream::connect(&socket).expect("it is bound anew"));
+        newcomer.upgrade("/echo", "");
+        newcomer.assert_echo("by the new file");
+        client.assert_echo("moved twice");
+        // And kept by the supervisor: the crash of the server changes nothing.
+        server.follow_status();
+        if life.supervised {
+            kill(server.pid(), "KILL");
+            server.follow_the_dead();
+            assert!(UnixStream::connect(&socket).is_ok());
+        }
+    }
+}
+
 #[test]
 fn caller() {
     let called = env::var(CALLED).unwrap_or_default();
