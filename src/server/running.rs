@@ -275,7 +275,7 @@ impl Running {
             }
             deferred = deferred.and_then(|wanted| self.end(wanted));
             if !expected {
-                trimmer.look();
+                trimmer.look(self.center.crew.accounts.held());
             }
             // Orders come at once; that a worker has ended, with the next look.
             let look_after = if expected { STOPPING_LOOK } else { SERVING_LOOK };

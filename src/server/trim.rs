@@ -29,16 +29,20 @@ pub(super) struct Trimmer {
     base: usize,
     last: usize,
     calm: u32,
+    /// The most that connections held at a look since then: what they have given up since is with
+    /// the allocator, and counts as no growth.
+    held: usize,
 }
 
 impl Trimmer {
     pub(super) fn new() -> Self {
         let now = resident().unwrap_or(0);
-        Self { next: Instant::now(), base: now, last: now, calm: 0 }
+        Self { next: Instant::now(), base: now, last: now, calm: 0, held: 0 }
     }
 
-    /// Looks if it is time to, and gives memory back if there is reason to.
-    pub(super) fn look(&mut self) {
+    /// Looks if it is time to, and gives memory back if there is reason to. Connections hold `held`
+    /// bytes.
+    pub(super) fn look(&mut self, held: usize) {
         if Instant::now() < self.next {
             return;
         }
@@ -46,19 +50,22 @@ impl Trimmer {
         let Some(now) = resident() else {
             return;
         };
-        if self.is_time(now) {
+        if self.is_time(now, held) {
             memory_limits::give_back();
             let after = resident().unwrap_or(now);
             tracing::debug!(before = now, after, "memory given back");
-            (self.base, self.last) = (after, after);
+            (self.base, self.last, self.held) = (after, after, held);
         }
     }
 
-    fn is_time(&mut self, now: usize) -> bool {
+    fn is_time(&mut self, now: usize, held: usize) -> bool {
         self.base = self.base.min(now);
         self.calm = if now > self.last + NOISE { 0 } else { self.calm + 1 };
         self.last = now;
-        now > self.base + GROWTH_MIN.max(self.base / 5) && self.calm >= CALM_LOOKS
+        self.held = self.held.max(held);
+        let has_grown = now > self.base + GROWTH_MIN.max(self.base / 5);
+        let has_ebbed = held + GROWTH_MIN <= self.held;
+        (has_grown || has_ebbed) && self.calm >= CALM_LOOKS
     }
 }
 
@@ -81,15 +88,17 @@ mod tests {
         assert!(resident().is_some_and(|bytes| bytes > MIB));
         let mut trimmer = Trimmer { base: 100 * MIB, last: 100 * MIB, ..Trimmer::new() };
         for _ in 0..20 {
-            assert!(!trimmer.is_time(115 * MIB), "that is not much");
+            assert!(!trimmer.is_time(115 * MIB, 0), "that is not much");
         }
         for bytes in 1..50 {
-            assert!(!trimmer.is_time(115 * MIB + bytes * 10 * MIB), "it grows");
+            assert!(!trimmer.is_time(115 * MIB + bytes * 10 * MIB, 0), "it grows");
         }
-        let looks = (0..20).take_while(|_| !trimmer.is_time(500 * MIB)).count();
+        let looks = (0..20).take_while(|_| !trimmer.is_time(500 * MIB, 400 * MIB)).count();
         assert_eq!(looks, CALM_LOOKS as usize - 1);
         // What there is left is in use, and no reason to look again and again.
         trimmer.base = 490 * MIB;
-        assert!((0..20).all(|_| !trimmer.is_time(495 * MIB)));
+        assert!((0..20).all(|_| !trimmer.is_time(495 * MIB, 400 * MIB)));
+        // Until connections give it up, which the system does not see.
+        assert!(trimmer.is_time(495 * MIB, 300 * MIB));
     }
 }
