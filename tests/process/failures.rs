@@ -241,10 +241,15 @@ fn a_full_disk_is_no_harm() {
     }
     let program = env::current_exe().expect("a running program has a path");
     let mut test = unshare();
-    test.arg(program).args(["--exact", "failures::a_full_disk_is_no_harm", "--test-threads=1"]);
+    test.arg(program).args([
+        "--exact",
+        "process::failures::a_full_disk_is_no_harm",
+        "--test-threads=1",
+    ]);
     let output = test.env(WITHIN, "1").output().expect("unshare runs");
     let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
 
 /// Upgrades with the folder of control socket and locks on a disk that is full.

@@ -77,6 +77,10 @@ fn generations_have_the_same_descriptors_and_the_same_environment() {
             false => {
                 let number = environment_after.remove("STEADFAST_HANDOVER_FD");
                 assert_eq!(number.as_deref(), Some("3"));
+                // How the service was started, for those who come later.
+                for name in ["_STEADFAST_PROGRAM", "_STEADFAST_DIRECTORY"] {
+                    assert!(environment_after.remove(name).is_some(), "{name}");
+                }
             }
         }
         assert_eq!(environment_after, expected);

@@ -31,7 +31,7 @@ const CALLED: &str = "PROCESS_TEST_CALLED";
 fn call(control: &Path, request: &str) -> String {
     let program = accessible_copy(&env::current_exe().expect("a running program has a path"));
     let mut command = Command::new(program);
-    command.args(["--exact", "strangers::caller", "--nocapture", "--test-threads=1"]);
+    command.args(["--exact", "process::strangers::caller", "--nocapture", "--test-threads=1"]);
     command.env(CALLED, format!("{request} {}", control.display()));
     command.uid(STRANGER).gid(STRANGER).current_dir("/");
     let output = command.output().expect("it starts");
