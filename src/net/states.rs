@@ -129,7 +129,7 @@ impl<'a> SavedStates<'a> {
     ///
     /// # Errors
     /// The bytes are no states, or hold what this build must understand and does not.
-    pub fn next(&mut self) -> Result<Option<Saved<'a>>, SnapshotError> {
+    pub fn read_next(&mut self) -> Result<Option<Saved<'a>>, SnapshotError> {
         while let Some(mut record) = self.0.record()? {
             match record.tag {
                 tag::CONNECTION => {
@@ -168,7 +168,7 @@ mod tests {
     }
 
     fn next_connection<'a>(saved: &mut SavedStates<'a>) -> (Key, Reader<'a>) {
-        match saved.next() {
+        match saved.read_next() {
             Ok(Some(Saved::Connection(key, state))) => (key, state),
             other => panic!("{other:?}"),
         }
@@ -181,11 +181,11 @@ mod tests {
         assert_eq!(states.connections(), 0);
         let sealed = sealed(&states);
         let mut saved = SavedStates::open(&sealed).unwrap();
-        let Ok(Some(Saved::Bytes { key: of, offset, bytes })) = saved.next() else {
+        let Ok(Some(Saved::Bytes { key: of, offset, bytes })) = saved.read_next() else {
             panic!("they are there");
         };
         assert_eq!((of, offset, bytes), (key(3), 70_000, &b"some more"[..]));
-        assert!(saved.next().unwrap().is_none());
+        assert!(saved.read_next().unwrap().is_none());
     }
 
     #[test]
@@ -210,7 +210,7 @@ mod tests {
                     (key(index), Ok("some of it"), format)
                 );
             }
-            assert!(saved.next().unwrap().is_none());
+            assert!(saved.read_next().unwrap().is_none());
         }
     }
 
@@ -226,7 +226,7 @@ mod tests {
             let sealed = sealed(&states);
             let mut saved = SavedStates::open(&sealed).unwrap();
             match required {
-                true => assert_eq!(saved.next().err(), Some(SnapshotError::UnknownRecord(99))),
+                true => assert_eq!(saved.read_next().err(), Some(SnapshotError::UnknownRecord(99))),
                 false => assert_eq!(next_connection(&mut saved).0, key(7)),
             }
         }

@@ -94,7 +94,7 @@ impl Crowd {
     fn new(user: u32, count: usize) -> Self {
         let program = env::current_exe().expect("a running program has a path");
         let mut command = Command::new(accessible_copy(&program));
-        command.args(["--exact", "limits::crowd", "--nocapture", "--test-threads=1"]);
+        command.args(["--exact", "deaths::limits::crowd", "--nocapture", "--test-threads=1"]);
         command.env(CROWD, count.to_string()).uid(user).gid(user).current_dir("/");
         let (stdin, stdout) = (Stdio::piped(), Stdio::piped());
         let mut process = command.stdin(stdin).stdout(stdout).spawn().expect("it starts");

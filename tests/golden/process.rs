@@ -188,7 +188,7 @@ impl Process {
     pub(crate) fn load(&mut self, file: &[u8]) -> Result<(Format, Vec<Client>), String> {
         let mut states = SavedStates::open(file).map_err(|error| error.to_string())?;
         let mut clients = vec![];
-        while let Some(saved) = states.next().map_err(|error| error.to_string())? {
+        while let Some(saved) = states.read_next().map_err(|error| error.to_string())? {
             let Saved::Connection(key, mut state) = saved else {
                 return Err("bytes without their connection".to_owned());
             };

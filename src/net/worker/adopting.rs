@@ -365,7 +365,7 @@ impl Worker {
         parked: &mut Parked,
     ) -> Result<u64, SnapshotError> {
         let mut count = 0;
-        while let Some(saved) = states.next()? {
+        while let Some(saved) = states.read_next()? {
             let (key, state) = match saved {
                 Saved::Connection(key, state) => (key, state),
                 Saved::Bytes { key, offset, bytes } => {

@@ -606,7 +606,7 @@ mod tests {
         // Where each of them could take it farther, one at a time.
         note(&mut memory, oldest[1], message(8 * KIB, 1), at(10));
         oldest[1..].iter().for_each(|&key| memory.is_drained(key));
-        [key(0), key(1)].map(|key| memory.is_drained(key));
+        [key(0), key(1)].iter().for_each(|&key| memory.is_drained(key));
         assert_eq!(released(&mut memory, Level::Full, at(10)), [], "there was a look in this tick");
         assert_eq!(released(&mut memory, Level::Full, at(11)), [key(2)]);
         assert_eq!(released(&mut memory, Level::Full, at(12)), []);

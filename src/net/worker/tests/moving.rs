@@ -261,9 +261,13 @@ fn the_rooms_of_connections_at_rest_are_settled_ahead_of_the_pause() {
     assert_eq!(rig.freeze_and_save(&reports, PAUSE), (ROOMS, 0));
     assert_eq!(successor.loaded(), ROOMS);
     assert!(!successor.has_mail(), "the pause makes no mail");
-    successor.instruct(|| Instruction::Settle);
-    for _ in 0..2 {
-        assert!(matches!(successor.finding(), Finding::Settled { idle: true }));
+    // A worker that had its last mail after it said that it was level is idle in the second round.
+    for round in 0..2 {
+        successor.instruct(|| Instruction::Settle);
+        for _ in 0..2 {
+            let finding = successor.finding();
+            assert!(matches!(finding, Finding::Settled { idle } if idle || round == 0));
+        }
     }
     successor.serve();
     rig.order(Order::Release { kept: [].into(), drain: Duration::ZERO });
