@@ -45,6 +45,11 @@ pub enum Mail {
     Publish(Publication),
     /// From the home: give this to your members.
     Deliver(Publication),
+    /// `worker` has lost its hub and begins anew, without members and subscribers.
+    Renewed {
+        /// Which one.
+        worker: WorkerIndex,
+    },
 }
 
 /// A message to a room.
@@ -260,6 +265,19 @@ impl Hub {
         } else if let Some(index) = self.find(room) {
             if let Some(room) = &mut self.rooms[index as usize] {
                 room.subscribers.retain(|&other| other != worker);
+            }
+            self.remove_if_empty(index);
+        }
+    }
+
+    /// A worker has begun anew: it has no members any more, and it is told where there are members
+    /// here of the rooms that have their home there. The work grows with the rooms known here.
+    pub fn on_renewed(&mut self, worker: WorkerIndex, mail: &mut impl FnMut(WorkerIndex, Mail)) {
+        for index in 0..self.rooms.len() as u32 {
+            let Some(room) = &mut self.rooms[index as usize] else { continue };
+            room.subscribers.retain(|&other| other != worker);
+            if !room.members.is_empty() && home(room.id.borrowed(), self.workers) == worker {
+                mail(worker, Mail::Subscribe { room: room.id.clone(), worker: self.worker });
             }
             self.remove_if_empty(index);
         }

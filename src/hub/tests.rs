@@ -196,3 +196,41 @@ fn a_join_and_a_leave_cost_no_more_than_the_rooms_one_may_be_in() {
     }
     assert!((ROOMS_MAX..=ROOMS_MAX + 1).contains(&worst), "{worst} steps");
 }
+
+#[test]
+fn a_worker_that_begins_anew_is_told_of_the_members_elsewhere() {
+    const WORKERS: WorkerIndex = 3;
+    let keys = keys(2);
+    let (mut hub, mut of) = (Hub::new(1, WORKERS), [Memberships::default(); 2]);
+    let names: Vec<String> = (0..30).map(|number| format!("room {number}")).collect();
+    let rooms: Vec<RoomRef<'_>> = names.iter().map(|name| room(name)).collect();
+    let mut ignore = |_: WorkerIndex, _: Mail| {};
+    // With members here; known for the members elsewhere; both.
+    for (number, &room) in rooms.iter().enumerate() {
+        if number % 3 != 1 {
+            hub.join(&mut of[0], keys[0], None, room, 30, &mut ignore).unwrap();
+        }
+        if number % 3 != 0 && home(room, WORKERS) == 1 {
+            hub.set_subscribed(room, 0, true);
+            hub.set_subscribed(room, 2, number % 2 == 0);
+        }
+    }
+    let mut told = Vec::new();
+    hub.on_renewed(0, &mut |to, mail| told.push((to, mail)));
+    let expected: Vec<(WorkerIndex, Mail)> = rooms
+        .iter()
+        .enumerate()
+        .filter(|(number, room)| number % 3 != 1 && home(**room, WORKERS) == 0)
+        .map(|(_, room)| (0, Mail::Subscribe { room: room.to_id(), worker: 1 }))
+        .collect();
+    assert!(!expected.is_empty());
+    told.sort_by_key(|told| expected.iter().position(|expected| expected == told));
+    assert_eq!(told, expected);
+    for room in rooms {
+        assert!(!hub.subscribers(room).contains(&0), "{room:?}");
+    }
+    // Nothing is left of rooms that only its members were in.
+    hub.on_renewed(2, &mut ignore);
+    hub.leave_all(&mut of[0], None, &mut ignore);
+    assert_eq!(hub.rooms_len(), 0);
+}

@@ -234,6 +234,18 @@ impl Mailboxes {
         self.boxes[usize::from(worker)].order(order);
     }
 
+    /// A worker begins anew: the others are told, before anything that it sends from now on, and it
+    /// looks at its mail. Never refused.
+    pub fn renew(&self, worker: WorkerIndex) {
+        for (index, mailbox) in self.boxes.iter().enumerate() {
+            let mut lanes = mailbox.lock();
+            if index != usize::from(worker) && !lanes.closed {
+                lanes.requests.push(Parcel::Hub(hub::Mail::Renewed { worker }));
+            }
+            mailbox.wake(lanes);
+        }
+    }
+
     /// While the workers are frozen, nothing is taken from other threads: what they send would
     /// not move with the connections.
     pub fn set_frozen(&self, frozen: bool) {

@@ -17,6 +17,7 @@ mod freezing;
 mod memory;
 pub mod moving;
 mod outbound;
+mod renewal;
 mod sending;
 mod slots;
 mod stopping;
@@ -132,6 +133,8 @@ pub struct Worker {
     accept_paused: bool,
     /// Orders of a handover, for the end of the turn.
     orders: VecDeque<Order>,
+    /// Mail that is being taken; empty between turns, unless one has panicked.
+    inbox: VecDeque<Parcel>,
     /// A handover of which we are the predecessor.
     moving: Option<Box<Moving>>,
     /// Connections whose descriptor another process may hold: to close ours alone ends nothing.
@@ -169,6 +172,7 @@ impl Worker {
             accept_after: Tick::START,
             accept_paused: false,
             orders: VecDeque::new(),
+            inbox: VecDeque::new(),
             moving: None,
             shared: Slots::default(),
             took_mail: false,
@@ -188,11 +192,13 @@ impl Worker {
         Ok(())
     }
 
-    /// Serves until it is told to stop and has stopped.
-    ///
-    /// # Errors
-    /// epoll fails, which it does not.
-    pub fn run(mut self) -> io::Result<()> {
+    /// Its number.
+    pub fn index(&self) -> WorkerIndex {
+        self.index
+    }
+
+    /// Serves until it is told to stop and has stopped. See [`run`](Self::run).
+    fn serve(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let outcome = loop {
             match self.poll.poll(&mut events, self.poll_timeout()) {
@@ -213,6 +219,8 @@ impl Worker {
     }
 
     fn turn(&mut self, events: &Events) {
+        #[cfg(feature = "fault-points")]
+        crate::sys::fault::point(&format!("worker-{}", self.index));
         self.dispatcher.now = Tick::from_elapsed(self.started.elapsed());
         let ready = std::mem::take(&mut self.ready);
         let accept_ready = std::mem::take(&mut self.accept_ready);
@@ -517,8 +525,11 @@ impl Worker {
         // What comes of requests is deliveries, which are always taken in the end. Waiting for room
         // for our own requests here would let two workers wait for each other.
         let with_requests = !self.deliveries_wait;
-        let lanes = self.mailboxes.take(self.index, with_requests);
-        for parcel in lanes.into_iter().flatten() {
+        for mut lane in self.mailboxes.take(self.index, with_requests) {
+            self.inbox.append(&mut lane);
+        }
+        // From where the rest is found if one of them makes us panic.
+        while let Some(parcel) = self.inbox.pop_front() {
             self.took_mail |= !matches!(parcel, Parcel::Order(_));
             self.on_parcel(parcel);
             self.carry_out();
@@ -551,6 +562,9 @@ impl Worker {
             }
             Parcel::Hub(hub::Mail::Unsubscribe { room, worker }) => {
                 hub.set_subscribed(room.borrowed(), worker, false);
+            }
+            Parcel::Hub(hub::Mail::Renewed { worker }) => {
+                hub.on_renewed(worker, &mut |to, item| intents.mail.push((to, item)));
             }
             Parcel::Command(key, command) => self.on_command(key, command),
             Parcel::Order(order) => self.orders.push_back(order),

@@ -1,6 +1,7 @@
 //! The workers of a server: made of settings and apps, on threads of their own.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
@@ -90,18 +91,21 @@ impl Crew {
             let Shared { mailboxes, accounts, .. } = crew.shared.clone();
             let (ready, talk) = (ready.clone(), Talk { instructions, findings: findings.clone() });
             let work = move || {
-                let meter = accounts.meter(index as WorkerIndex).clone();
-                let set_up = setup.dispatcher(mailboxes.clone(), started, meter);
-                let set_up = set_up.and_then(|dispatcher| {
+                let make = || {
+                    let meter = accounts.meter(index as WorkerIndex).clone();
+                    setup.dispatcher(mailboxes.clone(), started, meter)
+                };
+                let set_up = make().and_then(|dispatcher| {
+                    let (mailboxes, accounts) = (mailboxes.clone(), accounts.clone());
                     let parts = Parts { poll, dispatcher, mailboxes, accounts, started };
                     let mut worker = Worker::new(parts, workers);
                     worker.listen(listeners).map(|()| worker)
                 });
                 match set_up {
-                    Ok(mut worker) => {
+                    Ok(worker) => {
                         let _ = ready.send(Ok(()));
                         drop(ready);
-                        if worker.adopt(&talk) { worker.run() } else { Ok(()) }
+                        live(worker, &talk, make)
                     }
                     Err(error) => {
                         let _ = ready.send(Err(error));
@@ -147,6 +151,24 @@ impl Crew {
     }
 }
 
+/// A worker's life, once it has all it needs; with `make` it begins anew after a panic.
+fn live(
+    mut worker: Worker,
+    talk: &Talk,
+    make: impl Fn() -> io::Result<Dispatcher>,
+) -> io::Result<()> {
+    match catch_unwind(AssertUnwindSafe(|| worker.adopt(talk))) {
+        Ok(true) => worker.run(make),
+        Ok(false) => Ok(()),
+        Err(_) => {
+            // Nothing is ours yet: the predecessor goes on.
+            let error = || io::Error::other("a worker panicked");
+            talk.findings.send((worker.index(), Finding::Broken(error())));
+            Err(error())
+        }
+    }
+}
+
 /// What a worker's thread makes its dispatcher of: apps need not be `Send`.
 struct WorkerSetup {
     builder: Builder,
@@ -159,25 +181,25 @@ struct WorkerSetup {
 
 impl WorkerSetup {
     fn dispatcher(
-        self,
+        &self,
         mailboxes: Arc<Mailboxes>,
         started: Instant,
         meter: Meter,
     ) -> io::Result<Dispatcher> {
         let Self { builder, settings, shared, ids, index, workers } = self;
         Ok(Dispatcher {
-            worker: index,
+            worker: *index,
             turn: Turn::server().metered(meter),
-            hub: Hub::new(index, workers as WorkerIndex),
+            hub: Hub::new(*index, *workers as WorkerIndex),
             intents: Default::default(),
-            routes: routes::build(&builder, &settings, &shared)?,
+            routes: routes::build(builder, settings, shared)?,
             gate: Gate {
-                trusted_proxies: settings.trusted_proxies,
+                trusted_proxies: settings.trusted_proxies.clone(),
                 forwarded_for: settings.forwarded_for,
                 proxy_protocol: settings.proxy_protocol,
             },
-            head_limits: settings.head,
-            ids,
+            head_limits: settings.head.clone(),
+            ids: ids.clone(),
             post: PostBox(mailboxes),
             now: Tick::from_elapsed(started.elapsed()),
             work: 0,

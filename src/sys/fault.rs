@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Ends or stops this process if this point was chosen: `kill` and `stop` as SIGKILL and SIGSTOP
 /// do, `exit` with status 1, `late` as `kill`, but only once all others have done what they can.
-/// `kill <pid>` ends another process, and goes on when that is dead; `hold` goes on when the file
+/// `panic` panics, once: the file is empty then. `kill <pid>` ends another process, and goes on when that is dead; `hold` goes on when the file
 /// says something else, and until then there is a file with `.held` behind its name. After `emfile`
 /// this process can open nothing more, after `nothreads` it can start no thread (unless it is
 /// root's): its soft limits are at what it has.
@@ -40,6 +40,10 @@ pub fn point(name: &str) {
         "kill" => raise(libc::SIGKILL),
         "stop" => raise(libc::SIGSTOP),
         "exit" => process::exit(1),
+        "panic" => {
+            let _ = fs::write(&path, "");
+            panic!("as told at {name}");
+        }
         "emfile" => {
             let lowest = fs::File::open("/dev/null").map_or(0, |file| file.as_raw_fd());
             limit(libc::RLIMIT_NOFILE, lowest as libc::rlim_t);

@@ -10,3 +10,4 @@ mod shortage;
 mod sides;
 mod signals;
 mod supervisor;
+mod workers;

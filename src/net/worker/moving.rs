@@ -14,12 +14,14 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
+use std::thread;
 use std::time::Duration;
 
 use super::Worker;
 use super::outbound::Outbound;
 use super::sending::{Sending, Way};
 use crate::base::slab::Key;
+use crate::hub::WorkerIndex;
 use crate::net::lane::Packet;
 use crate::net::order::{Order, Report};
 use crate::net::stop::Stop;
@@ -35,6 +37,7 @@ const ROUNDS_MAX: u32 = 16;
 /// A handover under way.
 #[derive(Debug)]
 pub(super) struct Moving {
+    worker: WorkerIndex,
     pub(super) out: Outbound,
     phase: Phase,
     /// States that are going out.
@@ -70,8 +73,8 @@ enum Phase {
 }
 
 impl Moving {
-    fn new(out: Outbound) -> Self {
-        Self { out, phase: Phase::Copying, sending: None }
+    fn new(out: Outbound, worker: WorkerIndex) -> Self {
+        Self { worker, out, phase: Phase::Copying, sending: None }
     }
 
     fn begin_states(&mut self, phase: Phase, way: Way) {
@@ -118,11 +121,11 @@ impl Worker {
         match order {
             Order::PreCopy(outlets) => {
                 let out = Outbound::new(outlets, self.index, false);
-                self.moving = Some(Box::new(Moving::new(out)));
+                self.moving = Some(Box::new(Moving::new(out, self.index)));
             }
             Order::Rehearse(outlets) => {
                 let out = Outbound::new(outlets, self.index, true);
-                let mut moving = Box::new(Moving::new(out));
+                let mut moving = Box::new(Moving::new(out, self.index));
                 moving.begin_states(Phase::Saving, Way::Rehearse);
                 self.moving = Some(moving);
             }
@@ -267,7 +270,22 @@ impl Worker {
     }
 }
 
+/// The handover's thread waits for this worker.
+impl Drop for Moving {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.fail();
+        }
+    }
+}
+
 impl Moving {
+    /// The worker has panicked: whatever it was asked for does not come.
+    pub(super) fn fail(&self) {
+        let report = Report::Failed(io::Error::other("a worker panicked"));
+        self.out.outlets.reports.send((self.worker, report));
+    }
+
     fn report(&self, worker: &Worker, report: Report) {
         // Without a handover's thread the order to thaw is on its way.
         self.out.outlets.reports.send((worker.index, report));

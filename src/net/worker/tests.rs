@@ -28,7 +28,7 @@ use crate::net::accounts::Accounts;
 use crate::net::dispatch::Dispatcher;
 use crate::net::gate::Gate;
 use crate::net::listener;
-use crate::net::mailbox::Mailboxes;
+use crate::net::mailbox::{Mailboxes, Parcel};
 use crate::net::mode::Mode;
 use crate::net::order::Order;
 use crate::net::route::{Pattern, Route, Target};
@@ -426,4 +426,52 @@ fn a_worker_whose_mailbox_has_requests_is_not_idle() {
     assert!(!rig.worker.is_idle(), "something has just been done");
     rig.worker.take_mail();
     assert!(rig.worker.is_idle());
+}
+
+#[test]
+fn a_worker_begins_anew_after_a_panic_at_any_step() {
+    let mut rig = Rig::new();
+    let mut lost: Vec<TcpStream> = (0..3).map(|_| rig.open("/sink")).collect();
+    lost.push(rig.open("/later"));
+    let key = rig.worker.conns.keys().next().unwrap();
+    // As a panic may leave them.
+    rig.worker.dirty.push(key);
+    rig.worker.ready.push(key);
+    rig.worker.receive = Box::default();
+    rig.worker.read_budget = 0;
+    rig.worker.congested = true;
+    rig.worker.deliveries_wait = true;
+    rig.worker.inbox.push_back(Parcel::Order(Order::Settle));
+    // It waits in the queue, and the event that tells of it is lost.
+    let waiting = rig.connect();
+    rig.worker.poll.poll(&mut rig.events, Some(Duration::from_secs(10))).unwrap();
+
+    let fresh = dispatcher(0, 1, &rig.worker.mailboxes, &rig.heard);
+    rig.worker.begin_anew(fresh);
+    assert_eq!(rig.connections(), 0);
+    assert_eq!(rig.worker.orders.len(), 1, "what it was told");
+    for stream in &mut lost {
+        let mut received = Vec::new();
+        rig.turn_until("an end", |_| read_some(stream, &mut received));
+    }
+    rig.turn_until("the one in the queue", |rig| rig.worker.conns.len() == 1);
+    let mut stream = rig.open("/sink");
+    stream.write_all(&frame(TEXT, b"hello")).unwrap();
+    rig.read_until(&mut stream, b"hello");
+    // What is sent to one of before does not come to another in its place.
+    assert!(!rig.worker.conns.contains(key));
+    drop(waiting);
+}
+
+#[test]
+fn a_frozen_worker_that_panics_stays_frozen() {
+    let mut rig = Rig::new();
+    let _ours_no_more = rig.open("/sink");
+    rig.order(Order::Freeze);
+    rig.order(Order::Stop(Stop::Fast));
+    let fresh = dispatcher(0, 1, &rig.worker.mailboxes, &rig.heard);
+    rig.worker.begin_anew(fresh);
+    assert!(rig.worker.dispatcher.mode.is_frozen());
+    rig.order(Order::Thaw);
+    assert!(rig.worker.dispatcher.mode.is_stopping(), "as it was told");
 }

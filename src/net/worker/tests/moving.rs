@@ -200,7 +200,7 @@ impl Successor {
                 let parts = Parts { poll, dispatcher, mailboxes, accounts, started };
                 let mut worker = Worker::new(parts, workers);
                 if worker.adopt(&Talk { instructions: receiver, findings }) {
-                    worker.run().unwrap();
+                    worker.run(|| panic!("nothing panics")).unwrap();
                     assert!(heard.load(Ordering::Relaxed) <= 1);
                 }
             }));
