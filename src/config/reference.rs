@@ -9,6 +9,7 @@ use std::{env, fs};
 
 use super::resolve::REQUIRED;
 use super::{Context, Key, Scope, Sources, keys, resolve};
+use crate::app::request::BEARER_TOKENS_MAX;
 use crate::base::limits::ROOM_NAME_BYTES_MAX;
 use crate::base::spare::KEPT_BYTES_MAX;
 use crate::http::head::METHOD_BYTES_MAX;
@@ -121,6 +122,12 @@ fn fixed_bounds() -> Vec<Fixed> {
             bytes(PROXY_BYTES_MAX),
             "the connection is dropped",
             "A PROXY header: balancers' extensions come to some hundred bytes.",
+        ),
+        (
+            "BEARER_TOKENS_MAX",
+            BEARER_TOKENS_MAX.to_string(),
+            "further ones are not looked at",
+            "Bearer tokens of one request: there are three ways to present one.",
         ),
         (
             "METHOD_BYTES_MAX",
@@ -266,6 +273,8 @@ a pause of up to 1 s counts as arriving if the message was faster before. Contro
 Time in which the server does not read does not count. Each worker closes its own connections, as long as
 it holds more than its share, which is `memory_max` divided by the number of workers. The log says how many
 were closed, at most once a second for each worker.
+
+The allocator needs room beside what is counted: the process may take up to half of `memory_max` more.
 
 After a flood the memory returns to the system: buffers that are kept for reuse go after 5 s without use, and
 when the process has stopped growing for 5 s the allocator gives its free pages back.

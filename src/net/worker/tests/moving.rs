@@ -75,6 +75,11 @@ impl Rig {
 
     /// A connection that has sent this much of a longer text.
     fn hoard(&mut self, len: usize) -> TcpStream {
+        let holders = |rig: &Self| {
+            let conns = rig.worker.conns.iter();
+            conns.filter(|(_, conn)| conn.session.bytes_to_save() + 4 == len).count()
+        };
+        let expected = holders(self) + 1;
         let mut stream = self.open("/sink");
         stream.set_nonblocking(false).unwrap();
         let mut bytes = vec![TEXT, 0x80 | 127];
@@ -86,9 +91,7 @@ impl Rig {
             stream.write_all(piece).unwrap();
             self.turn();
         }
-        self.turn_until("it has been read", |rig| {
-            rig.worker.conns.iter().any(|(_, conn)| conn.session.bytes_to_save() + 4 == len)
-        });
+        self.turn_until("it has been read", |rig| holders(rig) == expected);
         stream
     }
 
