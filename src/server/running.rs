@@ -247,20 +247,25 @@ impl Running {
         // What waits for the outcome of an upgrade: that decides who is to end.
         let mut deferred: Option<Wanted> = None;
         let mut trimmer = Trimmer::new();
-        while !self.threads.iter().all(JoinHandle::is_finished) {
+        loop {
+            // First of all: the workers of an upgrade that succeeds end before its outcome is known.
+            let upgrading = self.center.is_upgrading();
+            if !upgrading && self.threads.iter().all(JoinHandle::is_finished) {
+                break;
+            }
             let moved = self.center.moved().is_some();
             if moved {
                 self.leave_control();
             }
             let expected = self.center.is_stopping() || moved;
-            if self.threads.iter().any(JoinHandle::is_finished) && !expected {
+            if self.threads.iter().any(JoinHandle::is_finished) && !expected && !upgrading {
                 tracing::error!("a worker has ended; the others stop");
                 self.stop(Stop::Fast);
                 break;
             }
             if !expected {
                 // What an operator has asked for is answered over it.
-                if !self.center.is_upgrading() {
+                if !upgrading {
                     self.look_after_control();
                 }
                 if let Some(control) = self.awaited.gain(&self.center) {

@@ -44,7 +44,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Where the processes of a server have what is theirs.
 pub struct House {
     folder: PathBuf,
-    supervised: bool,
+    pub supervised: bool,
 }
 
 impl House {
