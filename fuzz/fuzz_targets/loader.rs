@@ -24,8 +24,8 @@ const NOW: u32 = 1_000_000;
 
 fuzz_target!(|bytes: &[u8]| {
     survives(Packet::decode, Packet::encode, bytes);
-    survives(ToSuccessor::decode, ToSuccessor::encode, bytes);
-    survives(ToPredecessor::decode, ToPredecessor::encode, bytes);
+    survives(ToSuccessor::decode, |message| message.encode().expect("it fitted"), bytes);
+    survives(ToPredecessor::decode, |message| message.encode().expect("it fitted"), bytes);
     // As it is, and with a head that is right: the checksum lets nothing else through.
     load(bytes);
     let body = bytes.get(HEAD_BYTES..).unwrap_or_default();

@@ -2,7 +2,7 @@
 //!
 //! [`HeadLimits`] hold before a route is known; [`Limits`] belong to a route. Sizes are bytes,
 //! times are [`Duration`]s (the timers behind them tick every 100 ms and round up). How a limit is
-//! added: [`super::setting`].
+//! added: `base::setting`.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Where log lines go: stderr, for people on a terminal, as JSON otherwise.
 //!
-//! No thread waits for stderr's reader: see [`stderr`](crate::sys::stderr). Times are RFC 3339 in
+//! No thread waits for stderr's reader: see [`stderr`]. Times are RFC 3339 in
 //! UTC. Secrets cannot get here by way of `Debug`: see [`Secret`](crate::config::Secret).
 
 use std::backtrace::{Backtrace, BacktraceStatus};

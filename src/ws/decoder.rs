@@ -156,7 +156,7 @@ pub struct DirectRoom<'d> {
 ///
 /// Work per received byte is bounded: a payload byte is unmasked once, checked to be UTF-8 twice
 /// (while it arrives, and as a `String`), copied once from the input, and moved at most three times
-/// on average while its message grows ([`Partial::make_room`]). A header byte makes at most
+/// on average while its message grows (`Partial::make_room`). A header byte makes at most
 /// 14 bytes be looked at again. Empty fragments are bounded by `fragments_max`; inflating is bounded
 /// by [`Inflater::inflate`].
 #[derive(Debug)]

@@ -25,7 +25,7 @@ fn join(server: &Server, room: usize) -> Member {
 
 /// Asserts that what a member says reaches all members of its room, for each room.
 #[track_caller]
-fn talk_in_each_room(members: &mut Vec<Member>, text: &str) {
+fn talk_in_each_room(members: &mut [Member], text: &str) {
     members.sort_by_key(|member| member.room);
     for room in members.chunk_by_mut(|one, other| one.room == other.room) {
         for speaker in [0, room.len() - 1] {
