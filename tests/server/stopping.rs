@@ -58,6 +58,29 @@ fn a_room_works_until_its_members_are_told() {
 }
 
 #[test]
+fn at_the_limit_of_connections_none_that_waits_is_reset() {
+    let mut server = Server::start("workers = 1\nconnections_max = 2\ndrain_duration = \"1s\"\n");
+    let open: Vec<Client> = (0..2).map(|_| server.open("/echo")).collect();
+    // In the kernel's queue, for which there is no room.
+    let mut waiting: Vec<Client> = (0..5).map(|_| server.connect()).collect();
+    for client in &mut waiting {
+        use std::io::Write;
+        client.stream.write_all(request("/echo", "").as_bytes()).unwrap();
+    }
+    wait_until("the limit", || server.log().contains("the limit of connections is reached"));
+    let since = Instant::now();
+    server.signal("TERM");
+    for client in open {
+        closed(client, 1012, since);
+    }
+    // Each goes when it has its answer, which makes room for the next.
+    for mut client in waiting {
+        assert_eq!(client.response().status, 503);
+    }
+    assert_eq!(server.exit_status(), Some(0));
+}
+
+#[test]
 fn new_connections_meanwhile_are_answered_and_none_that_waits_is_reset() {
     let mut server = Server::start("workers = 2\ndrain_duration = \"1h\"\n");
     let open = server.open("/echo");

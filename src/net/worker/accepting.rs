@@ -58,13 +58,14 @@ impl Worker {
         self.accept_again(index);
     }
 
-    /// Accepts everything that waits, if there is room for it.
-    pub(super) fn accept_all(&mut self, index: usize) {
+    /// Accepts everything that waits, if there is room for it. Whether nothing waits any more.
+    pub(super) fn accept_all(&mut self, index: usize) -> bool {
         loop {
             self.accept_ready.retain(|&ready| ready != index);
             self.accept(index);
-            if !self.accept_ready.contains(&index) || self.dispatcher.now < self.accept_after {
-                break;
+            let emptied = !self.accept_ready.contains(&index);
+            if emptied || self.dispatcher.now < self.accept_after {
+                return emptied;
             }
         }
     }

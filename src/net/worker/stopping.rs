@@ -36,10 +36,15 @@ impl Worker {
         let listeners_until = stopping.listeners_until();
         let due = stopping.due(now).to_vec();
         if !self.listeners.is_empty() && now >= listeners_until {
+            // To close a listener resets what waits there. Without room for it the listeners stay:
+            // each connection that is closed meanwhile makes some.
+            let mut emptied = true;
             for index in 0..self.listeners.len() {
-                self.accept_all(index);
+                emptied &= self.accept_all(index);
             }
-            self.close_listeners();
+            if emptied {
+                self.close_listeners();
+            }
         }
         for key in due {
             if let Some(conn) = self.conns.get_mut(key) {
