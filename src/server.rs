@@ -115,7 +115,8 @@ impl Builder {
     }
 
     /// Adds middleware: to one route, named by its pattern, or with `None` to all that have an
-    /// app. It comes behind the built-in ones, in the order it was added.
+    /// app. It comes behind the built-in ones, in the order it was added. A pattern that no route has
+    /// guards nothing; the log warns of it when the server starts.
     #[must_use]
     pub fn middleware<M: Middleware + 'static>(
         mut self,
@@ -224,7 +225,8 @@ impl Builder {
         self.begin(settings, Entry::Alone, identity, Inherited::default())
     }
 
-    /// Refuses settings that a program has made and that do not hold.
+    /// Refuses settings that a program has made and that do not hold, and warns of middleware that no
+    /// request meets.
     fn check(&self, settings: &Settings) -> io::Result<()> {
         let apps = self.context().apps;
         let unknown = settings.routes.iter().find(|route| !apps.contains(&route.app));
@@ -232,7 +234,18 @@ impl Builder {
             Some(route) => Err(format!("{:?}: there is no app {:?}", route.path, route.app)),
             None => settings.check_routes(),
         };
-        problem.map_err(|message| io::Error::new(io::ErrorKind::InvalidInput, message))
+        problem.map_err(|message| io::Error::new(io::ErrorKind::InvalidInput, message))?;
+        for path in self.idle_middleware(settings) {
+            tracing::warn!(path, "middleware guards nothing: no route has this path");
+        }
+        Ok(())
+    }
+
+    /// Paths of middleware that no route has. An operator may leave a route out on purpose; a slip in
+    /// a path would leave a route unguarded.
+    fn idle_middleware<'s>(&'s self, settings: &Settings) -> impl Iterator<Item = &'s str> {
+        let paths = self.middleware.iter().filter_map(|(path, _)| path.as_deref());
+        paths.filter(|path| settings.routes.iter().all(|route| route.path != *path))
     }
 
     fn begin(
@@ -276,5 +289,25 @@ fn first_id() -> io::Result<u64> {
         Ok(since) => Ok(since.as_micros() as u64),
         // A clock before 1970: any number will do.
         Err(_) => rand::number(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::middleware::ConnectionsPerIp;
+
+    #[test]
+    fn middleware_that_no_request_meets_is_noticed() {
+        let gate = || ConnectionsPerIp::new(Default::default(), 1);
+        let builder = Server::builder()
+            .app("mine", || crate::app::builtin::Echo)
+            .route("/mine/{name}", "mine")
+            .middleware(Some("/mine/{name}"), gate)
+            .middleware(Some("/mine/{nam}"), gate)
+            .middleware(None, gate);
+        let resolved = config::resolve(&config::Sources::default(), &builder.context());
+        let settings = resolved.expect("the defaults hold").settings;
+        assert_eq!(builder.idle_middleware(&settings).collect::<Vec<_>>(), ["/mine/{nam}"]);
     }
 }
