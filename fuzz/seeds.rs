@@ -120,22 +120,20 @@ fn loader() -> io::Result<BTreeSet<Vec<u8>>> {
             format: 1,
             workers: 2,
             connections: 1_000,
-            listeners: 2,
-            locks: 1,
-            control: true,
+            holdings: 3,
             rehearsal: false,
             begun_ns: 5,
+            time_namespace: 6,
             history: "[]".to_owned(),
         },
-        ToSuccessor::Listener { address: "127.0.0.1:80".to_owned() },
-        ToSuccessor::Lock { address: "unix:/run/ws.sock".to_owned() },
-        ToSuccessor::Control,
+        ToSuccessor::Holding { label: "listener 127.0.0.1:80".to_owned() },
+        ToSuccessor::Holding { label: "control".to_owned() },
         ToSuccessor::Lane,
         ToSuccessor::Frozen { ids_upcoming: 9, at_ns: 10 },
         ToSuccessor::Offer,
         ToSuccessor::Abort { reason: "it is off".to_owned() },
     ];
-    seeds.extend(to_successor.iter().map(ToSuccessor::encode));
+    seeds.extend(to_successor.iter().flat_map(ToSuccessor::encode));
     let hello = ToPredecessor::Hello {
         protocol: PROTOCOL,
         formats: Format::RANGE,
@@ -151,7 +149,7 @@ fn loader() -> io::Result<BTreeSet<Vec<u8>>> {
         ToPredecessor::Adopted { connections: 1 },
         ToPredecessor::Active,
     ];
-    seeds.extend(to_predecessor.iter().map(ToPredecessor::encode));
+    seeds.extend(to_predecessor.iter().flat_map(ToPredecessor::encode));
     Ok(seeds)
 }
 
