@@ -20,6 +20,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::format::Format;
+use super::shared::{Bodies, SharedBytes};
 use super::tick::Tick;
 
 /// Marks, in a record's tag, that a reader which does not know it must refuse the snapshot.
@@ -67,6 +68,7 @@ impl std::error::Error for SnapshotError {}
 pub struct Writer {
     format: Format,
     bytes: Vec<u8>,
+    bodies: Bodies,
 }
 
 impl Default for Writer {
@@ -83,7 +85,27 @@ impl Writer {
 
     /// An empty snapshot of this format.
     pub fn of(format: Format) -> Self {
-        Self { format, bytes: Vec::new() }
+        Self::naming(Bodies::default(), format)
+    }
+
+    /// An empty snapshot of this format, for a reader that has been given these bodies.
+    pub fn naming(bodies: Bodies, format: Format) -> Self {
+        Self { format, bytes: Vec::new(), bodies }
+    }
+
+    /// The shared bytes that are named so far.
+    pub fn bodies(&self) -> &Bodies {
+        &self.bodies
+    }
+
+    /// The same, for the next snapshot of the same reader.
+    pub fn into_bodies(self) -> Bodies {
+        self.bodies
+    }
+
+    /// The same, to pass them on.
+    pub fn bodies_mut(&mut self) -> &mut Bodies {
+        &mut self.bodies
     }
 
     /// The format to be written.
@@ -144,6 +166,13 @@ impl Writer {
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
         self.raw(bytes);
+    }
+
+    /// The number of bytes that others hold as well. Their reader has to be given
+    /// [those](Self::bodies) apart from the snapshot.
+    pub fn shared(&mut self, bytes: &SharedBytes) {
+        let number = self.bodies.number(bytes);
+        self.count(number);
     }
 
     /// A length in bytes and the text.
@@ -244,6 +273,7 @@ impl Writer {
 pub struct Reader<'a> {
     format: Format,
     rest: &'a [u8],
+    bodies: &'a [SharedBytes],
 }
 
 /// One record of a snapshot, as [`Reader::record`] returns it.
@@ -281,7 +311,12 @@ impl<'a> Reader<'a> {
 
     /// A reader of all of `bytes`, which are of this format.
     pub fn of(format: Format, bytes: &'a [u8]) -> Self {
-        Self { format, rest: bytes }
+        Self { format, rest: bytes, bodies: &[] }
+    }
+
+    /// The same reader, which has been given these bodies.
+    pub fn with_bodies(self, bodies: &'a [SharedBytes]) -> Self {
+        Self { bodies, ..self }
     }
 
     /// The format that is read.
@@ -401,6 +436,16 @@ impl<'a> Reader<'a> {
         self.take(length)
     }
 
+    /// Bytes that others hold as well.
+    ///
+    /// # Errors
+    /// [`SnapshotError::InvalidVarint`]; [`SnapshotError::Invalid`] if the reader does not have them.
+    pub fn shared(&mut self) -> Result<SharedBytes, SnapshotError> {
+        let number = self.varint()?;
+        let bytes = usize::try_from(number).ok().and_then(|number| self.bodies.get(number));
+        bytes.cloned().ok_or(SnapshotError::Invalid("number of shared bytes"))
+    }
+
     /// A length in bytes and text.
     ///
     /// # Errors
@@ -457,7 +502,7 @@ impl<'a> Reader<'a> {
         Ok(Some(Record {
             tag: head & !MUST_UNDERSTAND,
             must_understand: head & MUST_UNDERSTAND != 0,
-            body: Reader::of(self.format, self.take(length)?),
+            body: Reader { rest: self.take(length)?, ..*self },
         }))
     }
 

@@ -1,5 +1,6 @@
 //! What the unit tests of several layers share.
 
+use super::shared::SharedBytes;
 use super::snapshot::{Reader, SnapshotError};
 
 /// A deterministic sequence of pseudo-random numbers (SplitMix64), for the runs that compare a
@@ -32,17 +33,27 @@ pub(crate) fn check_loader(
     saved: &[u8],
     resave: impl Fn(&mut Reader<'_>) -> Result<Vec<u8>, SnapshotError>,
 ) {
-    let mut reader = Reader::new(saved);
+    check_loader_given(&[], saved, resave);
+}
+
+/// The same of one whose reader has been given these bodies.
+pub(crate) fn check_loader_given(
+    bodies: &[SharedBytes],
+    saved: &[u8],
+    resave: impl Fn(&mut Reader<'_>) -> Result<Vec<u8>, SnapshotError>,
+) {
+    let resave_bytes = |bytes: &[u8]| resave(&mut Reader::new(bytes).with_bodies(bodies));
+    let mut reader = Reader::new(saved).with_bodies(bodies);
     assert_eq!(resave(&mut reader).as_deref(), Ok(saved), "what was saved is loaded");
     assert_eq!(reader.finish(), Ok(()));
     for end in 0..saved.len() {
-        assert!(resave(&mut Reader::new(&saved[..end])).is_err(), "cut at {end}: {saved:x?}");
+        assert!(resave_bytes(&saved[..end]).is_err(), "cut at {end}: {saved:x?}");
     }
     for at in 0..saved.len() {
         for flip in 1..=u8::MAX {
             let mut damaged = saved.to_vec();
             damaged[at] ^= flip;
-            if let Ok(again) = resave(&mut Reader::new(&damaged)) {
+            if let Ok(again) = resave_bytes(&damaged) {
                 assert!(again.len() <= saved.len(), "byte {at} with {flip:x}: {saved:x?}");
             }
         }

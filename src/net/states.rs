@@ -5,11 +5,15 @@
 //! Connection*  its key, its records (see record.rs)
 //! Bytes*       a connection's key, an offset, and from there on what has come of its unfinished
 //!              message: they go ahead, so that the connection is small when its time comes
+//! Body*        a number, and bytes that out queues name by it: once for all states of a lane,
+//!              however many connections wait for them
 //! Build        the version that wrote it, for people     the tests' next build only; optional
 //! ```
 
 use crate::base::envelope::{self, EnvelopeError, HEAD_BYTES};
 use crate::base::format::Format;
+use crate::base::meter::Meter;
+use crate::base::shared::{Bodies, SharedBytes};
 use crate::base::slab::Key;
 use crate::base::snapshot::{Reader, SnapshotError, Writer};
 
@@ -17,6 +21,7 @@ use crate::base::snapshot::{Reader, SnapshotError, Writer};
 mod tag {
     pub(super) const CONNECTION: u16 = 1;
     pub(super) const BYTES: u16 = 3;
+    pub(super) const BODY: u16 = 4;
     #[cfg(feature = "format-next")]
     pub(super) const BUILD: u16 = 2;
 }
@@ -31,7 +36,12 @@ pub struct States {
 impl States {
     /// None yet, to be written in this format.
     pub fn new(format: Format) -> Self {
-        let states = Self { writer: Writer::of(format), connections: 0 };
+        Self::after(Bodies::default(), format)
+    }
+
+    /// The same, for a reader that has been given these bodies with states before.
+    pub fn after(bodies: Bodies, format: Format) -> Self {
+        let states = Self { writer: Writer::naming(bodies, format), connections: 0 };
         #[cfg(feature = "format-next")]
         let states = states.with_build();
         states
@@ -80,13 +90,31 @@ impl States {
         self.writer.as_bytes()
     }
 
+    /// Bytes that there are to be sent: those, and bodies that they are the first to name.
+    pub fn bytes_to_send(&self) -> usize {
+        self.body().len() + self.writer.bodies().news_len()
+    }
+
+    /// The bodies that have been named.
+    pub fn into_bodies(self) -> Bodies {
+        self.writer.into_bodies()
+    }
+
     /// How many have been added.
     pub fn connections(&self) -> u64 {
         self.connections
     }
 
-    /// The envelope: its head, and its body.
-    pub fn sealed(&self) -> ([u8; HEAD_BYTES], &[u8]) {
+    /// The envelope: its head, and its body, now with what it is the first to name.
+    pub fn sealed(&mut self) -> ([u8; HEAD_BYTES], &[u8]) {
+        let news = self.writer.bodies_mut().take_news();
+        let news: Vec<_> = news.map(|(number, bytes)| (number, bytes.clone())).collect();
+        for (number, bytes) in news {
+            self.writer.required_record(tag::BODY, |writer| {
+                writer.count(number);
+                writer.bytes(&bytes);
+            });
+        }
         (envelope::head(self.format(), self.body()), self.body())
     }
 }
@@ -125,7 +153,33 @@ impl<'a> SavedStates<'a> {
         self.0.format()
     }
 
-    /// The next of what there is.
+    /// Adds the bodies there are to those that came with states before; they count with `meter`.
+    ///
+    /// # Errors
+    /// As [`SavedStates::read_next`]; one is missing.
+    pub fn take_bodies(
+        mut self,
+        bodies: &mut Vec<SharedBytes>,
+        meter: &Meter,
+    ) -> Result<(), SnapshotError> {
+        while let Some(mut record) = self.0.record()? {
+            if record.tag == tag::BODY {
+                if record.body.varint()? != bodies.len() as u64 {
+                    return Err(SnapshotError::Invalid("number of shared bytes"));
+                }
+                bodies.push(SharedBytes::new(record.body.bytes()?.to_vec(), meter));
+                record.body.finish()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same states, which may name these bodies.
+    pub fn with_bodies(self, bodies: &'a [SharedBytes]) -> Self {
+        Self(self.0.with_bodies(bodies))
+    }
+
+    /// The next of what there is, but for [bodies](Self::take_bodies).
     ///
     /// # Errors
     /// The bytes are no states, or hold what this build must understand and does not.
@@ -143,6 +197,7 @@ impl<'a> SavedStates<'a> {
                     record.body.finish()?;
                     return Ok(Some(Saved::Bytes { key, offset, bytes }));
                 }
+                tag::BODY => {}
                 _ => record.skip_unknown()?,
             }
         }
@@ -162,7 +217,7 @@ mod tests {
         Key::from_u64(1 << 32 | index).expect("of the first generation")
     }
 
-    fn sealed(states: &States) -> Vec<u8> {
+    fn sealed(states: &mut States) -> Vec<u8> {
         let (head, body) = states.sealed();
         [&head[..], body].concat()
     }
@@ -179,13 +234,55 @@ mod tests {
         let mut states = States::new(Format::NEWEST);
         states.add_bytes(key(3), 70_000, b"some more");
         assert_eq!(states.connections(), 0);
-        let sealed = sealed(&states);
+        let sealed = sealed(&mut states);
         let mut saved = SavedStates::open(&sealed).unwrap();
         let Ok(Some(Saved::Bytes { key: of, offset, bytes })) = saved.read_next() else {
             panic!("they are there");
         };
         assert_eq!((of, offset, bytes), (key(3), 70_000, &b"some more"[..]));
         assert!(saved.read_next().unwrap().is_none());
+    }
+
+    #[test]
+    fn bodies_come_once_for_all_states_of_a_reader() {
+        let meter = Meter::default();
+        let [first, second] = [1, 2].map(|byte| SharedBytes::new(vec![byte; 1_000], &meter));
+        let name = |bytes: &SharedBytes| {
+            let bytes = bytes.clone();
+            move |writer: &mut Writer| {
+                writer.shared(&bytes);
+                Ok::<_, ()>(())
+            }
+        };
+        let mut states = States::new(Format::NEWEST);
+        (0..5).for_each(|index| states.add(key(index), name(&first)).unwrap());
+        assert!((1_000..1_200).contains(&states.bytes_to_send()));
+        let files = [sealed(&mut states), {
+            states = States::after(states.into_bodies(), Format::NEWEST);
+            states.add(key(5), name(&first)).unwrap();
+            assert!(states.bytes_to_send() < 100);
+            states.add(key(6), name(&second)).unwrap();
+            sealed(&mut states)
+        }];
+        let (theirs, mut bodies) = (Meter::default(), vec![]);
+        let mut loaded = vec![];
+        for file in &files {
+            let saved = SavedStates::open(file).unwrap();
+            saved.take_bodies(&mut bodies, &theirs).unwrap();
+            let mut saved = saved.with_bodies(&bodies);
+            while let Some(Saved::Connection(_, mut state)) = saved.read_next().unwrap() {
+                loaded.push(state.shared().unwrap());
+            }
+        }
+        assert_eq!((loaded.len(), theirs.total()), (7, 2_000));
+        assert!(loaded[..6].iter().all(|bytes| bytes.id() == loaded[0].id()));
+        assert_eq!((loaded[0][0], loaded[6][0]), (1, 2));
+        // A file whose predecessor is missing, and one that comes again.
+        let later = SavedStates::open(&files[1]).unwrap();
+        assert!(later.take_bodies(&mut vec![], &theirs).is_err());
+        assert!(later.take_bodies(&mut bodies, &theirs).is_err());
+        let (_, mut state) = next_connection(&mut later.with_bodies(&[]));
+        assert!(state.shared().is_err());
     }
 
     #[test]
@@ -200,7 +297,7 @@ mod tests {
                 assert_eq!(outcome.is_err(), index == 1);
             }
             assert_eq!(states.connections(), 2);
-            let sealed = sealed(&states);
+            let sealed = sealed(&mut states);
             let mut saved = SavedStates::open(&sealed).unwrap();
             assert_eq!(saved.format(), format);
             for index in [0, 2] {
@@ -223,7 +320,7 @@ mod tests {
                 false => states.writer.record(99, |writer| writer.u8(1)),
             }
             states.add(key(7), |_| Ok::<_, ()>(())).unwrap();
-            let sealed = sealed(&states);
+            let sealed = sealed(&mut states);
             let mut saved = SavedStates::open(&sealed).unwrap();
             match required {
                 true => assert_eq!(saved.read_next().err(), Some(SnapshotError::UnknownRecord(99))),

@@ -312,8 +312,8 @@ impl Backlog {
         self.bytes == 0 && self.urgent.is_empty()
     }
 
-    /// Writes the bytes that the socket has not taken: what is left of a first chunk begins, as far
-    /// as anybody can tell, in the middle of a frame.
+    /// Writes what the socket has not taken: what is left of a first chunk begins, as far as anybody
+    /// can tell, in the middle of a frame. Shared bytes stay so, with how many of them are gone.
     fn save(&self, writer: &mut Writer) {
         let Self { chunks, sent, torn, blocked, bytes: _, owned: _, shared: _, urgent } = self;
         writer.bool(*torn || *sent > 0);
@@ -321,28 +321,49 @@ impl Backlog {
         writer.count(chunks.len());
         let mut skip = *sent;
         for chunk in chunks {
-            writer.count(chunk.len() - skip);
-            let header = chunk.header.as_deref().unwrap_or_default();
-            for part in [header, chunk.body.bytes()] {
-                let gone = skip.min(part.len());
-                skip -= gone;
-                writer.raw(&part[gone..]);
+            let gone = std::mem::take(&mut skip);
+            let shared = match chunk {
+                Chunk { header: None, body: Body::Shared(bytes) } => Some(bytes),
+                _ => None,
+            };
+            writer.bool(shared.is_some());
+            if let Some(bytes) = shared {
+                writer.shared(bytes);
+                writer.count(gone);
+                continue;
             }
+            writer.count(chunk.len() - gone);
+            let (header, body) = (chunk.header.as_deref().unwrap_or_default(), chunk.body.bytes());
+            writer.raw(&header[gone.min(header.len())..]);
+            writer.raw(&body[gone.saturating_sub(header.len())..]);
         }
         writer.bytes(urgent);
     }
 
     fn load(reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
+        const INVALID: SnapshotError = SnapshotError::Invalid("part of an out queue");
         let (torn, blocked) = (reader.bool()?, reader.bool()?);
         let mut loaded = Self { torn, blocked, ..Self::default() };
-        // A length and a byte each.
-        for _ in 0..reader.count(2)? {
-            let chunk = reader.bytes()?;
-            if chunk.is_empty() {
-                return Err(SnapshotError::Invalid("part of an out queue"));
+        // What it is, and a length or a number and a byte each.
+        for index in 0..reader.count(3)? {
+            let body = match reader.bool()? {
+                false => Body::Owned(reader.bytes()?.to_vec()),
+                true => {
+                    let bytes = reader.shared()?;
+                    let gone = usize::try_from(reader.varint()?).map_err(|_| INVALID)?;
+                    if gone >= bytes.len() || (gone > 0 && (index > 0 || !torn)) {
+                        return Err(INVALID);
+                    }
+                    loaded.sent += gone;
+                    Body::Shared(bytes)
+                }
+            };
+            if body.bytes().is_empty() {
+                return Err(INVALID);
             }
-            loaded.push(Chunk { header: None, body: Body::Owned(chunk.to_vec()) });
+            loaded.push(Chunk { header: None, body });
         }
+        loaded.bytes -= loaded.sent;
         loaded.urgent = reader.bytes()?.to_vec();
         if loaded.is_empty() || (loaded.torn && loaded.chunks.is_empty()) {
             return Err(SnapshotError::Invalid("out queue"));

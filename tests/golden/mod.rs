@@ -54,6 +54,9 @@ fn files(format: Format) -> BTreeMap<String, Vec<u8>> {
     entries.map(|entry| read(entry.expect("an entry of a folder"))).collect()
 }
 
+/// The tag of a connection, which consists of records.
+const CONNECTION: u16 = 1;
+
 /// The file without the records that a reader may skip: a build may add those to any format.
 fn without_optional(format: Format, file: &[u8]) -> Vec<u8> {
     fn copy(mut reader: Reader<'_>, writer: &mut Writer, depth: usize) {
@@ -61,8 +64,8 @@ fn without_optional(format: Format, file: &[u8]) -> Vec<u8> {
             if !record.must_understand {
                 continue;
             }
-            writer.required_record(record.tag, |writer| match depth {
-                0 => {
+            writer.required_record(record.tag, |writer| match (depth, record.tag) {
+                (0, CONNECTION) => {
                     writer.u64(record.body.u64().expect("a key"));
                     copy(record.body, writer, 1);
                 }

@@ -186,7 +186,11 @@ impl Process {
 
     /// What a state file holds, and the format it is in.
     pub(crate) fn load(&mut self, file: &[u8]) -> Result<(Format, Vec<Client>), String> {
-        let mut states = SavedStates::open(file).map_err(|error| error.to_string())?;
+        let states = SavedStates::open(file).map_err(|error| error.to_string())?;
+        let mut bodies = vec![];
+        let taken = states.take_bodies(&mut bodies, self.dispatcher.turn.meter());
+        taken.map_err(|error| error.to_string())?;
+        let mut states = states.with_bodies(&bodies);
         let mut clients = vec![];
         while let Some(saved) = states.read_next().map_err(|error| error.to_string())? {
             let Saved::Connection(key, mut state) = saved else {

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use steadfast::app::{Command, Peer};
 use steadfast::base::tick::Tick;
+use steadfast::net::dispatch::Dispatcher;
 use steadfast::session::Next;
+use steadfast::session::delivery::Delivery;
 use steadfast::session::turn::LARGE_PAYLOAD_BYTES;
 use steadfast::ws::{CloseCode, CloseFrame, Header, Opcode, encode};
 
@@ -28,7 +30,7 @@ static LARGE: [u8; LARGE_PAYLOAD_BYTES] = [1; LARGE_PAYLOAD_BYTES];
 /// More than any queue holds.
 const ROOMY: usize = 1 << 20;
 
-pub(crate) const SCENES: [Scene; 19] = [
+pub(crate) const SCENES: [Scene; 20] = [
     Scene {
         name: "proxy-header",
         make: |process| {
@@ -199,6 +201,28 @@ pub(crate) const SCENES: [Scene; 19] = [
             let pong = frame_of_server((true, Opcode::Pong), b"ping");
             let second = frame_of_server((true, Opcode::Binary), &[2; 40]);
             let expected = [&first[LARGE.len() - 40..], &pong, &second].concat();
+            assert_eq!(process.flush(client, ROOMY).1, expected);
+        },
+    },
+    Scene {
+        name: "shared-body",
+        make: |process| {
+            let mut client = open(process, 20, "/echo", "");
+            let Dispatcher { turn, routes, now, .. } = &mut process.dispatcher;
+            for byte in [1, 2] {
+                let payload = [byte; LARGE_PAYLOAD_BYTES];
+                let compression = &routes[1].compression;
+                let delivery = Delivery::new(turn, Opcode::Binary, &payload, compression, None);
+                client.conn.session.deliver_unbounded(&delivery, turn, *now);
+            }
+            process.flush(&mut client, LARGE.len() - 40);
+            client
+        },
+        go_on: |process, client| {
+            let [first, second] = [1, 2].map(|byte| {
+                frame_of_server((true, Opcode::Binary), &[byte; LARGE_PAYLOAD_BYTES])
+            });
+            let expected = [&first[LARGE.len() - 40..], &second].concat();
             assert_eq!(process.flush(client, ROOMY).1, expected);
         },
     },

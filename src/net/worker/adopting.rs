@@ -19,6 +19,7 @@ use mio::Events;
 use super::slots::Slots;
 use super::{EVENTS_MAX, Worker};
 use crate::app::Address;
+use crate::base::shared::SharedBytes;
 use crate::base::slab::Key;
 use crate::base::snapshot::{Reader, SnapshotError};
 use crate::base::tick::Tick;
@@ -107,6 +108,8 @@ struct Parked {
     unfit: HashMap<Origin, String>,
     /// By key here: what has come ahead of unfinished messages.
     messages: HashMap<Key, Vec<u8>>,
+    /// By worker: the bodies that its out queues name.
+    bodies: HashMap<WorkerIndex, Vec<SharedBytes>>,
     /// So many workers have sent all they had.
     level: usize,
     /// That has been said.
@@ -360,10 +363,13 @@ impl Worker {
     /// Loads the states of a packet; returns how many there were.
     fn load_states(
         &mut self,
-        mut states: SavedStates<'_>,
+        states: SavedStates<'_>,
         Sent { worker, part, rehearsal }: Sent,
         parked: &mut Parked,
     ) -> Result<u64, SnapshotError> {
+        let mut bodies = parked.bodies.remove(&worker).unwrap_or_default();
+        states.take_bodies(&mut bodies, self.dispatcher.turn.meter())?;
+        let mut states = states.with_bodies(&bodies);
         let mut count = 0;
         while let Some(saved) = states.read_next()? {
             let (key, state) = match saved {
@@ -390,6 +396,7 @@ impl Worker {
                 Err(reason) => drop(parked.unfit.insert(origin, reason)),
             }
         }
+        parked.bodies.insert(worker, bodies);
         Ok(count)
     }
 

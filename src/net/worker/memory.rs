@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! free  up to memory_max            everybody is read
-//! over  up to nine eighths of it    whoever holds something and makes no progress is not read; if
+//! over  up to 17 sixteenths of it   whoever holds something and makes no progress is not read; if
 //!                                   it lasts, he is closed
 //! full  beyond                      whoever holds something waits for his turn to be read, a few
 //!                                   at a time, the oldest message first; whoever makes no progress
@@ -158,7 +158,7 @@ impl Memory {
     fn level(&self) -> Level {
         match self.meter.total() {
             total if total <= self.max => Level::Free,
-            total if total <= self.max + self.max / 8 => Level::Over,
+            total if total <= self.max + self.max / 16 => Level::Over,
             _ => Level::Full,
         }
     }
@@ -278,7 +278,7 @@ impl Memory {
         let most = match level {
             Level::Free => 1 + self.max.saturating_sub(self.meter.total()) / RELEASE_ROOM,
             // With any more room they would take it all.
-            _ if self.meter.total() > self.max + self.max / 4 => {
+            _ if self.meter.total() > self.max + self.max / 8 => {
                 usize::from(self.granted == 0 && self.last_grant < now)
             }
             Level::Over | Level::Full => GRANTS.saturating_sub(self.granted),

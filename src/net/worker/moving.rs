@@ -14,6 +14,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
+use std::mem;
 use std::thread;
 use std::time::Duration;
 
@@ -79,7 +80,8 @@ impl Moving {
 
     fn begin_states(&mut self, phase: Phase, way: Way) {
         self.phase = phase;
-        self.sending = Some(Box::new(Sending::new(way, self.out.lanes(), self.out.outlets.format)));
+        let bodies = mem::take(&mut self.out.bodies);
+        self.sending = Some(Box::new(Sending::new(way, bodies, self.out.outlets.format)));
     }
 
     /// Whether the worker must look again though nothing happens.
@@ -168,7 +170,7 @@ impl Worker {
     /// Whether no mail has come since this was last asked, and none waits: neither to go out nor,
     /// while our own deliveries found no room, in our mailbox.
     pub(super) fn is_idle(&mut self) -> bool {
-        !std::mem::take(&mut self.took_mail)
+        !mem::take(&mut self.took_mail)
             && self.outboxes.iter().all(VecDeque::is_empty)
             && !self.mailboxes.has_mail(self.index)
     }
@@ -214,15 +216,17 @@ impl Worker {
             moving.sending = Some(sending);
             return Ok(());
         }
+        let (way, wrote_much) = (sending.way(), sending.wrote_much());
+        let (written, kept, bodies) = sending.into_outcome();
+        moving.out.bodies = bodies;
         if let Phase::Ahead(round) = moving.phase {
-            if sending.wrote_much() && round < ROUNDS_MAX {
+            if wrote_much && round < ROUNDS_MAX {
                 moving.begin_states(Phase::Ahead(round + 1), Way::Again);
             } else {
                 moving.phase = Phase::Levelling(0);
             }
             return Ok(());
         }
-        let (way, (written, kept)) = (sending.way(), sending.into_outcome());
         let connections = if way.is_pause() { moving.out.dealt() } else { written };
         tracing::debug!(worker = self.index, connections, written, "states sent");
         moving.phase = Phase::Saved;

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::Worker;
 use super::deal::Deal;
 use super::slots::Slots;
+use crate::base::shared::Bodies;
 use crate::base::slab::Key;
 use crate::hub::WorkerIndex;
 use crate::net::lane::{DESCRIPTORS_MAX, KEYS_MAX, Packet};
@@ -25,6 +26,8 @@ pub(super) struct Outbound {
     pub(super) sent: Slots,
     /// Keys whose descriptors are to be sent, and of connections that have ended, by lane.
     queues: Vec<LaneQueue>,
+    /// The bodies that the states sent so far have named, by lane.
+    pub(super) bodies: Vec<Bodies>,
     /// The lane did not take a packet: it is tried again soon.
     pub(super) blocked: bool,
     /// No descriptors are sent.
@@ -42,12 +45,13 @@ struct LaneQueue {
 
 impl Outbound {
     pub(super) fn new(outlets: Outlets, worker: WorkerIndex, rehearsal: bool) -> Self {
-        let queues = outlets.lanes.iter().map(|_| LaneQueue::default()).collect();
+        let queues: Vec<_> = outlets.lanes.iter().map(|_| LaneQueue::default()).collect();
         Self {
             deal: Deal::new(outlets.lanes.len(), worker.into()),
             outlets,
             cursor: if rehearsal { None } else { Some(0) },
             sent: Slots::default(),
+            bodies: vec![Bodies::default(); queues.len()],
             queues,
             blocked: false,
             rehearsal,

@@ -25,6 +25,7 @@ use super::conns::Conns;
 use super::outbound::Outbound;
 use super::slots::Slots;
 use crate::base::format::Format;
+use crate::base::shared::Bodies;
 use crate::base::slab::Key;
 use crate::base::text::cut_reason;
 use crate::base::tick::Tick;
@@ -128,7 +129,8 @@ struct StatesPacket {
 }
 
 impl Sending {
-    pub(super) fn new(way: Way, lanes: usize, format: Format) -> Self {
+    /// `bodies` are those that the states before these have named, by lane.
+    pub(super) fn new(way: Way, bodies: Vec<Bodies>, format: Format) -> Self {
         let left = match way {
             Way::Pause(max) => (max / 2).as_millis() as usize * PAUSE_BYTES_PER_MS,
             Way::Ahead | Way::Again | Way::Rehearse => usize::MAX,
@@ -136,7 +138,7 @@ impl Sending {
         Self {
             way,
             cursor: Some(0),
-            batches: (0..lanes).map(|_| Batch::new(format)).collect(),
+            batches: bodies.into_iter().map(|bodies| Batch::new(bodies, format)).collect(),
             packets: VecDeque::new(),
             sealing: None,
             lane: 0,
@@ -157,9 +159,10 @@ impl Sending {
         self.bytes > ROUND_BYTES_FEW
     }
 
-    /// How many were written, and those that cannot be moved, and why.
-    pub(super) fn into_outcome(self) -> (usize, Vec<(Key, String)>) {
-        (self.connections, self.kept)
+    /// How many were written; those that cannot be moved, and why; the bodies that have been named.
+    pub(super) fn into_outcome(self) -> (usize, Vec<(Key, String)>, Vec<Bodies>) {
+        let bodies = self.batches.into_iter().map(|batch| batch.states.into_bodies());
+        (self.connections, self.kept, bodies.collect())
     }
 
     /// The next connection to be looked at.
@@ -179,10 +182,13 @@ impl Sending {
     /// Makes a packet of what has come together for a lane.
     fn seal(&mut self, worker: WorkerIndex, lane: usize, part: Part) -> io::Result<()> {
         let batch = &mut self.batches[lane];
-        let Batch { states, saved } = mem::replace(batch, Batch::new(batch.states.format()));
-        let (_, saved_ns) = saved.unwrap_or_default();
-        let packet = Packet::States { worker, connections: states.connections(), saved_ns, part };
-        let memory = write_memory(&states)?;
+        let (_, saved_ns) = batch.saved.unwrap_or_default();
+        let connections = batch.states.connections();
+        let packet = Packet::States { worker, connections, saved_ns, part };
+        let memory = write_memory(&mut batch.states)?;
+        let empty = Batch::new(Bodies::default(), batch.states.format());
+        let bodies = mem::replace(batch, empty).states.into_bodies();
+        batch.states = States::after(bodies, batch.states.format());
         self.packets.push_back(StatesPacket { lane, packet, memory });
         Ok(())
     }
@@ -200,8 +206,8 @@ impl Sending {
 }
 
 impl Batch {
-    fn new(format: Format) -> Self {
-        Self { states: States::new(format), saved: None }
+    fn new(bodies: Bodies, format: Format) -> Self {
+        Self { states: States::after(bodies, format), saved: None }
     }
 
     fn is_empty(&self) -> bool {
@@ -209,7 +215,7 @@ impl Batch {
     }
 
     fn is_full(&self) -> bool {
-        self.states.connections() >= PACKET_CONNECTIONS || self.states.body().len() >= PACKET_BYTES
+        self.states.connections() >= PACKET_CONNECTIONS || self.states.bytes_to_send() >= PACKET_BYTES
     }
 }
 
@@ -333,9 +339,9 @@ impl Worker {
         };
         self.fit_batch(sending, lane)?;
         let batch = &mut sending.batches[lane];
-        let before = batch.states.body().len();
+        let (before, to_send) = (batch.states.body().len(), batch.states.bytes_to_send());
         let saved = batch.states.add(key, |writer| self.dispatcher.save_connection(conn, writer));
-        let written = batch.states.body().len() - before;
+        let written = batch.states.bytes_to_send() - to_send;
         match saved {
             Ok(()) => {
                 sending.connections += 1;
@@ -376,7 +382,8 @@ impl Worker {
         for (&key, (then, ahead)) in &out.twin {
             if let Some(conn) = self.conns.get(key).filter(|_| self.conns.is_as_sent(key)) {
                 self.dispatcher.now = *then;
-                let mut states = States::new(out.outlets.format);
+                let bodies = out.bodies[out.lane_of(key)].clone();
+                let mut states = States::after(bodies, out.outlets.format);
                 let before = states.body().len();
                 let saved = states.add(key, |writer| self.dispatcher.save_connection(conn, writer));
                 assert!(
@@ -389,7 +396,7 @@ impl Worker {
     }
 }
 
-fn write_memory(states: &States) -> io::Result<File> {
+fn write_memory(states: &mut States) -> io::Result<File> {
     let (head, body) = states.sealed();
     let mut memory = memory::file(c"steadfast-states")?;
     memory.write_all(&head)?;

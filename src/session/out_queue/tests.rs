@@ -1,6 +1,7 @@
 use super::*;
+use crate::base::format::Format;
 use crate::base::meter::Meter;
-use crate::base::testing::check_loader;
+use crate::base::testing::check_loader_given;
 use crate::ws::Opcode;
 use crate::ws::header::Header;
 
@@ -59,6 +60,10 @@ fn fill(queue: &mut OutQueue, turn: &mut Turn) -> Vec<u8> {
         expected.extend_from_slice(&header(body.len()));
         expected.extend_from_slice(&body);
         queue.push_large(turn, Some(header(body.len())), Body::Shared(body));
+        let frame = [&header(30)[..], &[round; 30]].concat();
+        expected.extend_from_slice(&frame);
+        let frame = SharedBytes::new(frame, &Meter::default());
+        queue.push_large(turn, None, Body::Shared(frame));
         let range = turn.append_frame(Opcode::Text, false, b"behind it").unwrap();
         expected.extend_from_slice(turn.slice(range.clone()));
         queue.push(turn, range);
@@ -66,15 +71,10 @@ fn fill(queue: &mut OutQueue, turn: &mut Turn) -> Vec<u8> {
     expected
 }
 
-fn save(queue: &OutQueue) -> Vec<u8> {
+fn moved(queue: OutQueue) -> OutQueue {
     let mut writer = Writer::new();
     queue.save(&mut writer);
-    writer.into_bytes()
-}
-
-fn moved(queue: OutQueue) -> OutQueue {
-    let saved = save(&queue);
-    let mut reader = Reader::new(&saved);
+    let mut reader = Reader::new(writer.as_bytes()).with_bodies(writer.bodies().all());
     let loaded = OutQueue::load(&mut reader).expect("just saved");
     assert_eq!(reader.finish(), Ok(()));
     assert_eq!(loaded.is_blocked(), queue.is_blocked());
@@ -89,12 +89,52 @@ fn every_queue_is_loaded_and_nothing_else_harms() {
         fill(&mut queue, &mut turn);
         queue.flush(&mut turn, &mut Socket::with_room(room)).unwrap();
         queue.replace_urgent(pong(6), b"urgent");
-        check_loader(&save(&queue), |reader| OutQueue::load(reader).map(|loaded| save(&loaded)));
+        let mut writer = Writer::new();
+        queue.save(&mut writer);
+        let bodies = writer.bodies().clone();
+        check_loader_given(bodies.all(), writer.as_bytes(), |reader| {
+            let loaded = OutQueue::load(reader)?;
+            let mut writer = Writer::naming(bodies.clone(), Format::NEWEST);
+            loaded.save(&mut writer);
+            Ok(writer.into_bytes())
+        });
     }
-    // Nothing at all; an empty chunk; torn, and nothing to be torn.
-    for bad in [&[1, 0, 0, 0, 0][..], &[1, 0, 0, 1, 0, 0], &[1, 1, 0, 0, 1, b'u']] {
-        assert!(OutQueue::load(&mut Reader::new(bad)).is_err(), "{bad:?}");
+    // Nothing at all; an empty chunk; torn, and nothing to be torn; shared bytes that are not there,
+    // all gone, gone though nothing is torn.
+    let bodies = [SharedBytes::new(vec![7; 5], &Meter::default())];
+    let load = |bytes: &[u8]| OutQueue::load(&mut Reader::new(bytes).with_bodies(&bodies));
+    for bad in [
+        &[1, 0, 0, 0, 0][..],
+        &[1, 0, 0, 1, 0, 0, 0],
+        &[1, 1, 0, 0, 1, b'u'],
+        &[1, 1, 0, 1, 1, 1, 0, 0],
+        &[1, 1, 0, 1, 1, 0, 5, 0],
+        &[1, 0, 0, 1, 1, 0, 4, 0],
+    ] {
+        assert!(load(bad).is_err(), "{bad:?}");
     }
+    assert_eq!(load(&[1, 1, 0, 1, 1, 0, 4, 0]).map(|queue| queue.len()), Ok(1));
+}
+
+#[test]
+fn what_many_queues_share_is_saved_once_and_shared_again() {
+    let turn = Turn::server();
+    let meter = Meter::default();
+    let body = SharedBytes::new(vec![1; 100_000], &meter);
+    let queues: Vec<OutQueue> = (0..50)
+        .map(|_| {
+            let mut queue = OutQueue::default();
+            queue.push_large(&turn, None, Body::Shared(body.clone()));
+            queue
+        })
+        .collect();
+    let mut writer = Writer::new();
+    queues.iter().for_each(|queue| queue.save(&mut writer));
+    assert!(writer.as_bytes().len() < 50 * 20);
+    let mut reader = Reader::new(writer.as_bytes()).with_bodies(writer.bodies().all());
+    let loaded: Vec<_> = queues.iter().map(|_| OutQueue::load(&mut reader).unwrap()).collect();
+    assert!(loaded.iter().all(|queue| queue.held() == (0, 100_000)));
+    assert_eq!((reader.finish(), meter.total()), (Ok(()), 100_000));
 }
 
 #[test]
