@@ -13,11 +13,11 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::{
-    BINARY, CLOSE, CONTINUATION, Client, FIN, KIB, MIB, PING, PONG, RSV1, Server, TEXT, WAIT,
-    frame, header, request, wait_until,
+    BINARY, CLOSE, CONTINUATION, Client, FIN, KIB, MIB, PING, PONG, RSV1, Server, TEXT, frame,
+    header, request, settle_room, wait_until,
 };
 
 pub use hoarders::{Scarcity, hoarders};
@@ -207,28 +207,6 @@ pub fn slow_member(messages: usize) -> Figures {
     figures.add("messages", messages);
     figures.memory("memory at the peak", peak);
     figures
-}
-
-/// Publishes until each member has heard of it, and empties them all.
-fn settle_room(publisher: &mut Client, members: &mut [Client]) {
-    for (index, member) in members.iter_mut().enumerate() {
-        // Its join has reached the room's home once it hears a message.
-        let mark = format!("settle {index}");
-        let until = Instant::now() + WAIT;
-        loop {
-            publisher.send_text(&mark);
-            publisher.expect_text(&mark);
-            if !member.is_silent_so_far() {
-                break;
-            }
-            assert!(Instant::now() < until, "a member that hears nothing");
-        }
-    }
-    publisher.send_text("settled");
-    publisher.expect_text("settled");
-    for member in members {
-        while member.frame().text() != "settled" {}
-    }
 }
 
 /// Fragments without payload and without end.

@@ -219,9 +219,8 @@ pub(crate) const SCENES: [Scene; 20] = [
             client
         },
         go_on: |process, client| {
-            let [first, second] = [1, 2].map(|byte| {
-                frame_of_server((true, Opcode::Binary), &[byte; LARGE_PAYLOAD_BYTES])
-            });
+            let [first, second] = [1, 2]
+                .map(|byte| frame_of_server((true, Opcode::Binary), &[byte; LARGE_PAYLOAD_BYTES]));
             let expected = [&first[LARGE.len() - 40..], &second].concat();
             assert_eq!(process.flush(client, ROOMY).1, expected);
         },

@@ -111,6 +111,43 @@ fn what_was_queued_is_read_to_the_last_byte() {
     client.assert_echo("all read");
 }
 
+/// A message that many members of a room have not taken yet is held once, here and there.
+#[test]
+fn what_many_wait_for_stays_one() {
+    const MEMBERS: usize = 48;
+    const MESSAGE: usize = 900 * KIB;
+    let mut server = Server::start("workers = 2\n");
+    let before = server.memory();
+    let mut publisher = server.open("/rooms/a?self=1");
+    let mut members: Vec<Client> = (0..MEMBERS)
+        .map(|_| {
+            let mut client = server.connect_narrow();
+            client.upgrade("/rooms/a", "");
+            client
+        })
+        .collect();
+    settle_room(&mut publisher, &mut members);
+    let payload: Vec<u8> = (0..MESSAGE as u32).map(|i| (i.wrapping_mul(7) >> 3) as u8).collect();
+    publisher.send(FIN | BINARY, &payload);
+    assert!(publisher.frame().payload == payload);
+    server.wait_idle();
+    // On each worker once, with as much again for what a worker reads to and what it keeps; a copy
+    // for each member would be 43 MiB.
+    let bound = before + 16 * MIB;
+    assert!(server.memory() < bound, "{} before the upgrades", server.memory());
+    for workers in [2, 3] {
+        server.configure(&format!("workers = {workers}\n"));
+        server.upgrade();
+        server.wait_idle();
+        assert!(server.memory() < bound, "{} with {workers} workers", server.memory());
+    }
+    for member in &mut members {
+        assert!(member.frame().payload == payload);
+    }
+    members[MEMBERS - 1].send_text("and on");
+    publisher.expect_text("and on");
+}
+
 #[test]
 fn any_number_of_workers_takes_over() {
     let mut server = Server::start("workers = 1\n");

@@ -378,3 +378,25 @@ fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
     let (fin, rsv1, opcode) = (first & FIN != 0, first & RSV1 != 0, first & 0x0f);
     Some((Frame { fin, rsv1, opcode, payload }, end))
 }
+
+/// Publishes until each member has heard of it, and empties them all.
+pub fn settle_room(publisher: &mut Client, members: &mut [Client]) {
+    for (index, member) in members.iter_mut().enumerate() {
+        // Its join has reached the room's home once it hears a message.
+        let mark = format!("settle {index}");
+        let until = Instant::now() + WAIT;
+        loop {
+            publisher.send_text(&mark);
+            publisher.expect_text(&mark);
+            if !member.is_silent_so_far() {
+                break;
+            }
+            assert!(Instant::now() < until, "a member that hears nothing");
+        }
+    }
+    publisher.send_text("settled");
+    publisher.expect_text("settled");
+    for member in members {
+        while member.frame().text() != "settled" {}
+    }
+}

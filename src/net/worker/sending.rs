@@ -215,7 +215,8 @@ impl Batch {
     }
 
     fn is_full(&self) -> bool {
-        self.states.connections() >= PACKET_CONNECTIONS || self.states.bytes_to_send() >= PACKET_BYTES
+        self.states.connections() >= PACKET_CONNECTIONS
+            || self.states.bytes_to_send() >= PACKET_BYTES
     }
 }
 
