@@ -154,7 +154,8 @@ impl OutQueue {
 
     /// Queues a message or control frame: in the turn's buffer if that takes it, else in memory of
     /// its own.
-    #[inline]
+    // Every reply goes through it, from few places; left to itself, the compiler makes a call of it.
+    #[inline(always)]
     pub fn push_frame(
         &mut self,
         turn: &mut Turn,
@@ -162,12 +163,22 @@ impl OutQueue {
         rsv1: bool,
         payload: Cow<'_, [u8]>,
     ) {
-        if let Some(range) = turn.append_frame(opcode, rsv1, &payload) {
-            self.push(turn, range);
-            return;
+        match turn.append_frame(opcode, rsv1, &payload) {
+            Some(range) => self.push(turn, range),
+            None => self.push_own_frame(turn, opcode, rsv1, payload.into_owned()),
         }
+    }
+
+    /// A frame that the turn's buffer does not take.
+    #[cold]
+    fn push_own_frame(
+        &mut self,
+        turn: &mut Turn,
+        opcode: Opcode,
+        rsv1: bool,
+        mut payload: Vec<u8>,
+    ) {
         let header = turn.header(opcode, rsv1, payload.len());
-        let mut payload = payload.into_owned();
         Turn::mask_payload(&header, &mut payload);
         self.push_large(turn, Some(header.encode()), Body::Owned(payload));
     }

@@ -348,6 +348,7 @@ impl Decoder {
     ///
     /// # Errors
     /// As [`decode`](Self::decode), but for those of a message's content.
+    #[cold]
     pub fn find_close(
         &mut self,
         input: &mut Input<'_>,
@@ -527,6 +528,9 @@ impl Decoder {
         Ok(Self { stage, partial })
     }
 
+    // `find_close` is a second caller, for whose sake the compiler would no longer inline it, and
+    // what it calls, into the one that every frame goes through.
+    #[inline(always)]
     fn step(
         &mut self,
         input: &mut Input<'_>,
@@ -587,6 +591,7 @@ impl Decoder {
         }
     }
 
+    #[inline(always)]
     fn begin(
         &mut self,
         header: &Header,
@@ -620,6 +625,7 @@ impl Decoder {
         Step::Again
     }
 
+    #[inline(always)]
     fn begin_data(
         &mut self,
         header: &Header,

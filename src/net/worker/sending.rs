@@ -340,7 +340,9 @@ impl Worker {
         };
         self.fit_batch(sending, lane)?;
         let batch = &mut sending.batches[lane];
-        let (before, to_send) = (batch.states.body().len(), batch.states.bytes_to_send());
+        #[cfg(debug_assertions)]
+        let before = batch.states.body().len();
+        let to_send = batch.states.bytes_to_send();
         let saved = batch.states.add(key, |writer| self.dispatcher.save_connection(conn, writer));
         let written = batch.states.bytes_to_send() - to_send;
         match saved {
