@@ -78,6 +78,8 @@ struct Holder {
     progress: Tick,
     /// Until when its progress covers the time, in milliseconds of the worker's clock.
     covered_ms: u64,
+    /// Its `progress_rate_min`.
+    rate_min: usize,
     /// It is not read at the moment; how many milliseconds were covered when that began.
     held_back: Option<u64>,
     /// When that began, or was last counted.
@@ -92,6 +94,12 @@ impl Holder {
             Some(left) => left > 0,
             None => self.covered_ms > now_ms,
         }
+    }
+
+    /// Whether its message has arrived fast enough on the whole.
+    fn is_on_time(&self, now_ms: u64) -> bool {
+        let paid_ms = (self.holding.received as u64).saturating_mul(1_000);
+        paid_ms / self.rate_min.max(1) as u64 >= now_ms - ms(self.since).min(now_ms)
     }
 
     /// What makes it a victim before others.
@@ -183,6 +191,7 @@ impl Memory {
             since: now,
             progress: now,
             covered_ms: farthest,
+            rate_min,
             held_back: None,
             unread_since: now,
             granted: false,
@@ -236,6 +245,11 @@ impl Memory {
             return if level == Level::Full { FULL_READ_BYTES } else { usize::MAX };
         };
         let now_ms = ms(now);
+        // It was silent for a while and goes on: a client that did not come to it, as those of a busy
+        // machine do not.
+        if !holder.is_covered(now_ms) && holder.held_back.is_none() && holder.is_on_time(now_ms) {
+            holder.covered_ms = now_ms + CREDIT.as_millis() as u64;
+        }
         // What comes to its end soon holds nothing soon.
         if hung_up || holder.granted || (level == Level::Over && holder.is_covered(now_ms)) {
             return usize::MAX;
@@ -524,6 +538,25 @@ mod tests {
         assert_eq!(memory.victims(at(62)), [key(1), key(2)], "both are silent now");
     }
 
+    /// Who is on time on the whole, and silent for longer than progress covers, is not given up when he
+    /// goes on; who is late is.
+    #[test]
+    fn a_message_that_goes_on_after_a_silence_is_read() {
+        let mut memory = memory(1_000 * KIB);
+        let (on_time, late) = (key(1), key(2));
+        for (key, received) in [(on_time, 10 * RATE), (late, 3 * RATE)] {
+            note(&mut memory, key, message(520 * KIB, received), at(0));
+        }
+        assert_eq!(memory.victims(at(4)), [on_time, late], "both are silent");
+        assert_eq!(memory.admit(on_time, false, at(4)), usize::MAX);
+        assert_eq!(memory.admit(late, false, at(4)), 0);
+        assert_eq!(memory.victims(at(4)), [late]);
+        // Held back in its turn, it is none either.
+        note(&mut memory, key(3), message(100 * KIB, 1), at(4));
+        assert_eq!(memory.admit(on_time, false, at(4)), 0);
+        assert_eq!(memory.victims(at(20)), [late, key(3)]);
+    }
+
     #[test]
     fn a_queue_that_is_taken_makes_progress() {
         let mut memory = memory(1_000);
@@ -589,7 +622,7 @@ mod tests {
 
     #[test]
     fn only_a_few_are_read_while_memory_is_full() {
-        let mut memory = memory(42 * KIB);
+        let mut memory = memory(46 * KIB);
         for index in 0..50 {
             let since = if index < 42 { 100 } else { 95 };
             note(&mut memory, key(index), message(KIB, 1), Tick::new(since));
