@@ -35,7 +35,7 @@ fn whoever_connects_at_a_freeze_is_served() {
 
 #[test]
 fn a_server_at_its_limit_is_upgraded_while_connections_come_and_go() {
-    const UPGRADES: usize = 10;
+    const UPGRADES: usize = 50;
     let mut server = Server::start("workers = 2\nconnections_max = 40\n");
     let mut residents: Vec<Client> = (0..30).map(|_| server.open("/echo")).collect();
     let (stop, visits) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
