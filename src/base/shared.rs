@@ -66,6 +66,11 @@ impl Bodies {
         })
     }
 
+    /// Whether these bytes have a number.
+    pub fn has(&self, bytes: &SharedBytes) -> bool {
+        self.numbers.contains_key(&bytes.id())
+    }
+
     /// All of them, by number.
     pub fn all(&self) -> &[SharedBytes] {
         &self.all

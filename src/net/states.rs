@@ -80,6 +80,16 @@ impl States {
         });
     }
 
+    /// Has a body go ahead of the states that name it.
+    pub fn add_body(&mut self, bytes: &SharedBytes) {
+        self.writer.bodies_mut().number(bytes);
+    }
+
+    /// The bodies that their reader knows, or gets with them.
+    pub fn bodies(&self) -> &Bodies {
+        self.writer.bodies()
+    }
+
     /// The format they are written in.
     pub fn format(&self) -> Format {
         self.writer.format()

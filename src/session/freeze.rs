@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use crate::base::DeflateParams;
 use crate::base::limits::Limits;
+use crate::base::meter::Meter;
 use crate::base::rate::RateLimit;
+use crate::base::shared::{Bodies, SharedBytes};
 use crate::base::snapshot::{Reader, SnapshotError, Writer};
 use crate::base::tick::Tick;
 use crate::ws::{CloseFrame, Decoder};
@@ -110,10 +112,21 @@ impl Session {
         }
     }
 
-    /// Bytes that saving it takes, all but some hundred.
-    pub fn bytes_to_save(&self) -> usize {
+    /// Bytes that saving it takes, all but some hundred, for a reader that has been given these
+    /// bodies.
+    pub fn bytes_to_save(&self, given: &Bodies) -> usize {
         let parked = self.parked.as_ref().map_or(0, |parked| parked.len());
-        self.not_ahead().len() + parked + self.out.len()
+        self.not_ahead().len() + parked + self.out.bytes_to_save(given)
+    }
+
+    /// See [`OutQueue::share`].
+    pub fn share_queue(&mut self, meter: &Meter, tell: impl FnMut(&SharedBytes)) {
+        self.out.share(meter, tell);
+    }
+
+    /// Whether something waits to be written.
+    pub fn has_queue(&self) -> bool {
+        !self.out.is_empty()
     }
 
     /// Whether our Close waits for the peer's: the app has not been told of the end yet.

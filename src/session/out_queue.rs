@@ -15,7 +15,8 @@ use std::io::{self, IoSlice, Write};
 use std::ops::Range;
 
 use super::turn::Turn;
-use crate::base::shared::SharedBytes;
+use crate::base::meter::Meter;
+use crate::base::shared::{Bodies, SharedBytes};
 use crate::base::snapshot::{Reader, SnapshotError, Writer};
 use crate::base::spare::Spare;
 use crate::ws::header::{EncodedHeader, Header};
@@ -23,6 +24,9 @@ use crate::ws::{Opcode, encode};
 
 /// Chunks of copied bytes grow up to this size; a pending pong waits for the end of one at most.
 const CHUNK_BYTES: usize = 16 * 1024;
+
+/// Chunks of so many bytes are worth going ahead of their queue to another process.
+const SHARED_BYTES_MIN: usize = 4 * 1024;
 
 /// Most pieces handed to one vectored write.
 const PIECES_MAX: usize = 32;
@@ -250,6 +254,26 @@ impl OutQueue {
         Ok(Self { backlog, turn_start: 0, turn_end: 0 })
     }
 
+    /// Tells of every large piece that waits, which [`save`](Self::save) names and does not write, so
+    /// that it can go ahead. Those that were of this queue alone are shared from now on, and count
+    /// with `meter`.
+    pub fn share(&mut self, meter: &Meter, mut tell: impl FnMut(&SharedBytes)) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.share(meter, &mut tell);
+        }
+    }
+
+    /// Bytes that [`save`](Self::save) takes, all but some for each piece, for a reader that has been
+    /// given these bodies.
+    pub fn bytes_to_save(&self, given: &Bodies) -> usize {
+        let Some(backlog) = &self.backlog else { return 0 };
+        let to_save = |chunk: &Chunk| match &chunk.body {
+            Body::Shared(bytes) if given.has(bytes) => 0,
+            body => body.bytes().len(),
+        };
+        backlog.urgent.len() + backlog.chunks.iter().map(to_save).sum::<usize>()
+    }
+
     /// Gives up everything that waits.
     pub fn clear(&mut self) {
         *self = Self::default();
@@ -333,20 +357,21 @@ impl Backlog {
         let mut skip = *sent;
         for chunk in chunks {
             let gone = std::mem::take(&mut skip);
-            let shared = match chunk {
-                Chunk { header: None, body: Body::Shared(bytes) } => Some(bytes),
-                _ => None,
-            };
-            writer.bool(shared.is_some());
-            if let Some(bytes) = shared {
-                writer.shared(bytes);
-                writer.count(gone);
-                continue;
+            let header = chunk.header.as_deref().unwrap_or_default();
+            match &chunk.body {
+                Body::Shared(bytes) => {
+                    writer.bool(true);
+                    writer.shared(bytes);
+                    writer.bytes(header);
+                    writer.count(gone);
+                }
+                Body::Owned(bytes) => {
+                    writer.bool(false);
+                    writer.count(chunk.len() - gone);
+                    writer.raw(&header[gone.min(header.len())..]);
+                    writer.raw(&bytes[gone.saturating_sub(header.len())..]);
+                }
             }
-            writer.count(chunk.len() - gone);
-            let (header, body) = (chunk.header.as_deref().unwrap_or_default(), chunk.body.bytes());
-            writer.raw(&header[gone.min(header.len())..]);
-            writer.raw(&body[gone.saturating_sub(header.len())..]);
         }
         writer.bytes(urgent);
     }
@@ -355,24 +380,28 @@ impl Backlog {
         const INVALID: SnapshotError = SnapshotError::Invalid("part of an out queue");
         let (torn, blocked) = (reader.bool()?, reader.bool()?);
         let mut loaded = Self { torn, blocked, ..Self::default() };
-        // What it is, and a length or a number and a byte each.
+        // What it is, and a length and a byte each.
         for index in 0..reader.count(3)? {
-            let body = match reader.bool()? {
-                false => Body::Owned(reader.bytes()?.to_vec()),
+            let chunk = match reader.bool()? {
+                false => Chunk { header: None, body: Body::Owned(reader.bytes()?.to_vec()) },
                 true => {
-                    let bytes = reader.shared()?;
+                    let body = Body::Shared(reader.shared()?);
+                    let header = Some(reader.bytes()?).filter(|header| !header.is_empty());
+                    let header =
+                        header.map(|header| EncodedHeader::from_bytes(header).ok_or(INVALID));
+                    let chunk = Chunk { header: header.transpose()?, body };
                     let gone = usize::try_from(reader.varint()?).map_err(|_| INVALID)?;
-                    if gone >= bytes.len() || (gone > 0 && (index > 0 || !torn)) {
+                    if gone >= chunk.len() || (gone > 0 && (index > 0 || !torn)) {
                         return Err(INVALID);
                     }
                     loaded.sent += gone;
-                    Body::Shared(bytes)
+                    chunk
                 }
             };
-            if body.bytes().is_empty() {
+            if chunk.body.bytes().is_empty() {
                 return Err(INVALID);
             }
-            loaded.push(Chunk { header: None, body });
+            loaded.push(chunk);
         }
         loaded.bytes -= loaded.sent;
         loaded.urgent = reader.bytes()?.to_vec();
@@ -380,6 +409,21 @@ impl Backlog {
             return Err(SnapshotError::Invalid("out queue"));
         }
         Ok(loaded)
+    }
+
+    fn share(&mut self, meter: &Meter, tell: &mut impl FnMut(&SharedBytes)) {
+        for Chunk { body, .. } in &mut self.chunks {
+            if let Body::Owned(bytes) = body
+                && bytes.len() >= SHARED_BYTES_MIN
+            {
+                self.owned -= bytes.len();
+                self.shared += bytes.len();
+                *body = Body::Shared(SharedBytes::new(std::mem::take(bytes), meter));
+            }
+            if let Body::Shared(bytes) = body {
+                tell(bytes);
+            }
+        }
     }
 
     fn push(&mut self, chunk: Chunk) {

@@ -169,6 +169,15 @@ pub struct EncodedHeader {
     len: u8,
 }
 
+impl EncodedHeader {
+    /// Those bytes again, from elsewhere; `None` if they are more than any header has.
+    pub fn from_bytes(from: &[u8]) -> Option<Self> {
+        let mut bytes = [0; HEADER_BYTES_MAX];
+        bytes.get_mut(..from.len())?.copy_from_slice(from);
+        Some(Self { bytes, len: from.len() as u8 })
+    }
+}
+
 impl std::ops::Deref for EncodedHeader {
     type Target = [u8];
 

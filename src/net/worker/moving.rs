@@ -30,7 +30,7 @@ use crate::net::stop::Stop;
 /// Packets of descriptors sent a turn: some hundred microseconds in which nobody is served.
 const COPY_BATCHES: usize = 2;
 
-/// Rounds in which more of unfinished messages is sent ahead. Each is as long as what came during the
+/// Rounds in which more of unfinished messages and of queues is sent ahead. Each is as long as what came during the
 /// one before takes to send, so that a few do, unless a peer is faster than we copy: what is left
 /// then counts in the pause.
 const ROUNDS_MAX: u32 = 16;
@@ -50,8 +50,8 @@ enum Phase {
     /// Descriptors go out.
     // Next: Ahead
     Copying,
-    /// States go out, of connections that have nothing to do, and the bytes of unfinished messages:
-    /// in this round.
+    /// States go out, of connections that have nothing to do, and the bytes of unfinished messages and
+    /// of queues: in this round.
     // Next: Ahead, Levelling
     Ahead(u32),
     /// All are out, which the lanes from this one on have not been told yet.

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! Ahead     while everybody is served, behind the descriptors: open connections that nobody
-//!           changes, and what has come of unfinished messages
-//! Again     what has come of unfinished messages since
+//!           changes, what has come of unfinished messages, and what waits in out queues
+//! Again     what has come of those since
 //! Pause     frozen: those that have had anything to do since, or were not sent ahead
 //! Rehearse  while everybody is served: all, to see whether they would load
 //! ```
@@ -103,7 +103,7 @@ pub(super) struct Sending {
     lane: usize,
     /// How many were written.
     connections: usize,
-    /// Bytes of unfinished messages that were written.
+    /// Bytes of unfinished messages and of queues that were written.
     bytes: usize,
     /// The connection whose message takes more than one turn, and how much of it is to go.
     long: Option<(Key, usize)>,
@@ -270,6 +270,7 @@ impl Worker {
         key: Key,
     ) -> io::Result<usize> {
         let long = sending.long.take();
+        let queued = if long.is_none() { self.send_queued(out, sending, key)? } else { 0 };
         let Some(conn) = self.conns.get(key).filter(|_| out.sent.contains(key.index())) else {
             return Ok(0);
         };
@@ -278,7 +279,8 @@ impl Worker {
             // What has bytes ahead changes all the time; its state is small in the pause.
             let is_still = ahead == 0 && self.goes_ahead(conn);
             let goes = sending.way == Way::Ahead && is_still;
-            return if goes { self.save_one(out, sending, key) } else { Ok(0) };
+            let saved = if goes { self.save_one(out, sending, key)? } else { 0 };
+            return Ok(queued + saved);
         }
         let lane = out.lane_of(key);
         self.fit_batch(sending, lane)?;
@@ -292,6 +294,33 @@ impl Worker {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.session.set_ahead(ahead);
         }
+        self.seal_if_full(sending, lane)?;
+        Ok(queued + written)
+    }
+
+    /// Writes what a connection has not written yet, as far as it is long and new; returns how many
+    /// bytes that is.
+    fn send_queued(
+        &mut self,
+        out: &Outbound,
+        sending: &mut Sending,
+        key: Key,
+    ) -> io::Result<usize> {
+        let has_queue = |conn: &&Connection| conn.session.has_queue();
+        if !out.sent.contains(key.index()) || self.conns.get(key).filter(has_queue).is_none() {
+            return Ok(0);
+        }
+        let lane = out.lane_of(key);
+        self.fit_batch(sending, lane)?;
+        let states = &mut sending.batches[lane].states;
+        let before = states.bytes_to_send();
+        if let Some(conn) = self.conns.get_mut(key) {
+            let meter = self.dispatcher.turn.meter();
+            conn.session.share_queue(meter, |bytes| states.add_body(bytes));
+        }
+        let written = states.bytes_to_send() - before;
+        sending.bytes += written;
+        self.note_memory(key);
         self.seal_if_full(sending, lane)?;
         Ok(written)
     }
@@ -326,7 +355,8 @@ impl Worker {
         };
         let way = sending.way;
         if way.is_pause() {
-            let bytes = conn.session.bytes_to_save();
+            let given = sending.batches[out.lane_of(key)].states.bodies();
+            let bytes = conn.session.bytes_to_save(given);
             if bytes > SMALL_BYTES && bytes > sending.left {
                 let reason = "it has more to be moved than fits into the pause (pause_max)";
                 sending.kept.push((key, reason.to_owned()));

@@ -1,6 +1,5 @@
 use super::*;
 use crate::base::format::Format;
-use crate::base::meter::Meter;
 use crate::base::testing::check_loader_given;
 use crate::ws::Opcode;
 use crate::ws::header::Header;
@@ -107,13 +106,57 @@ fn every_queue_is_loaded_and_nothing_else_harms() {
         &[1, 0, 0, 0, 0][..],
         &[1, 0, 0, 1, 0, 0, 0],
         &[1, 1, 0, 0, 1, b'u'],
-        &[1, 1, 0, 1, 1, 1, 0, 0],
-        &[1, 1, 0, 1, 1, 0, 5, 0],
-        &[1, 0, 0, 1, 1, 0, 4, 0],
+        &[1, 1, 0, 1, 1, 1, 0, 0, 0],
+        &[1, 1, 0, 1, 1, 0, 0, 5, 0],
+        &[1, 0, 0, 1, 1, 0, 0, 4, 0],
+        &[1, 1, 0, 1, 1, 0, 2, 130, 5, 7, 0],
     ] {
         assert!(load(bad).is_err(), "{bad:?}");
     }
-    assert_eq!(load(&[1, 1, 0, 1, 1, 0, 4, 0]).map(|queue| queue.len()), Ok(1));
+    assert_eq!(load(&[1, 1, 0, 1, 1, 0, 0, 4, 0]).map(|queue| queue.len()), Ok(1));
+}
+
+/// What a client has not taken of large answers goes ahead, and is no longer in the way then.
+#[test]
+fn large_pieces_go_ahead_of_their_queue() {
+    let mut turn = Turn::server();
+    let (meter, mut bodies) = (Meter::default(), Bodies::default());
+    let mut queue = OutQueue::default();
+    let mut expected = fill(&mut queue, &mut turn);
+    let mut push = |queue: &mut OutQueue, byte: u8| {
+        queue.push_large(&turn, Some(header(50_000)), Body::Owned(vec![byte; 50_000]));
+        expected.extend_from_slice(&header(50_000));
+        expected.extend_from_slice(&[byte; 50_000]);
+    };
+    push(&mut queue, 1);
+    let owned = queue.held().0;
+    queue.share(&meter, |bytes| {
+        bodies.number(bytes);
+    });
+    assert_eq!((owned - queue.held().0, meter.total()), (50_000, 50_000));
+    // The next one has come since.
+    push(&mut queue, 2);
+    let rest = queue.bytes_to_save(&bodies);
+    assert!((50_000..51_000).contains(&rest), "{rest}");
+    queue.share(&meter, |bytes| {
+        bodies.number(bytes);
+    });
+    assert!(queue.bytes_to_save(&bodies) < 1_000);
+    let mut socket = Socket::with_room(0);
+    for room in [1, 400, 1_500, 20_000, 50_000, usize::MAX] {
+        queue.flush(&mut Turn::server(), &mut socket).unwrap();
+        let mut writer = Writer::naming(bodies.clone(), Format::NEWEST);
+        queue.save(&mut writer);
+        assert!(
+            writer.as_bytes().len() < 1_000 && writer.bodies().all().len() == bodies.all().len()
+        );
+        let mut reader = Reader::new(writer.as_bytes()).with_bodies(bodies.all());
+        let loaded = OutQueue::load(&mut reader).unwrap();
+        assert_eq!((loaded.len(), loaded.held().1), (queue.len(), queue.held().1));
+        (queue, socket.room) = (loaded, room);
+    }
+    queue.flush(&mut Turn::server(), &mut socket).unwrap();
+    assert!(queue.is_empty() && socket.taken == expected);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::{Rig, TEXT, dispatcher, read_some};
 use crate::base::format::Format;
+use crate::base::shared::Bodies;
 use crate::hub::{Spaces, WorkerIndex};
 use crate::net::accounts::Accounts;
 use crate::net::lane::{PACKET_BYTES_MAX, Packet, Part};
@@ -77,7 +78,9 @@ impl Rig {
     fn hoard(&mut self, len: usize) -> TcpStream {
         let holders = |rig: &Self| {
             let conns = rig.worker.conns.iter();
-            conns.filter(|(_, conn)| conn.session.bytes_to_save() + 4 == len).count()
+            conns
+                .filter(|(_, conn)| conn.session.bytes_to_save(&Bodies::default()) + 4 == len)
+                .count()
         };
         let expected = holders(self) + 1;
         let mut stream = self.open("/sink");
@@ -99,7 +102,11 @@ impl Rig {
     fn append(&mut self, stream: &mut TcpStream, range: std::ops::Range<usize>) {
         let bytes = |rig: &Self| -> usize {
             let conns = rig.worker.conns.iter();
-            conns.map(|(_, conn)| conn.session.ahead() + conn.session.bytes_to_save()).sum()
+            conns
+                .map(|(_, conn)| {
+                    conn.session.ahead() + conn.session.bytes_to_save(&Bodies::default())
+                })
+                .sum()
         };
         let expected = bytes(self) + range.len();
         stream.write_all(&text(range)).unwrap();
@@ -160,6 +167,39 @@ fn what_has_come_of_a_message_goes_ahead_and_the_rest_in_the_pause() {
         assert!(in_pause < 1_000 * HOARDERS as u64, "{in_pause} bytes");
         rig.order(Order::Thaw);
     }
+}
+
+#[test]
+fn what_waits_to_be_written_goes_ahead_and_the_rest_in_the_pause() {
+    const QUEUED: usize = 500_000;
+    let mut rig = Rig::new();
+    let lanes = Lanes::new(1);
+    let (mut slow, mut publisher) = (rig.open("/rooms/a"), rig.open("/rooms/a"));
+    let queued = |rig: &Rig| -> usize {
+        rig.worker.conns.iter().map(|(_, conn)| conn.session.holding().queued).sum()
+    };
+    let head = [&[TEXT, 0x80 | 126][..], &10_000_u16.to_be_bytes(), &[0; 4]].concat();
+    let message = [&head[..], &[b'a'; 10_000]].concat();
+    let sent = (0..2_000).find(|_| {
+        publisher.set_nonblocking(false).unwrap();
+        publisher.write_all(&message).unwrap();
+        rig.turn();
+        queued(&rig) >= QUEUED
+    });
+    assert!(sent.is_some(), "the kernel takes it all");
+    rig.copy_to(&lanes.outlets, &lanes.reports);
+    let ahead = tap(&lanes.theirs[0]).ahead;
+    assert!(ahead >= QUEUED as u64, "{ahead} bytes");
+    // It takes some now, and one more has come for it.
+    publisher.write_all(&message).unwrap();
+    let (before, mut read) = (queued(&rig), vec![]);
+    rig.turn_until("it has taken some", |rig| {
+        read_some(&mut slow, &mut read);
+        queued(rig) + 10_000 < before
+    });
+    assert_eq!(rig.freeze_and_save(&lanes.reports, PAUSE), (2, 0));
+    let in_pause = tap(&lanes.theirs[0]).in_pause;
+    assert!(in_pause < 40_000, "{in_pause} bytes");
 }
 
 #[test]
