@@ -55,8 +55,8 @@ struct UpgradeState {
 }
 
 /// What becomes of this process.
-#[derive(Debug, Default)]
-enum Fate {
+#[derive(Debug, Clone, Default)]
+pub(super) enum Fate {
     /// It serves.
     #[default]
     Serves,
@@ -259,17 +259,9 @@ impl Center {
         self.upgrade.changed.notify_all();
     }
 
-    /// Whether an upgrade is under way.
-    pub(super) fn is_upgrading(&self) -> bool {
-        matches!(*lock(&self.upgrade.fate), Fate::Upgrades(_))
-    }
-
-    /// The process that has taken everything over.
-    pub(super) fn moved(&self) -> Option<Successor> {
-        match &*lock(&self.upgrade.fate) {
-            Fate::Moved(successor) => Some(successor.clone()),
-            Fate::Serves | Fate::Upgrades(_) => None,
-        }
+    /// What becomes of this process, as far as it is known.
+    pub(super) fn fate(&self) -> Fate {
+        lock(&self.upgrade.fate).clone()
     }
 
     /// Ends the upgrade that is under way, if there is one and that can still be. The waker tells

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::center::{Begun, Center};
+use super::center::{Begun, Center, Fate};
 use super::upgrade::{self, Source};
 use crate::control::{
     Activity, DrainRequest, Drained, Failed, FailureKind, Give, OnProgress, Operator, Progress,
@@ -23,10 +23,10 @@ pub(super) struct Operations(pub(super) Arc<Center>);
 impl Operator for Operations {
     fn status(&self) -> Status {
         let center = &self.0;
-        let activity = match () {
-            () if center.is_stopping() => Activity::Draining,
-            () if center.is_upgrading() => Activity::Upgrading,
-            () => Activity::Serving,
+        let activity = match center.fate() {
+            _ if center.is_stopping() => Activity::Draining,
+            Fate::Upgrades(_) => Activity::Upgrading,
+            Fate::Serves | Fate::Moved(_) => Activity::Serving,
         };
         Status {
             pid: process::id(),

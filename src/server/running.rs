@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::alongside::{Awaited, Control};
-use super::center::{Begun, Center, Identity, Successor};
+use super::center::{Begun, Center, Fate, Identity, Successor};
 use super::crew::{Crew, WorkerThread};
 use super::foundation::Foundation;
 use super::holdings::Label;
@@ -197,7 +197,7 @@ impl Running {
     /// A worker failed.
     pub fn join(self) -> io::Result<()> {
         let outcomes: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
-        let moved = self.center.moved().is_some();
+        let moved = matches!(self.center.fate(), Fate::Moved(_));
         self.center.steer_no_more();
         if let Some((listener, serving)) = self.control {
             if !serving.finish(LAST_WORDS) {
@@ -249,11 +249,12 @@ impl Running {
         let mut trimmer = Trimmer::new();
         loop {
             // First of all: the workers of an upgrade that succeeds end before its outcome is known.
-            let upgrading = self.center.is_upgrading();
+            let fate = self.center.fate();
+            let upgrading = matches!(fate, Fate::Upgrades(_));
             if !upgrading && self.threads.iter().all(JoinHandle::is_finished) {
                 break;
             }
-            let moved = self.center.moved().is_some();
+            let moved = matches!(fate, Fate::Moved(_));
             if moved {
                 self.leave_control();
             }
@@ -289,14 +290,14 @@ impl Running {
             }
         }
         self.leave_control();
-        let moved = self.center.moved();
+        let fate = self.center.fate();
         self.join()?;
-        match moved {
-            Some(Successor::Lost) => {
+        match fate {
+            Fate::Moved(Successor::Lost) => {
                 return Err(io::Error::other("the successor has died with all connections"));
             }
-            Some(Successor::Child(_) | Successor::Caller) => tracing::info!("handed over"),
-            None => tracing::info!("stopped"),
+            Fate::Moved(_) => tracing::info!("handed over"),
+            Fate::Serves | Fate::Upgrades(_) => tracing::info!("stopped"),
         }
         Ok(())
     }
