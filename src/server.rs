@@ -8,6 +8,7 @@ mod foundation;
 mod history;
 mod holdings;
 mod launch;
+mod line;
 mod lock;
 mod memory;
 mod operate;

@@ -2,30 +2,29 @@
 //! [`handover::successor`](crate::handover::successor) decides.
 
 use std::collections::VecDeque;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::center::Identity;
 use super::foundation::{Foundation, Inherited};
 use super::history::{History, by_reason};
 use super::launch::Supervision;
+use super::line::{Heard, Line};
 use super::running::{Running, Standby};
 use super::{Builder, Entry, orders};
 use crate::config::Settings;
 use crate::control::{Failed, FailureKind, UpgradeOutcome, Upgraded};
 use crate::handover::ownership::OwnershipWord;
 use crate::handover::successor::{Action, Event, Successor};
-use crate::handover::wire::{MESSAGE_BYTES_MAX, ToPredecessor, ToSuccessor};
+use crate::handover::wire::{ToPredecessor, ToSuccessor};
 use crate::handover::{Step, Timeline};
 use crate::hub::WorkerIndex;
 use crate::net::worker::adopting::{Adoption, Finding, Instruction};
 use crate::sys::bell::{Bell, Rung};
 use crate::sys::clock;
-use crate::sys::packets::{self, Received};
-use crate::sys::poll::wait_readable;
+use crate::sys::packets;
 use crate::sys::signals::Signals;
 
 /// How long to wait for the predecessor's next word. It has time-outs of its own for every step,
@@ -58,14 +57,12 @@ pub(super) fn take_over(
         builder,
         settings,
         entry,
-        channel,
         is_supervised: supervision.link().is_some(),
         supervision,
         signals,
-        bell,
+        line: Line::new(channel, bell),
         findings,
         found,
-        buffer: vec![0; MESSAGE_BYTES_MAX],
         has_called: called_at.is_some(),
         inherited: Inherited { called_at, ..Inherited::default() },
         generation: 1,
@@ -91,17 +88,14 @@ struct Takeover<'t> {
     builder: &'t Builder,
     settings: &'t Settings,
     entry: Entry,
-    channel: OwnedFd,
     is_supervised: bool,
     supervision: Supervision,
     signals: &'t Signals,
-    /// Rings when the workers have found something.
-    bell: Bell,
+    /// To the predecessor. It rings when the workers have found something.
+    line: Line,
     /// For the workers.
     findings: Rung<(WorkerIndex, Finding)>,
     found: Receiver<(WorkerIndex, Finding)>,
-    /// For a message.
-    buffer: Vec<u8>,
     /// The predecessor has not started us.
     has_called: bool,
     inherited: Inherited,
@@ -176,38 +170,14 @@ impl Takeover<'_> {
     /// # Errors
     /// The predecessor is silent, or talks nonsense.
     fn next_event(&mut self) -> Result<Event, String> {
-        let until = Instant::now() + PREDECESSOR_TIMEOUT;
-        loop {
-            if let Ok((_, finding)) = self.found.try_recv() {
-                return Ok(event_of(finding));
-            }
-            if let Some(event) = self.receive().map_err(|error| error.to_string())? {
-                return Ok(event);
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err("the predecessor is silent".to_owned());
-            }
-            let ready = wait_readable(&[self.channel.as_fd(), self.bell.as_fd()], Some(left));
-            ready
-                .and_then(|ready| if ready[1] { self.bell.hush() } else { Ok(()) })
-                .map_err(|error| error.to_string())?;
+        let found = || self.found.try_recv().ok().map(|(_, finding)| event_of(finding));
+        match self.line.listen(PREDECESSOR_TIMEOUT, found, ToSuccessor::decode) {
+            Ok(Heard::Here(event)) => Ok(event),
+            Ok(Heard::There(message, descriptors)) => Ok(self.take_in(message, descriptors)),
+            Ok(Heard::Ended) => Ok(Event::ChannelEnded),
+            Ok(Heard::Nothing) => Err("the predecessor is silent".to_owned()),
+            Err(error) => Err(error.to_string()),
         }
-    }
-
-    /// What the predecessor says, if it has said anything.
-    fn receive(&mut self) -> io::Result<Option<Event>> {
-        let mut descriptors = Vec::new();
-        let now = Some(Duration::ZERO);
-        let received = packets::receive(&self.channel, &mut self.buffer, &mut descriptors, now);
-        Ok(match received? {
-            Received::Nothing => None,
-            Received::Ended => Some(Event::ChannelEnded),
-            Received::Packet(len) => {
-                let message = ToSuccessor::decode(&self.buffer[..len]).map_err(io::Error::other)?;
-                Some(self.take_in(message, descriptors))
-            }
-        })
     }
 
     /// Keeps what comes with a message, and makes an event of it.
@@ -268,7 +238,7 @@ impl Takeover<'_> {
                 }
                 // If it is gone, its end comes by itself; and once we serve, it need not know.
                 let sent = message.encode();
-                let _ = sent.and_then(|bytes| packets::send(&self.channel, &bytes, &[], true));
+                let _ = sent.and_then(|bytes| packets::send(&self.line.channel, &bytes, &[], true));
                 #[cfg(feature = "fault-points")]
                 match message {
                     ToPredecessor::Hello { .. } => crate::sys::fault::point("successor-hello"),

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread;
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::center::{Center, Successor};
 use super::history::by_reason;
 use super::launch::{Launched, Process};
+use super::line::{Heard, Line};
 use crate::base::format::Format;
 use crate::control::{
     Failed, FailureKind, Give, OnProgress, PauseSteps, Progress, Refused, UpgradeOutcome,
@@ -19,15 +20,14 @@ use crate::control::{
 };
 use crate::handover::ownership::OwnershipWord;
 use crate::handover::predecessor::{Action, Event, Outcome, Plan, Predecessor};
-use crate::handover::wire::{MESSAGE_BYTES_MAX, ToPredecessor, ToSuccessor};
+use crate::handover::wire::{ToPredecessor, ToSuccessor};
 use crate::handover::{Step, Timeline};
 use crate::hub::WorkerIndex;
 use crate::net::lane::Origin;
 use crate::net::order::{Order, Outlets, Report};
 use crate::sys::bell::{Bell, Rung};
 use crate::sys::clock;
-use crate::sys::packets::{self, Received};
-use crate::sys::poll::wait_readable;
+use crate::sys::packets;
 
 /// Where a successor comes from.
 pub(super) enum Source<'s> {
@@ -137,13 +137,11 @@ impl Upgrade<'_> {
         let (reports, reported) = bell.channel();
         let mut attempt = Attempt {
             center,
-            channel,
             word,
-            bell,
+            line: Line::new(channel, bell),
             asked,
             reports,
             reported,
-            buffer: vec![0; MESSAGE_BYTES_MAX],
             times: &mut self.times,
             build: String::new(),
             pid: 0,
@@ -201,17 +199,14 @@ impl Upgrade<'_> {
 /// The dealings with one successor.
 struct Attempt<'a> {
     center: &'a Center,
-    channel: OwnedFd,
     word: OwnershipWord,
-    /// Rings when there is something in the next two.
-    bell: Bell,
+    /// To the successor. It rings when there is something in the next two.
+    line: Line,
     /// Reasons to abort.
     asked: Receiver<String>,
     reported: Receiver<(WorkerIndex, Report)>,
     /// For the workers.
     reports: Rung<(WorkerIndex, Report)>,
-    /// For a message.
-    buffer: Vec<u8>,
     times: &'a mut Timeline,
     /// Of the successor, by its own account.
     build: String,
@@ -287,45 +282,18 @@ impl Attempt<'_> {
     /// What the workers, the successor or an operator say; `None` if nobody says anything until
     /// then.
     fn next_event(&mut self, until: Instant) -> Option<Event> {
-        loop {
-            if let Ok((worker, report)) = self.reported.try_recv() {
-                return Some(event_of(worker, report));
-            }
-            if let Ok(reason) = self.asked.try_recv() {
-                return Some(Event::AbortAsked(reason));
-            }
-            match self.receive() {
-                Ok(None) => {}
-                Ok(Some(event)) => return Some(event),
-                Err(error) => return Some(Event::ChannelEnded(error.to_string())),
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            let ready = wait_readable(&[self.channel.as_fd(), self.bell.as_fd()], Some(left));
-            if let Err(error) = ready.and_then(|ready| match ready[1] {
-                true => self.bell.hush(),
-                false => Ok(()),
-            }) {
-                return Some(Event::ChannelEnded(error.to_string()));
-            }
+        let here = || match self.reported.try_recv() {
+            Ok((worker, report)) => Some(event_of(worker, report)),
+            Err(_) => self.asked.try_recv().ok().map(Event::AbortAsked),
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        match self.line.listen(left, here, ToPredecessor::decode) {
+            Ok(Heard::Here(event)) => Some(event),
+            Ok(Heard::There(message, _)) => Some(Event::Message(message)),
+            Ok(Heard::Ended) => Some(Event::ChannelEnded(ENDED.to_owned())),
+            Ok(Heard::Nothing) => None,
+            Err(error) => Some(Event::ChannelEnded(error.to_string())),
         }
-    }
-
-    /// What the successor says, if it has said anything.
-    fn receive(&mut self) -> io::Result<Option<Event>> {
-        let mut descriptors = Vec::new();
-        let now = Some(Duration::ZERO);
-        let received = packets::receive(&self.channel, &mut self.buffer, &mut descriptors, now);
-        Ok(match received? {
-            Received::Nothing => None,
-            Received::Ended => Some(Event::ChannelEnded(ENDED.to_owned())),
-            Received::Packet(len) => {
-                let message = ToPredecessor::decode(&self.buffer[..len]);
-                Some(Event::Message(message.map_err(io::Error::other)?))
-            }
-        })
     }
 
     fn carry_out(&mut self, action: Action, deadline: &mut Instant) -> io::Result<Option<Next>> {
@@ -405,7 +373,7 @@ impl Attempt<'_> {
         // few packets may pile up while it starts.
         let (begun, bytes) = (Instant::now(), message.encode()?);
         loop {
-            match packets::send(&self.channel, &bytes, with, false) {
+            match packets::send(&self.line.channel, &bytes, with, false) {
                 Err(error)
                     if error.kind() == io::ErrorKind::WouldBlock
                         && begun.elapsed() < UNREAD_MAX

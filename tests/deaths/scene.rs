@@ -9,9 +9,6 @@ use crate::support::*;
 /// The file in a server's folder that says who is to die.
 const FAULT: &str = "fault";
 
-/// Messages the slow client has asked for, more than the buffers of both sockets hold.
-const QUEUED: usize = 16;
-
 /// A server with connections in every sort of trouble, which dies where it is told to.
 pub(crate) struct Scene {
     pub(crate) server: Server,
@@ -30,13 +27,7 @@ impl Scene {
             command.env("STEADFAST_FAULT", house.folder().join(FAULT));
             as_user(life, command, house)
         });
-        let mut slow = server.connect_narrow();
-        slow.upgrade("/echo", "");
-        for number in 0..QUEUED {
-            slow.send(FIN | BINARY, &payload(number));
-        }
-        wait_until("a full queue", || server.memory() > 512 * KIB);
-        server.wait_idle();
+        let slow = server.open_slow();
         let mut cut = server.open("/echo");
         cut.send_bytes(&in_two().0);
         let mut members: Vec<Client> = (0..20).map(|_| server.open("/rooms/a?self=1")).collect();
@@ -70,10 +61,7 @@ impl Scene {
     pub(crate) fn assert_unharmed(&mut self) {
         self.cut.send_bytes(&in_two().1);
         self.cut.expect_text("in two parts");
-        for number in 0..QUEUED {
-            assert!(self.slow.frame().payload == payload(number), "message {number}");
-        }
-        self.slow.assert_echo("all read");
+        self.slow.expect_queued();
         talk(&mut self.members, "after");
         self.server.assert_healthy();
     }
@@ -102,10 +90,6 @@ impl Scene {
         assert!(status.contains("the predecessor has died"), "{status}");
         assert!(!status.contains("pause_us"), "no such thing as an upgrade has been: {status}");
     }
-}
-
-fn payload(number: usize) -> Vec<u8> {
-    (0..60_000_u32).map(|i| (i.wrapping_mul(number as u32 + 7) >> 3) as u8).collect()
 }
 
 pub(crate) fn in_two() -> (Vec<u8>, Vec<u8>) {

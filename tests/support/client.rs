@@ -292,6 +292,15 @@ impl<S: Transport> Client<S> {
         assert_eq!(self.try_frame().expect("an end without a reset"), None);
     }
 
+    /// Reads, to the last byte, what [`open_slow`](super::Server::open_slow) has asked for.
+    #[track_caller]
+    pub fn expect_queued(&mut self) {
+        for number in 0..QUEUED {
+            assert!(self.frame().payload == queued(number), "message {number}");
+        }
+        self.assert_echo("all read");
+    }
+
     /// The close handshake.
     #[track_caller]
     pub fn close(&mut self, code: u16) {
@@ -361,6 +370,14 @@ impl Client<TcpStream> {
         self.stream.set_write_timeout(Some(WAIT))?;
         outcome
     }
+}
+
+/// Messages that a slow client asks for: more than the buffers of both sockets hold.
+pub const QUEUED: usize = 16;
+
+/// What is in one of them.
+pub fn queued(number: usize) -> Vec<u8> {
+    (0..60_000_u32).map(|i| (i.wrapping_mul(number as u32 + 7) >> 3) as u8).collect()
 }
 
 /// A frame of a server at the start of `bytes`, and its length on the wire.

@@ -378,6 +378,20 @@ impl Server {
         Client::over(socket.into())
     }
 
+    /// An open WebSocket that has asked for messages and read none of them, until what is left of
+    /// them is in the server's own queue; [`Client::expect_queued`] reads them.
+    #[track_caller]
+    pub fn open_slow(&self) -> Client {
+        let mut client = self.connect_narrow();
+        client.upgrade("/echo", "");
+        for number in 0..QUEUED {
+            client.send(FIN | BINARY, &queued(number));
+        }
+        wait_until("a full queue", || self.memory() > 512 * KIB);
+        self.wait_idle();
+        client
+    }
+
     /// An open WebSocket.
     #[track_caller]
     pub fn open(&self, path: &str) -> Client {

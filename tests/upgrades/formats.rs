@@ -8,9 +8,6 @@ use std::process::Command;
 use crate::support::*;
 use serde_json::Value;
 
-/// Messages that the slow client asks for: more than the buffers of both sockets hold.
-const QUEUED: usize = 16;
-
 /// This build.
 const THIS: &str = env!("CARGO_BIN_EXE_steadfast");
 
@@ -46,10 +43,6 @@ fn upgrade_to(server: &Server, binary: &Path, more: &[&str]) -> u64 {
     let outcome = json(said.as_bytes());
     assert_eq!(outcome["refused"], Value::Array(vec![]), "{said}");
     outcome["format"].as_u64().unwrap_or_else(|| panic!("no format: {said}"))
-}
-
-fn payload(number: usize) -> Vec<u8> {
-    (0..60_000_u32).map(|i| (i.wrapping_mul(number as u32 + 7) >> 3) as u8).collect()
 }
 
 const DEFLATE: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
@@ -120,13 +113,7 @@ fn there_and_back_and_there_again() {
     let message = frame(FIN | TEXT, text.as_bytes());
     let mut pieces = message.chunks(7);
     long.send_bytes(pieces.next().expect("several pieces"));
-    let mut slow = server.connect_narrow();
-    slow.upgrade("/echo", "");
-    for number in 0..QUEUED {
-        slow.send(FIN | BINARY, &payload(number));
-    }
-    wait_until("a full queue", || server.memory() > 512 * KIB);
-    server.wait_idle();
+    let mut slow = server.open_slow();
 
     let steps: [(&Path, u64); 5] = [
         (&next, 1), // From this build to the next.
@@ -155,10 +142,7 @@ fn there_and_back_and_there_again() {
     fragments.expect_text("0+++++!");
     pieces.for_each(|piece| long.send_bytes(piece));
     long.expect_text(text);
-    for number in 0..QUEUED {
-        assert!(slow.frame().payload == payload(number), "message {number}");
-    }
-    slow.assert_echo("all read");
+    slow.expect_queued();
 
     let status = server.verb("status").arg("--json").output().expect("the binary starts");
     let status = json(&status.stdout);
