@@ -264,7 +264,7 @@ once, however many queues it waits in. What follows depends on `memory_max`:
 |---|---|
 | up to `memory_max` | nothing |
 | above it | connections that hold memory and make no progress are not read; after 1 s the server closes them |
-| above 9/8 of it | the same at once; other connections that hold memory are read a few at a time, the oldest first; those that hold none are read in small pieces |
+| above 17/16 of it | the same at once; other connections that hold memory are read a few at a time, the oldest first; those that hold none are read in small pieces |
 
 The server closes in the order of bytes held × time since the last progress, with 1008 (503 before the
 handshake is accepted), until the rest fits. Progress is a part of a message that arrives, or bytes of the
