@@ -15,7 +15,6 @@ mod operate;
 mod orders;
 mod routes;
 mod running;
-mod steer;
 mod takeover;
 mod trim;
 mod upgrade;

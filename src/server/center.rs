@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::alongside::Steered;
 use super::crew::Shared;
 use super::history::History;
 use super::holdings::Holdings;
 use super::launch::Supervision;
-use super::steer::Steered;
 use crate::config::Settings;
 use crate::control::{Failed, FailureKind, Record, UpgradeOutcome};
 use crate::net::order::Order;

@@ -9,7 +9,6 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::Entry;
 use super::alongside::Awaited;
 use super::holdings::{Holdings, Label};
-use super::lock::PortLock;
 use crate::base::network::ListenAddr;
 use crate::config::Settings;
 use crate::control::{ControlListener, path};
@@ -102,7 +101,7 @@ impl Foundation {
             silent: Vec::new(),
             unlink: Vec::new(),
             inherited_paths: Vec::new(),
-            awaited: Awaited { configured: settings.control.clone(), ..Awaited::default() },
+            awaited: Awaited::new(entry, settings),
         };
         let Inherited { holdings: mut inherited, called_at } = inherited;
         for address in &settings.listen {
@@ -113,54 +112,29 @@ impl Foundation {
             if is_lost && !ours.is_empty() {
                 tracing::warn!(%address, "the socket's file is gone: bound anew");
             }
-            if is_lost || ours.is_empty() {
-                foundation.bind_address(address, settings, entry, workers)?;
-                continue;
+            let is_new = is_lost || ours.is_empty();
+            if let Some(lock) = foundation.awaited.lock(address, is_new, lock)? {
+                foundation.holdings.add(Label::Lock(address.clone()), lock);
             }
-            match lock {
-                Some(lock) => foundation.holdings.add(Label::Lock(address.clone()), lock),
-                None if entry == Entry::Alongside => foundation.awaited.locks.push(address.clone()),
-                None => {}
+            if is_new {
+                foundation.bind_address(address, workers)?;
+            } else {
+                foundation.adopt(address, ours, workers)?;
             }
-            foundation.adopt(address, ours, workers)?;
         }
         let inherited = inherited.take(&Label::Control).pop();
-        match control_listener(settings, inherited.map(|control| (control, called_at))) {
-            Ok(Some(control)) => {
-                let copy = control.as_fd().try_clone_to_owned()?;
-                foundation.holdings.add(Label::Control, copy);
-                foundation.control = Some(control);
-            }
-            Ok(None) => {}
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && entry == Entry::Alongside => {
-                foundation.awaited.control =
-                    path::socket_path(settings.control.as_deref(), &settings.listen);
-            }
-            Err(error) => return Err(error),
+        let control = control_listener(settings, inherited.map(|control| (control, called_at)));
+        foundation.control = foundation.awaited.control(control, &settings.listen)?;
+        if let Some(control) = &foundation.control {
+            foundation.holdings.add(Label::Control, control.as_fd().try_clone_to_owned()?);
         }
         Ok(foundation)
     }
 
-    fn bind_address(
-        &mut self,
-        address: &ListenAddr,
-        settings: &Settings,
-        entry: Entry,
-        workers: usize,
-    ) -> io::Result<()> {
-        let beside = entry == Entry::Alongside;
-        let lock = match PortLock::acquire(address, settings.control.as_deref()) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && beside => {
-                self.awaited.locks.push(address.clone());
-                None
-            }
-            lock => lock?,
-        };
+    fn bind_address(&mut self, address: &ListenAddr, workers: usize) -> io::Result<()> {
+        let beside = self.awaited.is_alongside();
         let Bound { address: bound, listeners, unlink } = listener::bind(address, workers, beside)
-            .map_err(|error| explain(address, entry, &error))?;
-        if let Some(lock) = lock {
-            self.holdings.add(Label::Lock(address.clone()), lock.into());
-        }
+            .map_err(|error| explain(address, beside, &error))?;
         for listener in &listeners {
             self.silent.push((address.clone(), listener.as_fd().try_clone_to_owned()?));
         }
@@ -185,7 +159,7 @@ impl Foundation {
                 let bound = bound.ok_or(io::ErrorKind::InvalidInput)?;
                 for _ in inherited.len()..workers {
                     let beside = listener::bind_beside(bound)
-                        .map_err(|error| explain(address, Entry::Alongside, &error))?;
+                        .map_err(|error| explain(address, true, &error))?;
                     self.silent.push((address.clone(), beside.as_fd().try_clone_to_owned()?));
                     more.push(beside);
                 }
@@ -291,9 +265,9 @@ fn connections_max(settings: &Settings, files: usize, room: usize) -> io::Result
     }
 }
 
-fn explain(address: &ListenAddr, entry: Entry, error: &io::Error) -> io::Error {
+fn explain(address: &ListenAddr, beside: bool, error: &io::Error) -> io::Error {
     let hint = match error.kind() {
-        io::ErrorKind::AddrInUse if entry == Entry::Alongside => {
+        io::ErrorKind::AddrInUse if beside => {
             ": it is not shared; only TCP addresses are, between servers of the same user"
         }
         io::ErrorKind::AddrInUse => {

@@ -269,9 +269,7 @@ impl Running {
                 if !upgrading {
                     self.look_after_control();
                 }
-                if let Some(control) = self.awaited.gain(&self.center) {
-                    self.control = Some(control);
-                }
+                self.gain();
             }
             while let Some(given) = orders.next(&self.center.supervision)? {
                 match given {
@@ -300,6 +298,17 @@ impl Running {
             Fate::Serves | Fate::Upgrades(_) => tracing::info!("stopped"),
         }
         Ok(())
+    }
+
+    /// Takes what was waited for and can be had. It is handed over, and survives a crash, as the rest.
+    fn gain(&mut self) {
+        let Self { awaited, control, center, .. } = self;
+        if !awaited.is_empty() {
+            let operations = || Arc::new(Operations(center.clone()));
+            center.gain(|holdings| {
+                awaited.gain(holdings, control, |listener| control::serve(listener, operations()))
+            });
+        }
     }
 
     /// Lets go of a control socket whose file is gone, as whatever cleans up directories of temporary
