@@ -175,8 +175,11 @@ enum State {
     // Call: Active, ChannelEnded  Next: Over
     Offered,
     /// We want it back.
-    // Call: Revoked  Next: Over
+    // Call: Revoked  Next: Taken, Over
     Revoking { reason: String, ended: bool, step: Step },
+    /// We wanted it back too late: it has been taken, and whether by somebody who lives shows soon.
+    // Call: Active, ChannelEnded, TimedOut  Next: Over
+    Taken,
     /// All is said.
     Over,
 }
@@ -219,7 +222,7 @@ impl Predecessor {
             State::Settling { .. } => Step::Settle,
             State::Saving { .. } => Step::Save,
             State::Adopting => Step::Load,
-            State::Offered => Step::Take,
+            State::Offered | State::Taken => Step::Take,
             State::Revoking { step, .. } => step,
             State::Over => Step::Done,
         }
@@ -232,7 +235,12 @@ impl Predecessor {
             (State::Revoking { .. }, Event::Revoked(ours)) => self.revoked(ours),
             // Whatever else happens, the word decides.
             (State::Revoking { .. }, _) => vec![],
-            (State::Offered, Event::Message(ToPredecessor::Active)) => self.moved(),
+            (State::Taken, Event::ChannelEnded(reason)) => self.lost(reason),
+            (State::Offered, Event::Message(ToPredecessor::Active))
+            | (State::Taken, Event::Message(ToPredecessor::Active) | Event::TimedOut) => {
+                self.moved()
+            }
+            (State::Taken, _) => vec![],
             (_, Event::Message(ToPredecessor::Refused { reason })) => self.revoke(reason),
             (_, Event::ChannelEnded(reason)) => self.revoke_from(reason, true),
             (_, Event::WorkerFailed(reason)) => self.revoke(reason),
@@ -429,13 +437,13 @@ impl Predecessor {
         };
         match (ours, ended) {
             (true, _) => {}
-            // It had taken them before: a success, whatever we thought of it.
-            (false, false) => return self.moved(),
-            // With them, for it may have read from any.
-            (false, true) => {
-                let kept = self.take_refused().iter().map(|(origin, _)| *origin).collect();
-                return vec![Action::Release(kept), Action::Done(Outcome::Lost(reason))];
+            // It had taken them before: a success, whatever we thought of it, unless what we thought
+            // of it is its death. Whoever waits for the outcome may have heard of that first.
+            (false, false) => {
+                self.state = State::Taken;
+                return vec![Action::Timer(self.plan.pause_max)];
             }
+            (false, true) => return self.lost(reason),
         }
         vec![
             Action::Send(ToSuccessor::Abort { reason: reason.clone() }),
@@ -452,6 +460,13 @@ impl Predecessor {
             Action::Release(kept),
             Action::Done(Outcome::Moved { connections: self.adopted, refused }),
         ]
+    }
+
+    /// With all connections, for it may have read from any.
+    fn lost(&mut self, reason: String) -> Vec<Action> {
+        self.state = State::Over;
+        let kept = self.take_refused().iter().map(|(origin, _)| *origin).collect();
+        vec![Action::Release(kept), Action::Done(Outcome::Lost(reason))]
     }
 
     /// All that stays here, and why.

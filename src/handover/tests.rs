@@ -348,6 +348,41 @@ fn settling_has_an_end() {
     assert_eq!(machine.handle(Event::Revoked(true)).len(), 3, "it is called off");
 }
 
+/// Whoever waits for the outcome goes with the successor if they are one, and may be missed first.
+#[test]
+fn what_has_been_taken_is_moved_only_if_the_successor_lives() {
+    let ended = || Event::ChannelEnded("it has ended".to_owned());
+    for (event, lives) in
+        [(Event::Message(ToPredecessor::Active), true), (Event::TimedOut, true), (ended(), false)]
+    {
+        let (mut machine, _) = Predecessor::new(plan(false));
+        for event in [
+            hello(),
+            Event::Message(ToPredecessor::Ready { workers: 1 }),
+            Event::WorkerCopied,
+            Event::Message(ToPredecessor::Parked),
+            Event::WorkerFrozen,
+            Event::WorkerSettled { idle: true },
+            Event::WorkerSaved { worker: 0, connections: 3, kept: vec![] },
+        ] {
+            machine.handle(event);
+        }
+        let adopted = Event::Message(ToPredecessor::Adopted { connections: 3 });
+        assert_eq!(machine.handle(adopted), [Action::Offer]);
+        let asked = || Event::AbortAsked("nobody waits for it".to_owned());
+        assert_eq!(machine.handle(asked()), [Action::Revoke]);
+        assert!(matches!(machine.handle(Event::Revoked(false))[..], [Action::Timer(_)]));
+        assert_eq!(machine.handle(asked()), []);
+        match &machine.handle(event)[..] {
+            [Action::Release(_), Action::Done(Outcome::Moved { connections: 3, .. })] => {
+                assert!(lives);
+            }
+            [Action::Release(_), Action::Done(Outcome::Lost(_))] => assert!(!lives),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 /// A successor of one worker, which has been given its lane.
 fn successor_that_adopts(rehearsal: bool) -> Successor {
     let (mut machine, _) = Successor::new("", 2);

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -235,6 +236,7 @@ impl Attempt<'_> {
         let (mut machine, actions) = Predecessor::new(self.plan(rehearsal));
         let mut queue = VecDeque::from(actions);
         let mut deadline = Instant::now();
+        let mut was_alone = false;
         loop {
             while let Some(action) = queue.pop_front() {
                 let event = match self.carry_out(action, &mut deadline) {
@@ -254,9 +256,10 @@ impl Attempt<'_> {
             let pause = self.times.pause(clock::monotonic_ns());
             let pause_us = pause.map(|pause| pause.as_micros() as u64);
             let step = machine.step();
-            let event = match progress(Progress::Upgrade { step, connections, pause_us }) {
-                flow if flow.is_break() => Event::AbortAsked("nobody waits for it".to_owned()),
-                _ => match self.next_event(deadline.min(Instant::now() + PROGRESS_EVERY)) {
+            let is_alone = progress(Progress::Upgrade { step, connections, pause_us }).is_break();
+            let event = match is_alone && !mem::replace(&mut was_alone, true) {
+                true => Event::AbortAsked("nobody waits for it".to_owned()),
+                false => match self.next_event(deadline.min(Instant::now() + PROGRESS_EVERY)) {
                     Some(event) => event,
                     None if Instant::now() < deadline => continue,
                     None => Event::TimedOut,
