@@ -30,9 +30,9 @@ use crate::net::stop::Stop;
 /// Packets of descriptors sent a turn: some hundred microseconds in which nobody is served.
 const COPY_BATCHES: usize = 2;
 
-/// Rounds in which more of unfinished messages and of queues is sent ahead. Each is as long as what came during the
-/// one before takes to send, so that a few do, unless a peer is faster than we copy: what is left
-/// then counts in the pause.
+/// Rounds in which more of unfinished messages and of queues is sent ahead. Each is as long as what
+/// came during the one before takes to send, so that a few do, unless a peer is faster than we copy:
+/// what is left then counts in the pause.
 const ROUNDS_MAX: u32 = 16;
 
 /// A handover under way.

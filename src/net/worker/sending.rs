@@ -186,9 +186,9 @@ impl Sending {
         let connections = batch.states.connections();
         let packet = Packet::States { worker, connections, saved_ns, part };
         let memory = write_memory(&mut batch.states)?;
-        let empty = Batch::new(Bodies::default(), batch.states.format());
-        let bodies = mem::replace(batch, empty).states.into_bodies();
-        batch.states = States::after(bodies, batch.states.format());
+        let format = batch.states.format();
+        let sealed = mem::replace(&mut batch.states, States::new(format));
+        *batch = Batch::new(sealed.into_bodies(), format);
         self.packets.push_back(StatesPacket { lane, packet, memory });
         Ok(())
     }
