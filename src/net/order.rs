@@ -41,6 +41,14 @@ pub enum Order {
     },
 }
 
+impl Order {
+    /// Whether it says who owns the connections, or that all ends: it is given once, and whoever gives
+    /// it waits for no answer.
+    pub fn decides(&self) -> bool {
+        matches!(self, Self::Stop(_) | Self::Thaw | Self::Release { .. })
+    }
+}
+
 /// Where a worker sends to: the successor's workers, and the handover's thread.
 #[derive(Debug, Clone)]
 pub struct Outlets {

@@ -133,6 +133,8 @@ pub struct Worker {
     accept_paused: bool,
     /// Orders of a handover, for the end of the turn.
     orders: VecDeque<Order>,
+    /// The one that is being carried out, if it is not to be lost in a panic.
+    deciding: Option<Order>,
     /// Mail that is being taken; empty between turns, unless one has panicked.
     inbox: VecDeque<Parcel>,
     /// A handover of which we are the predecessor.
@@ -172,6 +174,7 @@ impl Worker {
             accept_after: Tick::START,
             accept_paused: false,
             orders: VecDeque::new(),
+            deciding: None,
             inbox: VecDeque::new(),
             moving: None,
             shared: Slots::default(),
@@ -741,6 +744,13 @@ impl Worker {
             self.conns.remove(key);
             self.accounts.leave(self.index);
         }
+    }
+}
+
+/// However it ends, nobody sends it anything that would be lost without a word.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.mailboxes.close(self.index);
     }
 }
 

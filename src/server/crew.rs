@@ -158,8 +158,8 @@ fn live(
     make: impl Fn() -> io::Result<Dispatcher>,
 ) -> io::Result<()> {
     match catch_unwind(AssertUnwindSafe(|| worker.adopt(talk))) {
-        Ok(true) => worker.run(make),
-        Ok(false) => Ok(()),
+        Ok(Some(beginning)) => worker.run(beginning, make),
+        Ok(None) => Ok(()),
         Err(_) => {
             // Nothing is ours yet: the predecessor goes on.
             let error = || io::Error::other("a worker panicked");

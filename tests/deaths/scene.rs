@@ -128,6 +128,12 @@ pub(crate) fn leave(scene: Scene) {
     // Without its connections, whose answers to a Close would be waited for.
     let Scene { server, cut, slow, members } = scene;
     drop((cut, slow, members));
+    leave_server(server);
+}
+
+/// The same of a server that has no connections.
+#[track_caller]
+pub(crate) fn leave_server(server: Server) {
     let mut expected = vec![server.pid()];
     if server.house().supervised && is_alive(server.first_pid()) {
         // Without a supervisor the first process may be one that has handed over and is about to end.

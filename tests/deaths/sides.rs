@@ -101,6 +101,11 @@ fn the_successor_dies_among_parked_connections() {
 }
 
 #[test]
+fn a_worker_of_the_successor_panics_among_parked_connections() {
+    the_predecessor_goes_on("successor-parking", "panic", "a worker panicked", "");
+}
+
+#[test]
 fn the_successor_dies_with_everything_loaded() {
     the_predecessor_goes_on(
         "successor-loaded",

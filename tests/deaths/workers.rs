@@ -36,60 +36,158 @@ fn talk_in_each_room(members: &mut [Member], text: &str) {
     }
 }
 
-#[test]
-fn a_worker_that_panics_costs_its_connections_alone() {
-    in_each_life(&LIVES, |life| {
+/// Two workers, the members of rooms, and a worker that panics where it is told to.
+struct House {
+    life: Life,
+    server: Server,
+    members: Vec<Member>,
+    /// Connections of each worker.
+    by_worker: Vec<usize>,
+}
+
+impl House {
+    fn new(life: Life) -> Self {
         let config = format!(
-            "workers = 2\n[[routes]]\npath = '/rooms/{{name}}'\napp = 'rooms'\n\
-             connections_per_ip_max = {MEMBERS}\n"
+            "workers = 2\ndrain_duration = '100ms'\n[[routes]]\npath = '/rooms/{{name}}'\n\
+             app = 'rooms'\nconnections_per_ip_max = {MEMBERS}\n"
         );
-        let mut server = Server::start_by(life, &config, |house, mut command| {
+        let server = Server::start_by(life, &config, |house, mut command| {
             command.env("STEADFAST_FAULT", house.folder().join("fault"));
             as_user(life, command, house)
         });
         let mut members: Vec<Member> =
             (0..MEMBERS).map(|number| join(&server, number % ROOMS)).collect();
         talk_in_each_room(&mut members, "before");
-        let before = server.by_worker();
-        assert!(before.iter().all(|count| *count > 0), "{before:?}");
+        let by_worker = server.by_worker();
+        assert!(by_worker.iter().all(|count| *count > 0), "{by_worker:?}");
+        Self { life, server, members, by_worker }
+    }
 
-        let fault = server.house().folder().join("fault");
-        fs::write(&fault, "worker-0:panic").expect("a written file");
-        if life.user.is_some() && is_root() {
-            std::os::unix::fs::chown(&fault, life.user, None).expect("root's right");
+    fn panic_at(&self, point: &str) {
+        let fault = self.server.house().folder().join("fault");
+        fs::write(&fault, format!("{point}:panic")).expect("a written file");
+        if self.life.user.is_some() && is_root() {
+            std::os::unix::fs::chown(&fault, self.life.user, None).expect("root's right");
         }
+    }
+
+    /// Waits until the worker that has panicked serves again.
+    fn wait_renewed(&self) {
         wait_until("a worker that serves again", || {
             // It has its turn when it accepts one of these.
-            drop(server.connect());
-            server.log().contains("the worker serves again")
+            drop(self.server.connect());
+            self.server.log().contains("the worker serves again")
         });
+    }
+
+    /// Lets go of the members who have lost their connections, and asserts that the others go on.
+    /// Returns how many are left.
+    #[track_caller]
+    fn part(&mut self) -> usize {
         let mut left: Vec<Member> = Vec::new();
-        for mut member in members {
+        for mut member in std::mem::take(&mut self.members) {
             match member.client.is_silent_so_far() {
                 true => left.push(member),
                 false => member.client.expect_lost(),
             }
         }
-        assert_eq!(left.len(), before[1], "of {before:?}");
-        talk_in_each_room(&mut left, "after");
+        self.members = left;
+        talk_in_each_room(&mut self.members, "after");
+        self.members.len()
+    }
 
-        // All who have gone may come again, and none beyond.
-        for number in 0..before[0] {
-            left.push(join(&server, number % ROOMS));
+    /// Has those who have gone come again, which nobody beyond may, and asserts that both workers
+    /// serve.
+    #[track_caller]
+    fn fill(&mut self) {
+        for number in self.members.len()..MEMBERS {
+            self.members.push(join(&self.server, number % ROOMS));
         }
-        let mut beyond = server.connect();
+        let mut beyond = self.server.connect();
         beyond.send_bytes(request("/rooms/0", "").as_bytes());
         assert_eq!(beyond.response().status, 429);
-        talk_in_each_room(&mut left, "with those who came back");
+        talk_in_each_room(&mut self.members, "with those who came back");
         let mut counts = Vec::new();
         wait_until("an end of the one beyond", || {
-            counts = server.by_worker();
+            counts = self.server.by_worker();
             counts.iter().sum::<usize>() == MEMBERS
         });
-        assert!(counts[0] > 0, "nobody came to the worker that had panicked: {counts:?}");
+        assert!(counts.iter().all(|count| *count > 0), "a worker serves nobody: {counts:?}");
+    }
 
-        server.upgrade();
-        talk_in_each_room(&mut left, "after an upgrade");
-        assert_eq!(server.log().matches("the worker serves again").count(), 1);
+    /// Asserts that the next upgrade loses nobody, and that nothing has panicked but what was told to.
+    #[track_caller]
+    fn upgrade(mut self) {
+        self.server.upgrade();
+        talk_in_each_room(&mut self.members, "after an upgrade");
+        assert_eq!(self.server.log().matches("the worker serves again").count(), 1);
+        drop(self.members);
+        leave_server(self.server);
+    }
+}
+
+#[test]
+fn a_worker_that_panics_costs_its_connections_alone() {
+    in_each_life(&LIVES, |life| {
+        let mut house = House::new(life);
+        house.panic_at("worker-0");
+        house.wait_renewed();
+        assert_eq!(house.part(), house.by_worker[1], "of {:?}", house.by_worker);
+        house.fill();
+        house.upgrade();
+    });
+}
+
+/// One of the predecessor's workers panics before the point of decision: the upgrade fails.
+#[track_caller]
+fn a_predecessors_worker_panics(point: &str) {
+    in_each_life(&LIVES, |life| {
+        let mut house = House::new(life);
+        house.panic_at(point);
+        let (upgraded, said) = house.server.upgrade_by_verb(&[]);
+        assert!(!upgraded && said.contains("a worker panicked"), "{said}");
+        house.wait_renewed();
+        let left = house.part();
+        assert!(house.by_worker.contains(&left), "{left} of {:?}", house.by_worker);
+        house.fill();
+        house.upgrade();
+    });
+}
+
+#[test]
+fn a_predecessors_worker_panics_among_descriptors() {
+    a_predecessors_worker_panics("predecessor-copying");
+}
+
+#[test]
+fn a_predecessors_worker_panics_in_the_pause() {
+    a_predecessors_worker_panics("predecessor-saving");
+}
+
+/// The connections are the successor's: nobody notices.
+#[test]
+fn a_predecessors_worker_panics_when_all_is_taken() {
+    in_each_life(&LIVES, |life| {
+        let mut house = House::new(life);
+        house.panic_at("predecessor-releasing-0");
+        house.server.upgrade();
+        assert_eq!(house.part(), MEMBERS);
+        house.fill();
+        house.upgrade();
+    });
+}
+
+/// The connections are its own since a moment: those of the other worker do not notice.
+#[test]
+fn a_successors_worker_panics_when_it_begins() {
+    in_each_life(&LIVES, |life| {
+        let mut house = House::new(life);
+        house.panic_at("successor-beginning-0");
+        house.server.upgrade();
+        house.wait_renewed();
+        let left = house.part();
+        assert!((1..MEMBERS).contains(&left), "{left} of {MEMBERS} are left");
+        house.fill();
+        house.upgrade();
     });
 }

@@ -4,7 +4,7 @@
 //! descriptors ─► parked: in the epoll that nobody polls yet
 //! states      ─► loaded; some are sent again, as they have changed    ─► Loaded
 //! Settle      ─► mail between the hubs of the workers                 ─► Settled, until idle
-//! Serve       ─► the loop begins          or  Discard ─► everything is given up, untouched
+//! Serve       ─► the loop can begin       or  Discard ─► everything is given up, untouched
 //! ```
 
 use std::collections::HashMap;
@@ -48,7 +48,7 @@ pub enum Instruction {
     Adopt(Adoption),
     /// Take the mail there is.
     Settle,
-    /// All that was loaded is ours, and so are the listeners: serve; say so when it has begun.
+    /// All that was loaded is ours, and so are the listeners: serve. The sender goes when it has begun.
     Serve(Sender<()>),
     /// The predecessor has crashed: end what is parked, serve what comes in.
     ServeAnew(Sender<()>),
@@ -181,17 +181,14 @@ impl Parked {
 }
 
 impl Worker {
-    /// Adopts until it is told what to do; true if it is to serve.
-    ///
-    /// # Errors
-    /// None that the handover's thread is not told of.
-    pub fn adopt(&mut self, talk: &Talk) -> bool {
+    /// Adopts until it is told what to do; how it begins to serve, if it is to.
+    pub fn adopt(&mut self, talk: &Talk) -> Option<Beginning> {
         self.freeze();
         let mut parked = Parked::default();
         let adoption = match talk.instructions.recv() {
             Ok(Instruction::Adopt(adoption)) => adoption,
-            Ok(instruction) => return self.conclude(instruction, parked),
-            Err(_) => return self.conclude(Instruction::Discard, parked),
+            Ok(instruction) => return conclude(instruction, parked),
+            Err(_) => return None,
         };
         let finding = match self.receive_all(&adoption, talk, &mut parked) {
             Ok(None) => {
@@ -201,14 +198,14 @@ impl Worker {
                     refused: std::mem::take(&mut parked.refused),
                 }
             }
-            Ok(Some(instruction)) => return self.conclude(instruction, parked),
+            Ok(Some(instruction)) => return conclude(instruction, parked),
             Err(error) => Finding::Broken(error),
         };
         talk.findings.send((self.index, finding));
         // The thread that tells is the one that waits for us; without it there is nothing to serve.
         while let Ok(instruction) = talk.instructions.recv() {
             if !matches!(instruction, Instruction::Settle) {
-                return self.conclude(instruction, parked);
+                return conclude(instruction, parked);
             }
             self.dispatcher.now = Tick::from_elapsed(self.started.elapsed());
             self.take_mail();
@@ -216,7 +213,7 @@ impl Worker {
             let idle = self.is_idle();
             talk.findings.send((self.index, Finding::Settled { idle }));
         }
-        self.conclude(Instruction::Discard, parked)
+        None
     }
 
     /// Takes packets until all states are there; or an instruction that came before.
@@ -470,34 +467,32 @@ impl Worker {
         }
     }
 
-    fn conclude(&mut self, instruction: Instruction, mut parked: Parked) -> bool {
-        match instruction {
-            Instruction::Serve(begun) => {
-                self.thaw();
-                self.accept_from_all();
-                let _ = begun.send(());
-                true
-            }
-            Instruction::ServeAnew(begun) => {
-                for (_, conn) in self.conns.iter() {
+    /// Begins to serve: from here on the connections are ours, and a panic costs those of this worker
+    /// alone.
+    pub(super) fn begin(&mut self, Beginning { to_end, begun }: Beginning) {
+        if let Some(loaded) = &to_end {
+            for key in self.conns.keys().collect::<Vec<_>>() {
+                let is_loaded = loaded.contains(key.index());
+                if let Some(conn) = self.conns.get_mut(key) {
                     let _ = conn.stream.shutdown();
                 }
-                self.thaw();
-                for key in self.conns.keys().collect::<Vec<_>>() {
-                    // Those that are loaded are counted, in rooms, and known to their apps.
-                    if parked.loaded.contains(key.index()) {
-                        self.drop_connection(key);
-                        self.carry_out();
-                    } else {
-                        self.give_up(key, &mut parked);
-                    }
+                // Those that are loaded are counted, in rooms, and known to their apps.
+                if !is_loaded && let Some(mut conn) = self.conns.remove(key) {
+                    let _ = conn.stream.deregister(self.poll.registry());
                 }
-                self.accept_from_all();
-                let _ = begun.send(());
-                true
             }
-            Instruction::Adopt(_) | Instruction::Settle | Instruction::Discard => false,
         }
+        self.thaw();
+        if to_end.is_some() {
+            for key in self.conns.keys().collect::<Vec<_>>() {
+                self.drop_connection(key);
+                self.carry_out();
+            }
+        }
+        self.accept_from_all();
+        #[cfg(feature = "fault-points")]
+        crate::sys::fault::point(&format!("successor-beginning-{}", self.index));
+        drop(begun);
     }
 
     /// The listeners are ours. What they have announced so far may have been passed over.
@@ -505,6 +500,23 @@ impl Worker {
         for index in 0..self.listeners.len() {
             self.accept_again(index);
         }
+    }
+}
+
+/// How a worker begins to serve.
+#[derive(Debug)]
+pub struct Beginning {
+    /// The predecessor has crashed: every connection ends; these are loaded.
+    to_end: Option<Slots>,
+    /// Whoever waits for it hears of it when this is gone.
+    begun: Sender<()>,
+}
+
+fn conclude(instruction: Instruction, parked: Parked) -> Option<Beginning> {
+    match instruction {
+        Instruction::Serve(begun) => Some(Beginning { to_end: None, begun }),
+        Instruction::ServeAnew(begun) => Some(Beginning { to_end: Some(parked.loaded), begun }),
+        Instruction::Adopt(_) | Instruction::Settle | Instruction::Discard => None,
     }
 }
 

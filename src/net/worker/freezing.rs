@@ -4,6 +4,7 @@ use std::mem;
 
 use super::{Worker, mark};
 use crate::net::mode::{Frozen, Mode};
+use crate::net::order::Order;
 
 impl Worker {
     /// From now on no socket is touched.
@@ -25,6 +26,10 @@ impl Worker {
                 return;
             }
         };
+        if let Some(stop) = frozen.stop {
+            // In this turn, or after a panic.
+            self.orders.push_front(Order::Stop(stop));
+        }
         self.conns.forget_heard();
         let time = self.dispatcher.now.since(frozen.since);
         for (key, conn) in self.conns.iter_mut() {
@@ -37,8 +42,5 @@ impl Worker {
             }
         }
         frozen.broken.iter().for_each(|&key| self.lost_if_unread(key));
-        if let Some(stop) = frozen.stop {
-            self.stop(stop);
-        }
     }
 }

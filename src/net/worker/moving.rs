@@ -108,7 +108,9 @@ impl Worker {
     /// turn, after the flush.
     pub(super) fn go_on_moving(&mut self) {
         while let Some(order) = self.orders.pop_front() {
+            self.deciding = order.decides().then(|| order.clone());
             self.obey(order);
+            self.deciding = None;
         }
         let Some(mut moving) = self.moving.take() else {
             return;
@@ -269,6 +271,8 @@ impl Worker {
                 self.accounts.leave(self.index);
             }
         }
+        #[cfg(feature = "fault-points")]
+        crate::sys::fault::point(&format!("predecessor-releasing-{}", self.index));
         self.thaw();
         self.stop(Stop::Drain(drain));
     }

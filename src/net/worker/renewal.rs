@@ -16,6 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Duration;
 
+use super::adopting::Beginning;
 use super::{READ_BUDGET, RECEIVE_BYTES, Worker};
 use crate::base::slab::Key;
 use crate::base::tick::Tick;
@@ -30,14 +31,25 @@ use crate::ws::deflate::Inflater;
 const RENEWAL_PAUSE: Duration = Duration::from_millis(100);
 
 impl Worker {
-    /// Serves until it is told to stop and has stopped. After a panic it begins anew with what `make`
-    /// makes.
+    /// Begins, and serves until it is told to stop and has stopped. After a panic it begins anew with
+    /// what `make` makes.
     ///
     /// # Errors
     /// epoll fails, which it does not; those of `make`.
-    pub fn run(mut self, make: impl Fn() -> io::Result<Dispatcher>) -> io::Result<()> {
+    pub fn run(
+        mut self,
+        beginning: Beginning,
+        make: impl Fn() -> io::Result<Dispatcher>,
+    ) -> io::Result<()> {
+        let mut beginning = Some(beginning);
         loop {
-            if let Ok(outcome) = catch_unwind(AssertUnwindSafe(|| self.serve())) {
+            let serve = || {
+                if let Some(beginning) = beginning.take() {
+                    self.begin(beginning);
+                }
+                self.serve()
+            };
+            if let Ok(outcome) = catch_unwind(AssertUnwindSafe(serve)) {
                 return outcome;
             }
             let connections = self.conns.len();
@@ -63,7 +75,7 @@ impl Worker {
 
         let before = mem::replace(&mut self.dispatcher, fresh);
         self.dispatcher.mode = match before.mode {
-            // Whether another process owns the connections is said to us later.
+            // Whether another process owns the connections is said to us later, or again.
             Mode::Frozen(frozen) => Mode::Frozen(Frozen { broken: Vec::new(), ..frozen }),
             mode => mode,
         };
@@ -86,6 +98,9 @@ impl Worker {
             _ => None,
         });
         self.orders.extend(orders);
+        if let Some(order) = self.deciding.take() {
+            self.orders.push_front(order);
+        }
         self.took_mail = true;
         self.mailboxes.renew(self.index);
         tracing::info!(worker = self.index, "the worker serves again");

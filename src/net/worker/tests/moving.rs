@@ -242,8 +242,8 @@ impl Successor {
                 let started = Instant::now();
                 let parts = Parts { poll, dispatcher, mailboxes, accounts, started };
                 let mut worker = Worker::new(parts, workers);
-                if worker.adopt(&Talk { instructions: receiver, findings }) {
-                    worker.run(|| panic!("nothing panics")).unwrap();
+                if let Some(beginning) = worker.adopt(&Talk { instructions: receiver, findings }) {
+                    worker.run(beginning, || panic!("nothing panics")).unwrap();
                     assert!(heard.load(Ordering::Relaxed) <= 1);
                 }
             }));
@@ -275,7 +275,8 @@ impl Successor {
     fn serve(&self) {
         let (sender, begun) = mpsc::channel();
         self.instruct(|| Instruction::Serve(sender.clone()));
-        self.threads.iter().for_each(|_| begun.recv().unwrap());
+        drop(sender);
+        assert!(begun.recv().is_err(), "each worker's is gone");
     }
 
     fn stop(self) {
