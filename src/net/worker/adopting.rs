@@ -9,13 +9,16 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::hint;
 use std::io::{self, Read};
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Duration;
 
 use mio::Events;
 
+use super::sending::FETCHED_TOGETHER;
 use super::slots::Slots;
 use super::{EVENTS_MAX, Worker};
 use crate::app::Address;
@@ -106,8 +109,8 @@ struct Parked {
     /// What cannot be served, and why: there is no place for it, or its state does not load. It is
     /// refused with the last states, and not before: it may end until then, or be another.
     unfit: HashMap<Origin, String>,
-    /// By key here: what has come ahead of unfinished messages.
-    messages: HashMap<Key, Vec<u8>>,
+    /// By slot here: what has come ahead of unfinished messages.
+    messages: Vec<Vec<u8>>,
     /// By worker: the bodies that its out queues name.
     bodies: HashMap<WorkerIndex, Vec<SharedBytes>>,
     /// So many workers have sent all they had.
@@ -166,7 +169,11 @@ impl Parked {
     /// Takes bytes that have come ahead of a message: of the one that is known, from where it ends,
     /// or of the next one.
     fn append(&mut self, ours: Key, offset: u64, bytes: &[u8]) -> Result<(), SnapshotError> {
-        let message = self.messages.entry(ours).or_default();
+        let slot = ours.index() as usize;
+        if slot >= self.messages.len() {
+            self.messages.resize_with(slot + 1, Vec::new);
+        }
+        let message = &mut self.messages[slot];
         if offset == 0 {
             message.clear();
         }
@@ -177,6 +184,26 @@ impl Parked {
         // So that what comes in the pause does not move it all.
         message.reserve(REST_BYTES);
         Ok(())
+    }
+
+    /// What has come ahead, which may be nothing.
+    fn take_message(&mut self, ours: Key) -> Vec<u8> {
+        self.messages.get_mut(ours.index() as usize).map(mem::take).unwrap_or_default()
+    }
+
+    /// Has the processor fetch the ends of the messages that the next states go on with, as the
+    /// predecessor's does: see [`FETCHED_TOGETHER`].
+    fn fetch(&self, worker: WorkerIndex, mut states: SavedStates<'_>) {
+        let mut all = 0;
+        for _ in 0..FETCHED_TOGETHER {
+            let Ok(Some(Saved::Connection(key, _))) = states.read_next() else {
+                break;
+            };
+            let ours = self.places.get(Origin { worker, key });
+            let message = ours.and_then(|ours| self.messages.get(ours.index() as usize));
+            all ^= message.and_then(|message| message.last()).copied().unwrap_or_default();
+        }
+        hint::black_box(all);
     }
 }
 
@@ -195,7 +222,7 @@ impl Worker {
                 self.post_mail();
                 Finding::Loaded {
                     connections: parked.adopted + parked.rehearsed,
-                    refused: std::mem::take(&mut parked.refused),
+                    refused: mem::take(&mut parked.refused),
                 }
             }
             Ok(Some(instruction)) => return conclude(instruction, parked),
@@ -368,7 +395,13 @@ impl Worker {
         states.take_bodies(&mut bodies, self.dispatcher.turn.meter())?;
         let mut states = states.with_bodies(&bodies);
         let mut count = 0;
-        while let Some(saved) = states.read_next()? {
+        loop {
+            if part != Part::Ahead && count % FETCHED_TOGETHER as u64 == 0 {
+                parked.fetch(worker, states);
+            }
+            let Some(saved) = states.read_next()? else {
+                break;
+            };
             let (key, state) = match saved {
                 Saved::Connection(key, state) => (key, state),
                 Saved::Bytes { key, offset, bytes } => {
@@ -426,7 +459,7 @@ impl Worker {
     ) -> Result<(), String> {
         self.unload(key, parked);
         let address = Address { worker: self.index, key };
-        let ahead = parked.messages.remove(&key).unwrap_or_default();
+        let ahead = parked.take_message(key);
         let restored = self.dispatcher.load_connection_after(ahead, &mut record, address);
         let restored = restored.map_err(|error| error.to_string())?;
         if let Some(conn) = self.conns.get_mut(key) {
@@ -461,7 +494,7 @@ impl Worker {
     /// Lets go of a parked connection without touching it.
     fn give_up(&mut self, key: Key, parked: &mut Parked) {
         self.unload(key, parked);
-        parked.messages.remove(&key);
+        parked.take_message(key);
         if let Some(mut conn) = self.conns.remove(key) {
             let _ = conn.stream.deregister(self.poll.registry());
         }

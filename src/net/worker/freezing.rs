@@ -5,6 +5,7 @@ use std::mem;
 use super::{Worker, mark};
 use crate::net::mode::{Frozen, Mode};
 use crate::net::order::Order;
+use crate::session::holding::Holding;
 
 impl Worker {
     /// From now on no socket is touched.
@@ -34,10 +35,12 @@ impl Worker {
         let time = self.dispatcher.now.since(frozen.since);
         for (key, conn) in self.conns.iter_mut() {
             conn.session.was_frozen(time);
-            let limits = &self.dispatcher.routes[usize::from(conn.route)].limits;
-            self.memory.note(key, conn.session.holding(), limits, self.dispatcher.now);
-            if conn.flags.unread || !conn.session.is_at_rest() {
+            let is_at_rest = conn.session.is_at_rest() && !conn.flags.unread;
+            if !is_at_rest {
                 mark(&mut conn.flags.ready, &mut self.ready, key);
+            }
+            // At the end of the turn, when all are served, what it holds is noted.
+            if !is_at_rest || conn.session.holding() != Holding::default() {
                 mark(&mut conn.flags.dirty, &mut self.dirty, key);
             }
         }

@@ -15,6 +15,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::hint;
 use std::io::{self, Write};
 use std::mem;
 use std::os::fd::AsFd;
@@ -62,6 +63,10 @@ const PAUSE_BYTES_PER_MS: usize = 256 * 1024;
 
 /// Connections that have no more than this are saved whatever the others have had.
 const SMALL_BYTES: usize = 4 * 1024;
+
+/// In the pause, connections that are looked at together before they are saved. What they hold lies
+/// far apart and has not been used for a while: the processor fetches so many at once.
+pub(super) const FETCHED_TOGETHER: usize = 16;
 
 /// Which states are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,7 +178,12 @@ impl Sending {
         let cursor = self.cursor?;
         let key = match self.way {
             Way::Ahead | Way::Again | Way::Rehearse => conns.key_from(cursor),
-            Way::Pause(_) => conns.changed_from(cursor, sent),
+            Way::Pause(_) => {
+                if self.connections.is_multiple_of(FETCHED_TOGETHER) {
+                    fetch(conns, sent, cursor);
+                }
+                conns.changed_from(cursor, sent)
+            }
         };
         self.cursor = key.and_then(|key| key.index().checked_add(1));
         key
@@ -427,6 +437,21 @@ impl Worker {
         }
         self.dispatcher.now = now;
     }
+}
+
+/// Has the processor fetch the unsaved bytes of the next connections: one waits for memory as long
+/// as all of them, and without this that is most of what hoarders make the pause longer by.
+fn fetch(conns: &Conns, sent: &Slots, mut slot: u32) {
+    let mut all = 0;
+    for _ in 0..FETCHED_TOGETHER {
+        let Some(key) = conns.changed_from(slot, sent) else {
+            break;
+        };
+        let last = conns.get(key).and_then(|conn| conn.session.not_ahead().last());
+        all ^= last.copied().unwrap_or_default();
+        slot = key.index().saturating_add(1);
+    }
+    hint::black_box(all);
 }
 
 fn write_memory(states: &mut States) -> io::Result<File> {
