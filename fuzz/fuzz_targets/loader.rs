@@ -18,6 +18,7 @@ use steadfast::base::envelope::{self, HEAD_BYTES};
 use steadfast::base::format::Format;
 use steadfast::base::snapshot::SnapshotError;
 use steadfast::handover::wire::{ToPredecessor, ToSuccessor};
+use steadfast::hub::{RoomId, RoomRef};
 use steadfast::net::lane::Packet;
 
 const NOW: u32 = 1_000_000;
@@ -44,10 +45,18 @@ fn load(file: &[u8]) {
     let mut other = Process::new(NOW);
     let (_, mut again) = other.load(&saved).expect("just saved");
     assert!(other.save(format, &mut again) == saved, "loaded and saved again");
+    let rooms: Vec<RoomId> = clients.iter().flat_map(|client| rooms_of(&process, client)).collect();
     for client in &mut clients {
         drive(&mut process, client, b"\x81\x80\0\0\0\0\x88\x80\0\0\0\0");
     }
-    assert_eq!(process.dispatcher.hub.rooms_len(), 0, "they are all gone");
+    let hub = &process.dispatcher.hub;
+    assert!(rooms.iter().all(|room| hub.members(room.borrowed()).is_empty()), "they are all gone");
+}
+
+fn rooms_of(process: &Process, client: &Client) -> Vec<RoomId> {
+    let space = process.dispatcher.routes[usize::from(client.conn.route)].space;
+    let names = process.dispatcher.hub.rooms_of(client.conn.memberships);
+    names.map(|name| RoomRef { space, name }.to_id()).collect()
 }
 
 /// What a worker does with it, to its end.

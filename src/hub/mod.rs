@@ -291,11 +291,6 @@ impl Hub {
         })
     }
 
-    /// Rooms known here: with members, or with subscribers.
-    pub fn rooms_len(&self) -> usize {
-        self.by_name.iter().map(HashMap::len).sum()
-    }
-
     fn find(&self, room: RoomRef<'_>) -> Option<u32> {
         self.by_name.get(room.space.index())?.get(room.name).copied()
     }

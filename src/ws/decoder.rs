@@ -376,11 +376,6 @@ impl Decoder {
             .map_or((0, 0), |partial| (partial.data.capacity(), partial.data.len()))
     }
 
-    /// Whether a message or a frame has begun and not ended: a peer that leaves now cuts it off.
-    pub fn is_between_messages(&self) -> bool {
-        self.partial.is_none() && matches!(self.stage, Stage::Between)
-    }
-
     /// Where the next bytes of a large frame belong: whoever reads them from the socket to there
     /// saves a copy, and tells with [`received_direct`](Self::received_direct). `None` if they are
     /// not worth it.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use steadfast::app::{Command, Peer};
 use steadfast::base::tick::Tick;
+use steadfast::hub::{RoomRef, Space};
 use steadfast::net::dispatch::Dispatcher;
 use steadfast::session::Next;
 use steadfast::session::delivery::Delivery;
@@ -336,7 +337,8 @@ pub(crate) const SCENES: [Scene; 20] = [
             assert_eq!(rooms, ["lobby"]);
             assert!(client.conn.session.has_deflate() && client.conn.passed);
             process.dispatcher.on_dropped(&mut client.conn, client.key);
-            assert_eq!(process.dispatcher.hub.rooms_len(), 0);
+            let lobby = RoomRef { space: Space::default(), name: "lobby" };
+            assert!(process.dispatcher.hub.members(lobby).is_empty());
         },
     },
 ];
