@@ -59,12 +59,16 @@ impl Awaited {
         is_new: bool,
         left: Option<OwnedFd>,
     ) -> io::Result<Option<OwnedFd>> {
+        // Also of an address that the predecessor could not listen on in the end.
+        if left.is_some() {
+            return Ok(left);
+        }
         if !is_new {
             // The predecessor waits for it, too.
-            if left.is_none() && self.is_alongside {
+            if self.is_alongside {
                 self.locks.push(address.clone());
             }
-            return Ok(left);
+            return Ok(None);
         }
         match PortLock::acquire(address, self.configured.as_deref()) {
             Err(error) if self.is_theirs(&error) => {

@@ -204,7 +204,9 @@ impl AsFd for Link {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::{KEPT_A_PACKET, PACKET_BYTES_MAX};
     use super::*;
+    use crate::base::text::cut_reason;
     use crate::sys::packets;
     use std::fs::File;
     use std::process;
@@ -226,6 +228,41 @@ mod tests {
         let start = link.start().unwrap();
         assert_eq!((start.generation, start.supervisor), (7, 11));
         assert!(start.kept.iter().map(|kept| &kept.label).eq(&labels));
+    }
+
+    /// The largest of each kind that its sender may mean to send: JSON takes six bytes for a control
+    /// character.
+    #[test]
+    fn the_longest_messages_are_read() {
+        let null = File::open("/dev/null").unwrap();
+        let (supervisor, link) = linked();
+        let label = format!("listener unix:{}", "\u{1}".repeat(107));
+        let kept = vec![(label.as_str(), null.as_fd()); KEPT_A_PACKET + 1];
+        let start = ToServer::Start { generation: u64::MAX, supervisor: 1, kept: kept.len() };
+        send(&supervisor, &start, &[]).unwrap();
+        send_kept(&supervisor, &kept, |labels| ToServer::Kept { labels }).unwrap();
+        assert_eq!(link.start().unwrap().kept.len(), kept.len());
+
+        let reason = cut_reason("\u{1}".repeat(1_000_000));
+        let failed = ToServer::Failed { reason: reason.clone(), request: 0 };
+        send(&supervisor, &failed, &[]).unwrap();
+        let long = Duration::from_secs(60);
+        let received = link.receive(long).unwrap();
+        assert!(matches!(received, Some(LinkEvent::Failed(why)) if why == reason));
+
+        let program = "\u{1}".repeat(libc::PATH_MAX as usize);
+        link.start_successor(Some(program.as_ref())).unwrap();
+        let received = receive(&supervisor, Some(long)).unwrap();
+        let Packet::Message(ToSupervisor::StartSuccessor { binary: Some(binary), .. }, _) =
+            received
+        else {
+            panic!("{received:?}");
+        };
+        assert_eq!(binary.as_os_str(), &*program);
+
+        let too_long = ToServer::Failed { reason: "x".repeat(PACKET_BYTES_MAX), request: 0 };
+        let error = send(&supervisor, &too_long, &[]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

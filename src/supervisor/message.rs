@@ -15,7 +15,7 @@ use crate::sys::packets::{self, Received};
 
 /// Bytes of a packet, for whoever reads and whoever writes: [`KEPT_A_PACKET`] labels of a Unix
 /// socket's path each, and then some.
-const PACKET_BYTES_MAX: usize = 64 * 1024;
+pub(super) const PACKET_BYTES_MAX: usize = 64 * 1024;
 
 /// Descriptors of listeners in one packet, so that their labels fit, too: a path has up to 107
 /// bytes, and a control character in it takes six bytes.

@@ -2,10 +2,13 @@
 //! before. Nothing of what is left to do once the connections are the successor's can fail.
 
 use std::fs;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{self, Command};
+
+use socket2::{Domain, Socket, Type};
 
 use super::scene::*;
 use crate::support::*;
@@ -191,4 +194,54 @@ fn in_a_group_with_few_processes_an_upgrade_succeeds_or_nothing_happens() {
     group.take(pid);
     a_few_threads_more(&mut scene, |_, more| group.allow(more));
     leave(scene);
+}
+
+/// An address that is new with an upgrade is bound before anything moves and listens afterwards: in
+/// between another program may take it. That costs the address alone.
+#[test]
+fn an_address_that_somebody_else_takes_in_between_costs_itself_alone() {
+    in_each_life(&LIVES, |life| {
+        let listen = |addresses: &[SocketAddr]| {
+            let quoted: Vec<String> = addresses.iter().map(|one| format!("'{one}'")).collect();
+            format!("workers = 1\ndrain_duration = '100ms'\nlisten = [{}]\n", quoted.join(", "))
+        };
+        let mut server = Server::start_by(life, "", |house, command| {
+            let args: Vec<_> = command.get_args().map(|arg| arg.to_str().expect("UTF-8")).collect();
+            let at = args.iter().position(|arg| *arg == "--listen").expect("it has an address");
+            let config = listen(&[args[at + 1].parse().expect("an address")]);
+            fs::write(house.folder().join("config.toml"), config).expect("a written file");
+            let mut without = Command::new(command.get_program());
+            without.args(&args[..at]).args(&args[at + 2..]);
+            without.env("STEADFAST_FAULT", house.folder().join("fault"));
+            as_user(life, with_environment_of(without, &command), house)
+        });
+        let mut members: Vec<Client> = (0..5).map(|_| server.open("/rooms/a?self=1")).collect();
+        let added = free_address();
+        server.configure(&listen(&[server.address, added]));
+        let fault = server.house().folder().join("fault");
+        fs::write(&fault, "successor-loaded:hold").expect("a written file");
+        let mut verb = server.verb("upgrade").spawn().expect("the binary starts");
+        wait_until("a successor that has bound it", || {
+            fs::exists(fault.with_extension("held")).unwrap()
+        });
+
+        let thief = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        thief.set_reuse_address(true).expect("an option");
+        thief.bind(&added.into()).expect("nobody listens there");
+        thief.listen(1).expect("nobody listens there");
+        fs::write(&fault, "").expect("a written file");
+        assert!(verb.wait().expect("a child's end").success());
+        server.follow_status();
+        assert!(server.log().contains("one socket fewer listens"), "{}", server.log());
+        talk(&mut members, "after");
+        server.assert_healthy();
+
+        // And the next one does without it, or has it if it is free again.
+        drop(thief);
+        server.upgrade();
+        talk(&mut members, "with the next successor");
+        TcpStream::connect(added).expect("somebody listens");
+        drop(members);
+        leave_server(server);
+    });
 }

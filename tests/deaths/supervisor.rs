@@ -161,3 +161,22 @@ fn it_dies_before_it_knows_what_it_was() {
 fn it_dies_as_the_new_program() {
     the_upgrade_needs_no_supervisor("supervisor-resumed");
 }
+
+/// The supervisor does not answer for a while, as when its machine has no memory left.
+#[test]
+fn status_does_not_wait_for_a_supervisor_that_is_asked_for_a_successor() {
+    in_each_life(&LIVES, |life| {
+        let mut scene = Scene::new(life);
+        scene.die_at("supervisor-asked", "hold");
+        let mut verb = scene.server.verb("upgrade").spawn().expect("the binary starts");
+        scene.wait_held("supervisor-asked");
+        let status = scene.server.status();
+        assert!(status.contains("\"activity\":\"upgrading\""), "{status}");
+        scene.live();
+        // It would have been given up meanwhile.
+        assert!(verb.wait().expect("a child's end").success());
+        scene.server.follow_status();
+        scene.assert_unharmed();
+        leave(scene);
+    });
+}
