@@ -109,11 +109,12 @@ mod tests {
 
     #[test]
     fn what_is_passed_on_can_be_told_from_what_is_sent() {
-        // Signals to a process go to any thread that does not block them: a process of its own.
+        // Signals to a process go to any thread that does not block them: a process of its own. It
+        // ignores what this one was told to ignore, as HUP by nohup(1).
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let pidfd = Pidfd::open(child.id()).unwrap();
-        pidfd.pass_on(Signal::Hup).unwrap();
-        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGHUP));
+        pidfd.pass_on(Signal::Usr2).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGUSR2));
         thread::spawn(|| {
             let signals = Signals::take_over().unwrap();
             // SAFETY: pthread_self is always valid, and the number is a valid signal's.
