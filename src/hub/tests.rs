@@ -101,7 +101,7 @@ fn check(
             .collect();
         assert_eq!(seen, expected);
     }
-    assert_eq!(rooms_in(&hub), twin.values().filter(|members| !members.is_empty()).count());
+    assert_eq!(rooms_in(hub), twin.values().filter(|members| !members.is_empty()).count());
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread;
@@ -239,11 +240,14 @@ impl Attempt<'_> {
         let mut was_alone = false;
         loop {
             while let Some(action) = queue.pop_front() {
-                let event = match self.carry_out(action, &mut deadline) {
+                let carry_out = AssertUnwindSafe(|| self.carry_out(action, &mut deadline));
+                let panicked = |_| Err(io::Error::other("this process panicked"));
+                let event = match catch_unwind(carry_out).unwrap_or_else(panicked) {
                     Ok(None) => continue,
                     Ok(Some(Next::Feed(event))) => event,
                     Ok(Some(Next::Done(outcome))) => return outcome,
-                    // An action that fails does what a dead successor would.
+                    // An action that fails does what a dead successor would. Nobody else would have
+                    // the workers go on.
                     Err(error) => {
                         tracing::debug!(%error, "upgrade");
                         queue.clear();

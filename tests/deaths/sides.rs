@@ -126,6 +126,15 @@ fn the_successor_dies_before_the_offer() {
 }
 
 #[test]
+fn the_predecessors_upgrade_panics() {
+    for point in
+        ["predecessor-ready", "predecessor-frozen", "predecessor-saved", "predecessor-adopted"]
+    {
+        the_predecessor_goes_on(point, "panic", "this process panicked", "");
+    }
+}
+
+#[test]
 fn the_successor_never_says_hello() {
     the_predecessor_goes_on("begun", "stop", "took too long (in step start)", "");
 }
