@@ -24,18 +24,23 @@ use crate::base::wheel::Wheel;
 use crate::net::dispatch::Dispatcher;
 use crate::net::mailbox::Parcel;
 use crate::net::mode::{Frozen, Mode};
+use crate::net::order::Order;
 use crate::ws::deflate::Inflater;
 
 /// How long a worker that has panicked waits before it begins anew: should it panic again and again,
 /// it does not take a processor for that. Clients come back within a second at the earliest.
 const RENEWAL_PAUSE: Duration = Duration::from_millis(100);
 
+/// The longest of these pauses: they grow while an app cannot be made.
+const RENEWAL_PAUSE_MAX: Duration = Duration::from_secs(2);
+
 impl Worker {
     /// Begins, and serves until it is told to stop and has stopped. After a panic it begins anew with
     /// what `make` makes.
     ///
     /// # Errors
-    /// epoll fails, which it does not; those of `make`.
+    /// epoll fails, which it does not; that of `make`, if it is to stop while there is nothing to serve
+    /// with.
     pub fn run(
         mut self,
         beginning: Beginning,
@@ -58,12 +63,34 @@ impl Worker {
                 connections,
                 "a worker has panicked: its connections end, and it begins anew"
             );
-            thread::sleep(RENEWAL_PAUSE);
-            self.begin_anew(make()?);
+            self.end_all();
+            let mut pause = RENEWAL_PAUSE;
+            let fresh = loop {
+                thread::sleep(pause);
+                match make() {
+                    Ok(fresh) => break fresh,
+                    Err(error) if self.is_to_stop() => return Err(error),
+                    Err(error) => {
+                        let worker = self.index;
+                        tracing::error!(worker, %error, "the worker cannot begin yet");
+                        pause = (2 * pause).min(RENEWAL_PAUSE_MAX);
+                    }
+                }
+            };
+            self.begin_anew(fresh);
         }
     }
 
-    pub(super) fn begin_anew(&mut self, fresh: Dispatcher) {
+    /// Whether it is to stop. What has come for rooms and connections is dropped, so that no other
+    /// worker waits for room in our mailbox; an upgrade waits for what it has ordered, and gives up.
+    fn is_to_stop(&mut self) -> bool {
+        let mail = self.mailboxes.take(self.index, true).into_iter().flatten();
+        self.orders.extend(mail.filter_map(order_of));
+        self.orders.iter().any(|order| matches!(order, Order::Stop(_)))
+    }
+
+    /// Ends what there was before.
+    fn end_all(&mut self) {
         if let Some(moving) = self.moving.take() {
             moving.fail();
         }
@@ -72,7 +99,10 @@ impl Worker {
         }
         self.conns.forget_ahead();
         self.shared = Default::default();
+    }
 
+    pub(super) fn begin_anew(&mut self, fresh: Dispatcher) {
+        self.end_all();
         let before = mem::replace(&mut self.dispatcher, fresh);
         self.dispatcher.mode = match before.mode {
             // Whether another process owns the connections is said to us later, or again.
@@ -93,11 +123,7 @@ impl Worker {
         // epoll has told of those who wait, perhaps in the turn that has panicked.
         self.accept_ready = (0..self.listeners.len()).collect();
         (self.accept_after, self.accept_paused) = (Tick::START, false);
-        let orders = self.inbox.drain(..).filter_map(|parcel| match parcel {
-            Parcel::Order(order) => Some(order),
-            _ => None,
-        });
-        self.orders.extend(orders);
+        self.orders.extend(self.inbox.drain(..).filter_map(order_of));
         if let Some(order) = self.deciding.take() {
             self.orders.push_front(order);
         }
@@ -130,5 +156,12 @@ impl Worker {
             catch_unwind(AssertUnwindSafe(|| self.dispatcher.on_dropped(&mut conn, key))).is_ok()
         };
         let _ = drop_one() || drop_one();
+    }
+}
+
+fn order_of(parcel: Parcel) -> Option<Order> {
+    match parcel {
+        Parcel::Order(order) => Some(order),
+        _ => None,
     }
 }

@@ -2,15 +2,19 @@
 
 mod moving;
 
-use std::io::{ErrorKind, Read, Write};
+use std::cell::Cell;
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Token};
 
+use super::adopting::{Instruction, Talk};
 use super::{EVENTS_MAX, Parts, Worker};
 use crate::app::builtin::Rooms;
 use crate::app::erased::erase;
@@ -19,6 +23,7 @@ use crate::app::middleware::Chain;
 use crate::app::{
     App, Conn, Decision, Message, NotMovable, Post, Reader, Request, SnapshotError, Writer,
 };
+use crate::base::format::Format;
 use crate::base::id::ConnectionIds;
 use crate::base::limits::{HeadLimits, Limits};
 use crate::base::network::ListenAddr;
@@ -30,11 +35,12 @@ use crate::net::gate::Gate;
 use crate::net::listener;
 use crate::net::mailbox::{Mailboxes, Parcel};
 use crate::net::mode::Mode;
-use crate::net::order::Order;
+use crate::net::order::{Order, Outlets};
 use crate::net::route::{Pattern, Route, Target};
 use crate::net::stop::Stop;
 use crate::session::Compression;
 use crate::session::turn::Turn;
+use crate::sys::bell::Bell;
 
 /// Counts messages, and sends text back; at `/later` it never decides.
 struct Sink(Arc<AtomicUsize>);
@@ -474,4 +480,86 @@ fn a_frozen_worker_that_panics_stays_frozen() {
     assert!(rig.worker.dispatcher.mode.is_frozen());
     rig.order(Order::Thaw);
     assert!(rig.worker.dispatcher.mode.is_stopping(), "as it was told");
+}
+
+/// Runs the worker; beside it, `beside` is given a client whose worker has panicked. Returns how often
+/// its apps were to be made, which succeeds from the `at`th time on, and what has come of it.
+fn run_beyond_a_panic(
+    at: usize,
+    beside: impl FnOnce(SocketAddr, &Mailboxes) + Send + 'static,
+) -> (usize, io::Result<()>) {
+    let Rig { mut worker, address, heard, .. } = Rig::new();
+    let mailboxes = worker.mailboxes.clone();
+    let (reports, _reported) = Bell::new().unwrap().channel();
+    let beside = thread::spawn({
+        let mailboxes = mailboxes.clone();
+        move || {
+            let mut client = open_blocking(address);
+            // A successor without workers: nothing that is asked of a worker.
+            let lanes = [].into();
+            let nonsense = Outlets { lanes, format: Format::NEWEST, reports };
+            mailboxes.order_all(&Order::PreCopy(nonsense));
+            let mut rest = Vec::new();
+            assert!(client.read_to_end(&mut rest).is_err() || rest.is_empty(), "it ends");
+            beside(address, &mailboxes);
+        }
+    });
+    let (instruction, instructions) = mpsc::channel();
+    instruction.send(Instruction::Serve(mpsc::channel().0)).unwrap();
+    let (findings, _found) = Bell::new().unwrap().channel();
+    let beginning = worker.adopt(&Talk { instructions, findings }).expect("it is to serve");
+    let made = Cell::new(0);
+    let outcome = worker.run(beginning, || {
+        made.set(made.get() + 1);
+        if made.get() < at {
+            return Err(io::Error::other("no database"));
+        }
+        Ok(dispatcher(0, 1, &mailboxes, &heard))
+    });
+    beside.join().unwrap();
+    (made.get(), outcome)
+}
+
+fn open_blocking(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let head = "GET /sink HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let (mut response, mut byte) = (Vec::new(), [0]);
+    while !response.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        response.push(byte[0]);
+    }
+    stream
+}
+
+#[test]
+fn a_worker_that_has_panicked_waits_for_its_apps() {
+    let (made, outcome) = run_beyond_a_panic(3, |address, mailboxes| {
+        drop(open_blocking(address));
+        mailboxes.order_all(&Order::Stop(Stop::Fast));
+    });
+    assert!(outcome.is_ok(), "{outcome:?}");
+    assert_eq!(made, 3);
+}
+
+#[test]
+fn a_worker_that_waits_for_its_apps_can_be_stopped() {
+    let (_, outcome) = run_beyond_a_panic(usize::MAX, |_, mailboxes| {
+        let room = RoomRef { space: Space::default(), name: "a" };
+        while mailboxes.publish(room, "for nobody".into()).is_ok() {}
+        wait_until_taken(mailboxes);
+        mailboxes.order_all(&Order::Stop(Stop::Fast));
+    });
+    assert_eq!(outcome.unwrap_err().to_string(), "no database");
+}
+
+/// What is sent to a worker that cannot serve does not fill its mailbox for ever.
+fn wait_until_taken(mailboxes: &Mailboxes) {
+    let begun = Instant::now();
+    while mailboxes.has_mail(0) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it is taken");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
