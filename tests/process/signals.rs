@@ -272,8 +272,10 @@ fn in_a_terminal(shell: &str) -> Server {
         let log = house.folder().join("log");
         let line = shell
             .replace("SERVER", &format!("{} >/dev/null 2>>'{}'", words.join(" "), log.display()));
-        let mut script = Command::new("script");
-        script.args(["--quiet", "--command", &line, "/dev/null"]).env("SHELL", "/bin/sh");
+        // The tests themselves may be run by nohup(1).
+        let mut script = Command::new("env");
+        script.args(["--default-signal=HUP", "script", "--quiet", "--command", &line, "/dev/null"]);
+        script.env("SHELL", "/bin/sh");
         with_environment_of(script, &command)
     })
 }
