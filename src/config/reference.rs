@@ -250,6 +250,8 @@ const OTHER_BOUNDS: &[&str] = &[
     "PACKET_BYTES_MAX",
     "ROUNDS_MAX",
     "LOCK_WAIT_MAX",
+    // How long a worker of ours waits after a fault of ours.
+    "RENEWAL_PAUSE_MAX",
 ];
 
 const MIB: usize = 1024 * 1024;
