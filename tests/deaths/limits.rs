@@ -175,7 +175,7 @@ fn a_supervisor_hears_who_serves_though_no_descriptor_may_be_under_way() {
     let Some(life) = lone_user(64_003) else { return };
     let crowd = Crowd::new(64_003, 301);
     let mut server = Server::start_living(life, "workers = 2\n", &[]);
-    assert!(server.log().contains("keeps no copies of the listeners"));
+    server.expect_log("keeps no copies of the listeners");
     drop(crowd);
     // Else its first server's death would be the end.
     kill(server.pid(), "KILL");

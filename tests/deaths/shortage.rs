@@ -232,7 +232,7 @@ fn an_address_that_somebody_else_takes_in_between_costs_itself_alone() {
         fs::write(&fault, "").expect("a written file");
         assert!(verb.wait().expect("a child's end").success());
         server.follow_status();
-        assert!(server.log().contains("one socket fewer listens"), "{}", server.log());
+        server.expect_log("one socket fewer listens");
         talk(&mut members, "after");
         server.assert_healthy();
 

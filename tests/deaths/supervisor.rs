@@ -39,7 +39,7 @@ fn the_upgrade_needs_no_supervisor(point: &str) {
             status.contains("\"supervisor_pid\":null")
         });
         assert!(status.contains("\"generation\":2,"), "{status}");
-        assert!(scene.server.log().contains("the supervisor is gone"));
+        scene.server.expect_log("the supervisor is gone");
 
         // It upgrades by itself.
         let (upgraded, said) = scene.server.upgrade_by_verb(&[]);

@@ -144,8 +144,7 @@ fn a_successor_that_does_not_end_is_killed_with_what_it_has_started() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     server.wait_for_processes(&expected(&server));
     client.assert_echo("as before");
-    let log = server.log();
-    assert!(log.contains("(it was killed)"), "{log}");
+    server.expect_log("(it was killed)");
 }
 
 #[test]
@@ -162,7 +161,7 @@ fn ctrl_c_takes_an_upgrade_back() {
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let said = String::from_utf8(output.stdout).expect("UTF-8");
         assert!(said.contains("interrupted; the server goes on as before (nobody waits"), "{said}");
-        assert!(server.log().contains("not upgraded"));
+        server.expect_log("not upgraded");
         client.assert_echo("as before");
         server.wait_for_processes(&expected(&server));
         server.upgrade();

@@ -39,6 +39,12 @@ fn descriptors(pid: u32) -> BTreeMap<String, usize> {
     kinds
 }
 
+fn has_thread(pid: u32, name: &str) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a running process").flatten();
+    let mut names = threads.map(|thread| fs::read_to_string(thread.path().join("comm")));
+    names.any(|found| found.is_ok_and(|found| found.trim() == name))
+}
+
 fn environment(pid: u32) -> BTreeMap<String, String> {
     let bytes = fs::read(format!("/proc/{pid}/environ")).expect("a running process");
     let text = String::from_utf8(bytes).expect("UTF-8");
@@ -57,6 +63,8 @@ fn generations_have_the_same_descriptors_and_the_same_environment() {
         };
         let mut client = server.open("/echo");
         client.assert_echo("before");
+        // Who has asked for its status is served by a thread with a socket.
+        wait_until("operators have gone", || !has_thread(server.pid(), "control-client"));
         let (before, environment_before) = (looks(&server), environment(server.pid()));
         for round in 0..3 {
             server.upgrade();

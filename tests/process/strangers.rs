@@ -58,7 +58,7 @@ fn sockets_whose_files_are_removed_are_bound_anew() {
             fs::remove_file(&control).expect("a control socket");
             wait_until("another control socket", || server.try_status().is_some());
         }
-        assert!(server.log().contains("the control socket's file is gone"), "{}", server.log());
+        server.expect_log("the control socket's file is gone");
         let (upgraded, said) = server.upgrade_by_verb(&[]);
         assert!(upgraded, "{said}");
         server.follow_status();

@@ -37,7 +37,7 @@ fn a_server_that_crashes_comes_back_later_each_time_and_says_so() {
         let status = server.status();
         assert_eq!(number_in(&status, "generation"), Some(generation), "{status}");
         let line = format!("the server was ended by signal 9; another one starts in {delay_ms}ms");
-        assert!(server.log().contains(&line), "{}", server.log());
+        server.expect_log(&line);
     }
     // What it was started with is gone; it is tried again until it is there.
     let config = std::fs::read_to_string(server.config()).expect("a configuration");

@@ -187,14 +187,11 @@ impl Server {
     #[track_caller]
     pub fn upgrade(&mut self) {
         let before = self.pid;
-        let failures = |log: &str| log.matches("not upgraded").count();
-        let failed = failures(&self.log());
-        self.signal("USR2");
+        let logged = self.logged_of_upgrade();
         let mut successor = None;
         wait_until("a successor", || {
-            let log = self.log();
-            let failure = || log.lines().rev().find(|line| line.contains("not upgraded"));
-            assert_eq!(failures(&log), failed, "{:?}", failure());
+            let log = logged(self);
+            assert_eq!(failure_in(&log), None);
             successor = log.lines().rev().find_map(|line| successor_in(line, before));
             successor.is_some()
         });
@@ -257,12 +254,28 @@ impl Server {
     /// Asks for an upgrade that cannot succeed, and waits until that is known.
     #[track_caller]
     pub fn upgrade_in_vain(&mut self) -> String {
-        let failures = |log: &str| log.matches("not upgraded").count();
-        let before = failures(&self.log());
+        let logged = self.logged_of_upgrade();
+        wait_until("a failure", || failure_in(&logged(self)).is_some());
+        failure_in(&logged(self)).expect("found above").to_owned()
+    }
+
+    /// Asks for an upgrade; what is returned gives what has been logged since then. Lines of the one
+    /// before may come now: to log is to queue.
+    fn logged_of_upgrade(&self) -> impl Fn(&Self) -> String + use<> {
+        let begun = |log: &str| log.matches("\"upgrading\"").count();
+        let before = begun(&self.log());
         self.signal("USR2");
-        wait_until("a failure", || failures(&self.log()) > before);
-        let log = self.log();
-        log.lines().rev().find(|line| line.contains("not upgraded")).expect("a line").to_owned()
+        move |server| {
+            let log = server.log();
+            let since = log.rsplit("\"upgrading\"").next().filter(|_| begun(&log) > before);
+            since.unwrap_or_default().to_owned()
+        }
+    }
+
+    /// Waits until it has logged this.
+    #[track_caller]
+    pub fn expect_log(&self, text: &str) {
+        wait_until(text, || self.log().contains(text));
     }
 
     /// What it has logged.
@@ -439,6 +452,11 @@ impl Drop for Server {
             }
         }
     }
+}
+
+/// The line that says why there was no upgrade.
+fn failure_in(log: &str) -> Option<&str> {
+    log.lines().find(|line| line.contains("not upgraded"))
 }
 
 /// The process that took over from `pid`, if the log line says so.
