@@ -130,12 +130,12 @@ pub fn hoarders(count: usize, waves: usize, scarcity: Scarcity, upload_bytes: us
                 // Those who hold it do so as long as they are let: until everybody is served, and, if
                 // it is too much, until the server, which may be slow, has come to do something.
                 let goes_on = || {
-                    !done.load(Ordering::Relaxed)
+                    (waves == 1 && !done.load(Ordering::Relaxed))
                         || (is_too_much
                             && !server.log().contains(REACHED)
                             && Instant::now() < until)
                 };
-                while waves == 1 && goes_on() {
+                while goes_on() {
                     thread::sleep(Duration::from_millis(20));
                 }
                 closed.extend(hoarders.into_iter().map(Hoarder::close_code));
