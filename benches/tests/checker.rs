@@ -2,7 +2,7 @@
 //! as what it is; and on one that is not.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use steadfast_bench::checker::message::Size;
@@ -41,13 +41,19 @@ fn serve(fault: Fault) -> SocketAddr {
         for (number, stream) in listener.incoming().enumerate() {
             let fault = if number == 0 { fault } else { Fault::None };
             // The checker leaves with a reset.
-            thread::spawn(move || echo(stream.unwrap(), fault));
+            thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                echo(&mut stream, fault)?;
+                // To close with something unread would be a reset.
+                stream.shutdown(Shutdown::Write)?;
+                io::copy(&mut stream, &mut io::sink())
+            });
         }
     });
     address
 }
 
-fn echo(mut stream: TcpStream, fault: Fault) -> io::Result<()> {
+fn echo(stream: &mut TcpStream, fault: Fault) -> io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -57,7 +63,7 @@ fn echo(mut stream: TcpStream, fault: Fault) -> io::Result<()> {
     stream.write_all(RESPONSE)?;
     let mut held_back = Vec::new();
     for number in 0.. {
-        let mut frame = unmasked_frame(&mut stream)?;
+        let mut frame = unmasked_frame(stream)?;
         if frame[0] == 0x88 {
             return stream.write_all(&frame);
         }
