@@ -42,7 +42,7 @@ fn origins() {
 
 #[test]
 fn tokens_three_ways_and_never_in_the_log() {
-    let server = Server::start_with(
+    let mut server = Server::start_with(
         "workers = 1\n\
          [[routes]]\npath = \"/echo\"\napp = \"echo\"\ntokens = [\"s3cret-one\", \"s3cret-two\"]\n\
          subprotocols = [\"chat\"]\n",
@@ -62,6 +62,9 @@ fn tokens_three_ways_and_never_in_the_log() {
     assert_eq!(status(&server, "/echo?s3cret-two", ""), 401);
     let browser = ask(&server, "/echo", "Sec-WebSocket-Protocol: chat, bearer.s3cret-two\r\n");
     assert_eq!((browser.status, browser.header("sec-websocket-protocol")), (101, Some("chat")));
+    // It ends when all is logged.
+    server.signal("INT");
+    assert_eq!(server.exit_status(), Some(0));
     let log = server.log();
     assert!(log.contains("request"), "requests are logged at this level");
     assert!(!log.contains("s3cret"), "a token is in the log:\n{log}");
