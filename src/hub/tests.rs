@@ -12,9 +12,11 @@ fn room(name: &str) -> RoomRef<'_> {
     RoomRef { space: Space::default(), name }
 }
 
-/// Rooms known there: with members, or with subscribers.
-fn rooms_in(hub: &Hub) -> usize {
-    hub.by_name.iter().map(HashMap::len).sum()
+impl Hub {
+    /// Rooms known here: with members, or with subscribers.
+    pub(crate) fn rooms_len(&self) -> usize {
+        self.by_name.iter().map(HashMap::len).sum()
+    }
 }
 
 fn no_mail(_: WorkerIndex, mail: Mail) {
@@ -71,7 +73,7 @@ fn members_equal_those_of_the_naive_twin() {
     for (who, of) in memberships.iter_mut().enumerate() {
         hub.leave_all(of, window(who), &mut no_mail);
     }
-    assert_eq!(rooms_in(&hub), 0);
+    assert_eq!(hub.rooms_len(), 0);
     assert_eq!(hub.free_links.len(), hub.links.len());
 }
 
@@ -101,7 +103,7 @@ fn check(
             .collect();
         assert_eq!(seen, expected);
     }
-    assert_eq!(rooms_in(hub), twin.values().filter(|members| !members.is_empty()).count());
+    assert_eq!(hub.rooms_len(), twin.values().filter(|members| !members.is_empty()).count());
 }
 
 #[test]
@@ -132,7 +134,7 @@ fn the_home_hears_of_the_first_member_and_of_the_last() {
     home.set_subscribed(room, 0, true);
     assert_eq!(home.subscribers(room), [0]);
     home.set_subscribed(room, 0, false);
-    assert_eq!(rooms_in(&home), 0);
+    assert_eq!(home.rooms_len(), 0);
 }
 
 #[test]
@@ -163,7 +165,7 @@ fn a_name_is_another_room_in_another_space() {
     assert_eq!((members(private), members(public)), (vec![keys[0]], vec![keys[1]]));
     assert!(!hub.leave(&mut of[1], None, private, &mut no_mail), "it was never in");
     assert!(hub.leave(&mut of[1], None, public, &mut no_mail));
-    assert_eq!((rooms_in(&hub), hub.members(private).len()), (1, 1));
+    assert_eq!((hub.rooms_len(), hub.members(private).len()), (1, 1));
     let homes = |room| {
         (0..32)
             .filter(|n| home(RoomRef { name: &n.to_string(), ..room }, 2) == 0)
@@ -237,5 +239,5 @@ fn a_worker_that_begins_anew_is_told_of_the_members_elsewhere() {
     // Nothing is left of rooms that only its members were in.
     hub.on_renewed(2, &mut ignore);
     hub.leave_all(&mut of[0], None, &mut ignore);
-    assert_eq!(rooms_in(&hub), 0);
+    assert_eq!(hub.rooms_len(), 0);
 }

@@ -1,7 +1,8 @@
 //! The stage on which processes die, and the fate of the connections there.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::chown;
+use std::process::Command;
 use std::thread;
 
 use crate::support::*;
@@ -23,10 +24,7 @@ impl Scene {
     pub(crate) fn new(life: Life) -> Self {
         // What is late in a pause is so on purpose, or because the machine is busy.
         let config = "workers = 2\ndrain_duration = '100ms'\npause_max = '5s'\n";
-        let server = Server::start_by(life, config, |house, mut command| {
-            command.env("STEADFAST_FAULT", house.folder().join(FAULT));
-            as_user(life, command, house)
-        });
+        let server = start_mortal(life, config);
         let slow = server.open_slow();
         let mut cut = server.open("/echo");
         cut.send_bytes(&in_two().0);
@@ -35,25 +33,20 @@ impl Scene {
         Self { server, cut, slow, members }
     }
 
-    fn fault(&self) -> PathBuf {
-        self.server.house().folder().join(FAULT)
-    }
-
-    /// From now on a process that comes to `point` meets its fate.
+    /// See [`die_at`].
     pub(crate) fn die_at(&self, point: &str, how: &str) {
-        fs::write(self.fault(), format!("{point}:{how}")).expect("a written file");
+        die_at(&self.server, point, how);
     }
 
-    /// From now on nobody dies.
+    /// See [`live`].
     pub(crate) fn live(&self) {
-        fs::write(self.fault(), "").expect("a written file");
+        live(&self.server);
     }
 
-    /// Waits until a process is held at `point`, as it was told to be.
+    /// See [`wait_held`].
     #[track_caller]
     pub(crate) fn wait_held(&self, point: &str) {
-        let held = self.server.house().folder().join("fault.held");
-        wait_until(point, || fs::read_to_string(&held).is_ok_and(|held| held == point));
+        wait_held(&self.server, point);
     }
 
     /// Asserts that nobody has lost a byte.
@@ -90,6 +83,41 @@ impl Scene {
         assert!(status.contains("the predecessor has died"), "{status}");
         assert!(!status.contains("pause_us"), "no such thing as an upgrade has been: {status}");
     }
+}
+
+/// A server whose processes die where they are told to.
+pub(crate) fn start_mortal(life: Life, config: &str) -> Server {
+    Server::start_by(life, config, |house, command| mortal(life, house, command))
+}
+
+/// The command of one, to live so.
+pub(crate) fn mortal(life: Life, house: &House, mut command: Command) -> Command {
+    command.env("STEADFAST_FAULT", house.folder().join(FAULT));
+    as_user(life, command, house)
+}
+
+fn say_fault(server: &Server, fault: &str) {
+    let path = server.house().folder().join(FAULT);
+    fs::write(&path, fault).expect("a written file");
+    // Whoever panics empties it.
+    chown(&path, server.house().user(), None).expect("our own, or root's right");
+}
+
+/// From now on a process that comes to `point` meets its fate.
+pub(crate) fn die_at(server: &Server, point: &str, how: &str) {
+    say_fault(server, &format!("{point}:{how}"));
+}
+
+/// From now on nobody dies.
+pub(crate) fn live(server: &Server) {
+    say_fault(server, "");
+}
+
+/// Waits until a process is held at `point`, as it was told to be.
+#[track_caller]
+pub(crate) fn wait_held(server: &Server, point: &str) {
+    let held = server.house().folder().join(FAULT).with_added_extension("held");
+    wait_until(point, || fs::read_to_string(&held).is_ok_and(|held| held == point));
 }
 
 pub(crate) fn in_two() -> (Vec<u8>, Vec<u8>) {

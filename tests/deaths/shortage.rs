@@ -212,24 +212,20 @@ fn an_address_that_somebody_else_takes_in_between_costs_itself_alone() {
             fs::write(house.folder().join("config.toml"), config).expect("a written file");
             let mut without = Command::new(command.get_program());
             without.args(&args[..at]).args(&args[at + 2..]);
-            without.env("STEADFAST_FAULT", house.folder().join("fault"));
-            as_user(life, with_environment_of(without, &command), house)
+            mortal(life, house, with_environment_of(without, &command))
         });
         let mut members: Vec<Client> = (0..5).map(|_| server.open("/rooms/a?self=1")).collect();
         let added = free_address();
         server.configure(&listen(&[server.address, added]));
-        let fault = server.house().folder().join("fault");
-        fs::write(&fault, "successor-loaded:hold").expect("a written file");
+        die_at(&server, "successor-loaded", "hold");
         let mut verb = server.verb("upgrade").spawn().expect("the binary starts");
-        wait_until("a successor that has bound it", || {
-            fs::exists(fault.with_extension("held")).unwrap()
-        });
+        wait_held(&server, "successor-loaded");
 
         let thief = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         thief.set_reuse_address(true).expect("an option");
         thief.bind(&added.into()).expect("nobody listens there");
         thief.listen(1).expect("nobody listens there");
-        fs::write(&fault, "").expect("a written file");
+        live(&server);
         assert!(verb.wait().expect("a child's end").success());
         server.follow_status();
         server.expect_log("one socket fewer listens");

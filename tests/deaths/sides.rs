@@ -1,7 +1,6 @@
 //! Deaths of the two sides of a handover, without a supervisor, below one, and as a user with few
 //! rights and few files.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -160,12 +159,8 @@ fn the_successor_hangs_before_the_offer() {
 fn a_successor_that_hangs_in_the_pause_costs_no_more_than_that() {
     const PAUSE_MAX: Duration = Duration::from_millis(500);
     in_each_life(&[Life::ALONE, Life::LOWLY], |life| {
-        let server =
-            Server::start_by(life, "workers = 2\npause_max = '500ms'\n", |house, mut command| {
-                command.env("STEADFAST_FAULT", house.folder().join("fault"));
-                as_user(life, command, house)
-            });
-        fs::write(server.house().folder().join("fault"), "successor-adopted:stop").expect("a file");
+        let server = start_mortal(life, "workers = 2\npause_max = '500ms'\n");
+        die_at(&server, "successor-adopted", "stop");
         let mut client = server.open("/echo");
         let verb = server.verb("upgrade").spawn().expect("the binary starts");
         let mut longest = Duration::ZERO;

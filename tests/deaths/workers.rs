@@ -1,7 +1,5 @@
 //! A worker that panics, by a fault of the server's own: its connections end, and no others.
 
-use std::fs;
-
 use super::scene::*;
 use crate::support::*;
 
@@ -37,38 +35,26 @@ fn talk_in_each_room(members: &mut [Member], text: &str) {
 }
 
 /// Two workers, the members of rooms, and a worker that panics where it is told to.
-struct House {
-    life: Life,
+struct Rooms {
     server: Server,
     members: Vec<Member>,
     /// Connections of each worker.
     by_worker: Vec<usize>,
 }
 
-impl House {
+impl Rooms {
     fn new(life: Life) -> Self {
         let config = format!(
             "workers = 2\ndrain_duration = '100ms'\n[[routes]]\npath = '/rooms/{{name}}'\n\
              app = 'rooms'\nconnections_per_ip_max = {MEMBERS}\n"
         );
-        let server = Server::start_by(life, &config, |house, mut command| {
-            command.env("STEADFAST_FAULT", house.folder().join("fault"));
-            as_user(life, command, house)
-        });
+        let server = start_mortal(life, &config);
         let mut members: Vec<Member> =
             (0..MEMBERS).map(|number| join(&server, number % ROOMS)).collect();
         talk_in_each_room(&mut members, "before");
         let by_worker = server.by_worker();
         assert!(by_worker.iter().all(|count| *count > 0), "{by_worker:?}");
-        Self { life, server, members, by_worker }
-    }
-
-    fn panic_at(&self, point: &str) {
-        let fault = self.server.house().folder().join("fault");
-        fs::write(&fault, format!("{point}:panic")).expect("a written file");
-        if self.life.user.is_some() && is_root() {
-            std::os::unix::fs::chown(&fault, self.life.user, None).expect("root's right");
-        }
+        Self { server, members, by_worker }
     }
 
     /// Waits until the worker that has panicked serves again.
@@ -129,12 +115,12 @@ impl House {
 #[test]
 fn a_worker_that_panics_costs_its_connections_alone() {
     in_each_life(&LIVES, |life| {
-        let mut house = House::new(life);
-        house.panic_at("worker-0");
-        house.wait_renewed();
-        assert_eq!(house.part(), house.by_worker[1], "of {:?}", house.by_worker);
-        house.fill();
-        house.upgrade();
+        let mut rooms = Rooms::new(life);
+        die_at(&rooms.server, "worker-0", "panic");
+        rooms.wait_renewed();
+        assert_eq!(rooms.part(), rooms.by_worker[1], "of {:?}", rooms.by_worker);
+        rooms.fill();
+        rooms.upgrade();
     });
 }
 
@@ -142,15 +128,15 @@ fn a_worker_that_panics_costs_its_connections_alone() {
 #[track_caller]
 fn a_predecessors_worker_panics(point: &str) {
     in_each_life(&LIVES, |life| {
-        let mut house = House::new(life);
-        house.panic_at(point);
-        let (upgraded, said) = house.server.upgrade_by_verb(&[]);
+        let mut rooms = Rooms::new(life);
+        die_at(&rooms.server, point, "panic");
+        let (upgraded, said) = rooms.server.upgrade_by_verb(&[]);
         assert!(!upgraded && said.contains("a worker panicked"), "{said}");
-        house.wait_renewed();
-        let left = house.part();
-        assert!(house.by_worker.contains(&left), "{left} of {:?}", house.by_worker);
-        house.fill();
-        house.upgrade();
+        rooms.wait_renewed();
+        let left = rooms.part();
+        assert!(rooms.by_worker.contains(&left), "{left} of {:?}", rooms.by_worker);
+        rooms.fill();
+        rooms.upgrade();
     });
 }
 
@@ -168,12 +154,12 @@ fn a_predecessors_worker_panics_in_the_pause() {
 #[test]
 fn a_predecessors_worker_panics_when_all_is_taken() {
     in_each_life(&LIVES, |life| {
-        let mut house = House::new(life);
-        house.panic_at("predecessor-releasing-0");
-        house.server.upgrade();
-        assert_eq!(house.part(), MEMBERS);
-        house.fill();
-        house.upgrade();
+        let mut rooms = Rooms::new(life);
+        die_at(&rooms.server, "predecessor-releasing-0", "panic");
+        rooms.server.upgrade();
+        assert_eq!(rooms.part(), MEMBERS);
+        rooms.fill();
+        rooms.upgrade();
     });
 }
 
@@ -181,13 +167,13 @@ fn a_predecessors_worker_panics_when_all_is_taken() {
 #[test]
 fn a_successors_worker_panics_when_it_begins() {
     in_each_life(&LIVES, |life| {
-        let mut house = House::new(life);
-        house.panic_at("successor-beginning-0");
-        house.server.upgrade();
-        house.wait_renewed();
-        let left = house.part();
+        let mut rooms = Rooms::new(life);
+        die_at(&rooms.server, "successor-beginning-0", "panic");
+        rooms.server.upgrade();
+        rooms.wait_renewed();
+        let left = rooms.part();
         assert!((1..MEMBERS).contains(&left), "{left} of {MEMBERS} are left");
-        house.fill();
-        house.upgrade();
+        rooms.fill();
+        rooms.upgrade();
     });
 }

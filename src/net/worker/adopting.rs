@@ -9,8 +9,8 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::hint;
 use std::io::{self, Read};
+use std::iter;
 use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use mio::Events;
 
-use super::sending::FETCHED_TOGETHER;
+use super::sending::{FETCHED_TOGETHER, fetch};
 use super::slots::Slots;
 use super::{EVENTS_MAX, Worker};
 use crate::app::Address;
@@ -191,19 +191,17 @@ impl Parked {
         self.messages.get_mut(ours.index() as usize).map(mem::take).unwrap_or_default()
     }
 
-    /// Has the processor fetch the ends of the messages that the next states go on with, as the
-    /// predecessor's does: see [`FETCHED_TOGETHER`].
+    /// Has the processor fetch the messages that the next states go on with.
     fn fetch(&self, worker: WorkerIndex, mut states: SavedStates<'_>) {
-        let mut all = 0;
-        for _ in 0..FETCHED_TOGETHER {
-            let Ok(Some(Saved::Connection(key, _))) = states.read_next() else {
-                break;
-            };
+        let keys = iter::from_fn(|| match states.read_next() {
+            Ok(Some(Saved::Connection(key, _))) => Some(key),
+            _ => None,
+        });
+        fetch(keys.map(|key| {
             let ours = self.places.get(Origin { worker, key });
             let message = ours.and_then(|ours| self.messages.get(ours.index() as usize));
-            all ^= message.and_then(|message| message.last()).copied().unwrap_or_default();
-        }
-        hint::black_box(all);
+            message.map(Vec::as_slice).unwrap_or_default()
+        }));
     }
 }
 
@@ -502,21 +500,20 @@ impl Worker {
 
     /// Begins to serve: from here on the connections are ours, and a panic costs those of this worker
     /// alone.
-    pub(super) fn begin(&mut self, Beginning { to_end, begun }: Beginning) {
-        if let Some(loaded) = &to_end {
+    pub(super) fn begin(&mut self, Beginning { mut parked, is_anew, begun }: Beginning) {
+        if is_anew {
             for key in self.conns.keys().collect::<Vec<_>>() {
-                let is_loaded = loaded.contains(key.index());
                 if let Some(conn) = self.conns.get_mut(key) {
                     let _ = conn.stream.shutdown();
                 }
                 // Those that are loaded are counted, in rooms, and known to their apps.
-                if !is_loaded && let Some(mut conn) = self.conns.remove(key) {
-                    let _ = conn.stream.deregister(self.poll.registry());
+                if !parked.loaded.contains(key.index()) {
+                    self.give_up(key, &mut parked);
                 }
             }
         }
         self.thaw();
-        if to_end.is_some() {
+        if is_anew {
             for key in self.conns.keys().collect::<Vec<_>>() {
                 self.drop_connection(key);
                 self.carry_out();
@@ -539,16 +536,18 @@ impl Worker {
 /// How a worker begins to serve.
 #[derive(Debug)]
 pub struct Beginning {
-    /// The predecessor has crashed: every connection ends; these are loaded.
-    to_end: Option<Slots>,
+    /// It is let go of when everybody is served.
+    parked: Parked,
+    /// The predecessor has crashed: every connection ends.
+    is_anew: bool,
     /// Whoever waits for it hears of it when this is gone.
     begun: Sender<()>,
 }
 
 fn conclude(instruction: Instruction, parked: Parked) -> Option<Beginning> {
     match instruction {
-        Instruction::Serve(begun) => Some(Beginning { to_end: None, begun }),
-        Instruction::ServeAnew(begun) => Some(Beginning { to_end: Some(parked.loaded), begun }),
+        Instruction::Serve(begun) => Some(Beginning { parked, is_anew: false, begun }),
+        Instruction::ServeAnew(begun) => Some(Beginning { parked, is_anew: true, begun }),
         Instruction::Adopt(_) | Instruction::Settle | Instruction::Discard => None,
     }
 }

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::hint;
 use std::io::{self, Write};
+use std::iter;
 use std::mem;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -64,8 +65,8 @@ const PAUSE_BYTES_PER_MS: usize = 256 * 1024;
 /// Connections that have no more than this are saved whatever the others have had.
 const SMALL_BYTES: usize = 4 * 1024;
 
-/// In the pause, connections that are looked at together before they are saved. What they hold lies
-/// far apart and has not been used for a while: the processor fetches so many at once.
+/// In the pause, connections whose memory is fetched at once before they are saved or loaded: what
+/// they hold lies far apart and has not been used for a while.
 pub(super) const FETCHED_TOGETHER: usize = 16;
 
 /// Which states are sent.
@@ -98,6 +99,8 @@ pub(super) struct Sending {
     way: Way,
     /// The walk has come to this slot; `None` when it is done.
     cursor: Option<u32>,
+    /// In the pause: the connections below this slot have been fetched.
+    fetched: u32,
     /// What is coming together for a packet, by lane.
     batches: Vec<Batch>,
     packets: VecDeque<StatesPacket>,
@@ -143,6 +146,7 @@ impl Sending {
         Self {
             way,
             cursor: Some(0),
+            fetched: 0,
             batches: bodies.into_iter().map(|bodies| Batch::new(bodies, format)).collect(),
             packets: VecDeque::new(),
             sealing: None,
@@ -179,8 +183,16 @@ impl Sending {
         let key = match self.way {
             Way::Ahead | Way::Again | Way::Rehearse => conns.key_from(cursor),
             Way::Pause(_) => {
-                if self.connections.is_multiple_of(FETCHED_TOGETHER) {
-                    fetch(conns, sent, cursor);
+                if cursor >= self.fetched {
+                    let mut slot = cursor;
+                    let keys = iter::from_fn(|| {
+                        let key = conns.changed_from(slot, sent)?;
+                        slot = key.index().saturating_add(1);
+                        Some(key)
+                    });
+                    let conns = keys.filter_map(|key| conns.get(key));
+                    fetch(conns.map(|conn| conn.session.not_ahead()));
+                    self.fetched = slot;
                 }
                 conns.changed_from(cursor, sent)
             }
@@ -439,19 +451,11 @@ impl Worker {
     }
 }
 
-/// Has the processor fetch the unsaved bytes of the next connections: one waits for memory as long
-/// as all of them, and without this that is most of what hoarders make the pause longer by.
-fn fetch(conns: &Conns, sent: &Slots, mut slot: u32) {
-    let mut all = 0;
-    for _ in 0..FETCHED_TOGETHER {
-        let Some(key) = conns.changed_from(slot, sent) else {
-            break;
-        };
-        let last = conns.get(key).and_then(|conn| conn.session.not_ahead().last());
-        all ^= last.copied().unwrap_or_default();
-        slot = key.index().saturating_add(1);
-    }
-    hint::black_box(all);
+/// Has the processor fetch the ends of the next pieces: one waits for memory as long as all of them,
+/// and without this that is most of what hoarders make the pause longer by.
+pub(super) fn fetch<'a>(pieces: impl Iterator<Item = &'a [u8]>) {
+    let ends = pieces.take(FETCHED_TOGETHER).filter_map(|piece| piece.last());
+    hint::black_box(ends.fold(0, |all, end| all ^ end));
 }
 
 fn write_memory(states: &mut States) -> io::Result<File> {

@@ -180,11 +180,7 @@ impl Rig {
     fn open(&mut self, path: &str) -> TcpStream {
         let mut stream = self.connect();
         let before = self.connections();
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).unwrap();
+        stream.write_all(request(path).as_bytes()).unwrap();
         match path {
             "/later" => self.turn_until("it waits for the app", |rig| {
                 let conns = rig.worker.conns.iter();
@@ -214,6 +210,13 @@ impl Rig {
         assert_eq!(self.worker.accounts.connections(), self.worker.conns.len());
         self.worker.conns.len()
     }
+}
+
+fn request(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
 }
 
 fn read_some(stream: &mut TcpStream, received: &mut Vec<u8>) -> bool {
@@ -523,9 +526,7 @@ fn run_beyond_a_panic(
 fn open_blocking(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let head = "GET /sink HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(request("/sink").as_bytes()).unwrap();
     let (mut response, mut byte) = (Vec::new(), [0]);
     while !response.ends_with(b"\r\n\r\n") {
         stream.read_exact(&mut byte).unwrap();
