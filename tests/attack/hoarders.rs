@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
+
 use super::{Figures, KEPT_A_WORKER, NOISE, growth, source};
 use crate::support::{
     BINARY, Client, FIN, KIB, Life, MIB, PING, Server, WAIT, as_user, frame, header, wait_until,
@@ -41,6 +43,11 @@ impl Scarcity {
 /// The message that is never finished: all but its last byte arrives.
 const HOARD: usize = MIB;
 
+/// What waits at an attacker's end. The kernel bounds what all TCP sockets of a machine hold
+/// (net.ipv4.tcp_mem), attackers on another machine do not count towards that, and beyond it segments
+/// of everybody are dropped and sent again ever later: it is the server's bound that is tried here.
+const SEND_BUFFER: usize = 64 * KIB;
+
 /// What an upload sends ten times a second: 100 KiB/s.
 const PIECE: usize = 10 * KIB;
 
@@ -58,6 +65,7 @@ impl Hoarder {
         let mut client = server.connect_from(source(index)).expect("an accepted connection");
         client.upgrade("/echo", "");
         client.stream.set_nonblocking(true).expect("a socket");
+        SockRef::from(&client.stream).set_send_buffer_size(SEND_BUFFER).expect("a socket");
         Self { client, sent: 0 }
     }
 
@@ -89,7 +97,9 @@ impl Hoarder {
 fn upload(mut client: Client, bytes: usize) -> Client {
     let payload = vec![b'u'; bytes];
     for piece in frame(FIN | BINARY, &payload).chunks(PIECE) {
-        client.send_bytes(piece);
+        if let Err(error) = client.stream.write_all(piece) {
+            panic!("{error}: the server said {:?}", client.try_any_frame());
+        }
         thread::sleep(Duration::from_millis(100));
     }
     let echo = client.frame();

@@ -64,6 +64,11 @@ impl Rooms {
             drop(self.server.connect());
             self.server.log().contains("the worker serves again")
         });
+        // For whoever asks by `--nocapture`: a busy machine may take its time.
+        let log = self.server.log();
+        let line = log.lines().find(|line| line.contains("the worker serves again"));
+        let after_ms = line.and_then(|line| number_in(line, "after_ms")).expect("how long it took");
+        println!("served again after {after_ms} ms");
     }
 
     /// Lets go of the members who have lost their connections, and asserts that the others go on.

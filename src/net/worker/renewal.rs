@@ -14,7 +14,7 @@ use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::adopting::Beginning;
 use super::{READ_BUDGET, RECEIVE_BYTES, Worker};
@@ -57,7 +57,7 @@ impl Worker {
             if let Ok(outcome) = catch_unwind(AssertUnwindSafe(serve)) {
                 return outcome;
             }
-            let connections = self.conns.len();
+            let (panicked, connections) = (Instant::now(), self.conns.len());
             tracing::error!(
                 worker = self.index,
                 connections,
@@ -78,6 +78,8 @@ impl Worker {
                 }
             };
             self.begin_anew(fresh);
+            let after_ms = panicked.elapsed().as_millis() as u64;
+            tracing::info!(worker = self.index, after_ms, "the worker serves again");
         }
     }
 
@@ -129,7 +131,6 @@ impl Worker {
         }
         self.took_mail = true;
         self.mailboxes.renew(self.index);
-        tracing::info!(worker = self.index, "the worker serves again");
     }
 
     /// Ends a connection. While frozen its socket may be another process's: it is only let go of, and
