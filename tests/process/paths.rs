@@ -14,7 +14,7 @@ const LIVES: [Life; 2] = [Life::ALONE, Life::SUPERVISED];
 fn copy_to(path: &Path) {
     // In one step, as the file may be running.
     let next = path.with_extension("next");
-    fs::copy(steadfast().get_program(), &next).expect("a copy");
+    copy_program(Path::new(steadfast().get_program()), &next);
     fs::rename(&next, path).expect("a file of ours");
 }
 

@@ -303,9 +303,17 @@ fn accessible_program(program: &OsStr, user: Option<u32>) -> PathBuf {
     let reached = accessible(path.clone(), user);
     let _one_at_a_time = COPYING.lock().unwrap_or_else(PoisonError::into_inner);
     if !reached.exists() {
-        fs::copy(&path, &reached).expect("a copy");
+        copy_program(&path, &reached);
     }
     reached
+}
+
+/// Copies a program that is to be started. Another process does it: our descriptor of the copy would
+/// be that of whatever another thread of ours is about to start, too, and a program that somebody may
+/// write to is not executed (ETXTBSY).
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("--").args([from, to]).status();
+    assert!(copied.expect("cp runs").success(), "a copy of {}", from.display());
 }
 
 /// A program where every user may start it.
