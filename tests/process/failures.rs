@@ -12,10 +12,7 @@ const LIVES: [Life; 2] = [Life::ALONE, Life::SUPERVISED];
 
 /// A file of this content that can be executed.
 fn program(content: impl AsRef<[u8]>) -> PathBuf {
-    let path = fresh_path(".program");
-    fs::write(&path, content).expect("a written file");
-    fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("a file of ours");
-    path
+    write_program(content, 0o755)
 }
 
 fn script(text: &str) -> PathBuf {

@@ -1,9 +1,7 @@
 //! Upgrades of the real binary, seen from outside: the same TCP connections before and after, and
 //! nobody can tell.
 
-use std::fs::{self, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -333,11 +331,7 @@ fn a_stop_in_the_middle_is_a_stop() {
 fn a_program_that_is_none_changes_nothing() {
     let mut server = Server::start("workers = 2\n");
     let mut client = server.open("/echo");
-    let (text, dumb) = (fresh_path(".txt"), fresh_path(""));
-    for (path, mode) in [(&text, 0o755), (&dumb, 0o644)] {
-        fs::write(path, "no program\n").expect("a written file");
-        fs::set_permissions(path, Permissions::from_mode(mode)).expect("a file of ours");
-    }
+    let [text, dumb] = [0o755, 0o644].map(|mode| write_program("no program\n", mode));
     let missing = fresh_path(".missing");
     for (binary, reason) in [
         (&*missing, "No such file or directory"),
@@ -361,9 +355,7 @@ fn one_upgrade_at_a_time() {
     let mut server = Server::start("workers = 2\n");
     let mut client = server.open("/echo");
     // A program that says nothing keeps the first one busy.
-    let mute = fresh_path(".sh");
-    fs::write(&mute, "#!/bin/sh\nexec sleep 60\n").expect("a written file");
-    fs::set_permissions(&mute, Permissions::from_mode(0o755)).expect("a file of ours");
+    let mute = write_program("#!/bin/sh\nexec sleep 60\n", 0o755);
     let first = server.verb("upgrade").arg("--binary").arg(&mute).spawn().expect("it starts");
     wait_until("the first one", || {
         let status = server.verb("status").arg("--json").output().expect("the binary starts");

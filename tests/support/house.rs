@@ -316,6 +316,15 @@ pub fn copy_program(from: &Path, to: &Path) {
     assert!(copied.expect("cp runs").success(), "a copy of {}", from.display());
 }
 
+/// A new file that is to be started, with this content and mode; see [`copy_program`].
+pub fn write_program(content: impl AsRef<[u8]>, mode: u32) -> PathBuf {
+    let (source, program) = (fresh_path(".txt"), fresh_path(".sh"));
+    fs::write(&source, content).expect("a written file");
+    copy_program(&source, &program);
+    fs::set_permissions(&program, fs::Permissions::from_mode(mode)).expect("a file of ours");
+    program
+}
+
 /// A program where every user may start it.
 pub fn accessible_copy(program: &Path) -> PathBuf {
     accessible_program(program.as_os_str(), Some(u32::MAX))

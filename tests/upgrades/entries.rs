@@ -250,10 +250,7 @@ fn what_cannot_be_taken_over_stays() {
     assert!(third.log().contains("give --control PATH"), "{}", third.log());
 
     // One at a time.
-    let sleeper = fresh_path(".sh");
-    fs::write(&sleeper, "#!/bin/sh\nexec sleep 60\n").expect("a written script");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(&sleeper, mode).expect("an executable script");
+    let sleeper = write_program("#!/bin/sh\nexec sleep 60\n", 0o755);
     let mut upgrade = first.verb("upgrade").arg("--binary").arg(&sleeper).spawn().expect("a verb");
     wait_until("an upgrade under way", || {
         first.status().is_some_and(|status| status["activity"] == "upgrading")
