@@ -260,6 +260,9 @@ impl Builder {
         let (findings, _) = Bell::new()?.channel();
         let mut standby = Standby::new(&self, settings, foundation, identity, &findings)?;
         standby.listen()?;
+        if entry == Entry::Alongside {
+            standby.steer_nowhere();
+        }
         let running = standby.serve(Instruction::ServeAnew, || None);
         running.leave_copies();
         Ok(running)

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 mod circles;
 #[path = "tidy/lexer.rs"]
 mod lexer;
+#[path = "tidy/logs.rs"]
+mod logs;
 
 use lexer::{Token, tokens};
 
@@ -114,6 +116,11 @@ fn unsafe_is_in_sys_and_argued() {
 #[test]
 fn files_are_short() {
     report(in_all_files(file_length));
+}
+
+#[test]
+fn log_lines_have_each_key_once_and_values_for_operators() {
+    report(in_files("src", logs::fields));
 }
 
 #[test]

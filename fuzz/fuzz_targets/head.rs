@@ -90,7 +90,7 @@ fn request(bytes: &[u8], limits: &HeadLimits) {
     let deflate = Some(DeflatePolicy { server_window_bits: 12, client_window_bits: Some(11) });
     match handshake::check(&head) {
         Err(refusal) => {
-            let answer = refusal.to_response().to_bytes();
+            let answer = refusal.to_response().to_bytes(std::time::UNIX_EPOCH);
             assert!(ends_once(&answer[..answer.len() - refusal_body(&answer)]));
         }
         Ok(offer) => {
@@ -99,7 +99,7 @@ fn request(bytes: &[u8], limits: &HeadLimits) {
                 assert!((9..=12).contains(&deflate.server_window_bits));
                 assert!((8..=15).contains(&deflate.client_window_bits));
             }
-            let answer = agreed.response();
+            let answer = agreed.response(std::time::UNIX_EPOCH);
             assert!(ends_once(&answer));
             let head = ResponseHead::parse(&answer, &HeadLimits::default()).expect("our own");
             assert_eq!(head.status(), 101);

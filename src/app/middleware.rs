@@ -113,14 +113,62 @@ fn release(gates: &mut [AnyGate], peer: &Peer) {
 /// From which web pages a browser may connect (RFC 6455 §10.2, RFC 6454).
 ///
 /// A request without Origin comes from no browser and passes. Pages of the host that the request is
-/// for pass, unless [`without_same_host`](Self::without_same_host). `null` (a sandboxed frame, a local file) never
-/// passes, not even with `*`.
+/// for pass, unless [`without_same_host`](Self::without_same_host). `null` (a sandboxed frame, a local
+/// file in most browsers) never passes, not even with `*`.
 #[derive(Debug, Clone)]
 pub struct OriginPolicy {
     any: bool,
     same_host: bool,
-    listed: Vec<String>,
+    listed: Vec<Listed>,
 }
+
+/// What is allowed beside the same host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Listed {
+    /// `scheme://host[:port]`.
+    Origin(String),
+    /// `scheme://*.domain[:port]`: this is `scheme://domain[:port]`, which is not among them.
+    Subdomains(String),
+    /// `scheme://*`, and `file://`, whose pages have no host.
+    Scheme(String),
+}
+
+impl Listed {
+    fn parse(text: &str) -> Option<Self> {
+        let (scheme, authority) = text.split_once("://")?;
+        let is_scheme = Address::split(text).is_some();
+        if is_scheme && (authority == "*" || text.eq_ignore_ascii_case(FILE)) {
+            return Some(Self::Scheme(scheme.to_owned()));
+        }
+        if let Some(domain) = authority.strip_prefix("*.") {
+            let origin = format!("{scheme}://{domain}");
+            // A whole top-level domain is nobody's.
+            let is_domain = Origin::parse(&origin)?.authority.host.contains('.');
+            return is_domain.then_some(Self::Subdomains(origin));
+        }
+        (!text.contains('*')).then_some(())?;
+        Origin::parse(text).map(|_| Self::Origin(text.to_owned()))
+    }
+
+    fn has(&self, origin: &str) -> bool {
+        match self {
+            Self::Scheme(scheme) => {
+                origin.split_once("://").is_some_and(|(its, _)| its.eq_ignore_ascii_case(scheme))
+            }
+            Self::Origin(listed) => match (Origin::parse(listed), Origin::parse(origin)) {
+                (Some(listed), Some(origin)) => listed.same_as(&origin),
+                _ => false,
+            },
+            Self::Subdomains(domain) => match (Origin::parse(domain), Origin::parse(origin)) {
+                (Some(domain), Some(origin)) => domain.has_subdomain(&origin),
+                _ => false,
+            },
+        }
+    }
+}
+
+/// What browsers that do not send `null` send for pages of the local file system.
+const FILE: &str = "file://";
 
 impl Default for OriginPolicy {
     fn default() -> Self {
@@ -129,20 +177,22 @@ impl Default for OriginPolicy {
 }
 
 impl OriginPolicy {
-    /// Allows these beside the same host: `scheme://host[:port]` each, or `*` for every origin.
+    /// Allows these beside the same host: each is `scheme://host[:port]`, `scheme://*.domain[:port]`
+    /// for all subdomains, `scheme://*` for all hosts, `file://`, or `*` for every origin but `null`.
     ///
     /// # Errors
-    /// The entry that is no origin, with what is wrong about it.
+    /// The entry that is none of these, with what is wrong about it.
     pub fn new(origins: &[String]) -> Result<Self, String> {
         let mut policy = Self::default();
         for origin in origins {
             if origin == "*" {
                 policy.any = true;
-            } else if Origin::parse(origin).is_some() {
-                policy.listed.push(origin.clone());
+            } else if let Some(listed) = Listed::parse(origin) {
+                policy.listed.push(listed);
             } else {
                 return Err(format!(
-                    "{origin:?} is no origin: write scheme://host or scheme://host:port, or *"
+                    "{origin:?} is no origin: write scheme://host, scheme://host:port, \
+                     scheme://*.domain, scheme://*, file:// or *"
                 ));
             }
         }
@@ -157,16 +207,23 @@ impl OriginPolicy {
     }
 
     fn allows(&self, origin: &[u8], host: Option<&str>) -> bool {
-        let Some(origin) = std::str::from_utf8(origin).ok().and_then(Origin::parse) else {
+        let Ok(origin) = std::str::from_utf8(origin) else {
             return false;
         };
+        let is_file = origin.eq_ignore_ascii_case(FILE);
+        let parsed = Origin::parse(origin);
+        if parsed.is_none() && !is_file {
+            return false;
+        }
         let host = host.and_then(Authority::parse);
         // A proxy may have ended the TLS of the page's scheme, so that scheme's port is the default
         // of Host as well.
-        let same_host =
-            host.is_some_and(|host| host.same_as(&origin.authority, origin.default_port()));
-        let listed = |listed: &String| Origin::parse(listed).is_some_and(|it| it.same_as(&origin));
-        self.any || (self.same_host && same_host) || self.listed.iter().any(listed)
+        let same_host = parsed
+            .zip(host)
+            .is_some_and(|(origin, host)| host.same_as(&origin.authority, origin.default_port()));
+        self.any
+            || (self.same_host && same_host)
+            || self.listed.iter().any(|listed| listed.has(origin))
     }
 }
 
@@ -180,7 +237,11 @@ impl Middleware for OriginPolicy {
         };
         match allowed {
             true => Ok(()),
-            false => Err(Refusal::new(403, "pages of this origin may not connect here")),
+            false => Err(Refusal::new(
+                403,
+                "pages of this origin may not connect here: \
+                 it has to be listed in the route's key allowed_origins",
+            )),
         }
     }
 }
@@ -251,6 +312,18 @@ impl<'a> Origin<'a> {
     fn same_as(&self, other: &Self) -> bool {
         self.address.scheme.eq_ignore_ascii_case(other.address.scheme)
             && self.authority.same_as(&other.authority, self.default_port())
+    }
+
+    /// Whether the other one is this one with labels in front of its host.
+    fn has_subdomain(&self, other: &Self) -> bool {
+        let host = other.authority.host;
+        let tail = host.len().checked_sub(self.authority.host.len());
+        let Some((labels, domain)) = tail.and_then(|at| host.split_at_checked(at)) else {
+            return false;
+        };
+        let domain = Authority { host: domain, ..other.authority };
+        labels.strip_suffix('.').is_some_and(|labels| !labels.is_empty())
+            && self.same_as(&Self { authority: domain, ..*other })
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::base::snapshot::{Reader, SnapshotError, Writer};
-use crate::http::{Head, HeadError, percent_decode};
+use crate::http::{Head, HeadError};
 
 /// What a subprotocol that is really a token begins with: browsers can set no header but this.
 const BEARER_PREFIX: &str = "bearer.";
@@ -88,7 +88,7 @@ pub struct Param<'a> {
     pub value: Cow<'a, str>,
 }
 
-/// A request that has a route. Its path and its query decode to UTF-8.
+/// A request that has a route. Its path decodes to UTF-8.
 #[derive(Clone)]
 pub struct Request<'a> {
     head: &'a Head<'a>,
@@ -101,10 +101,8 @@ impl<'a> Request<'a> {
     /// The request of a head.
     ///
     /// # Errors
-    /// [`HeadError::BadPercentEncoding`] if path or query are not UTF-8.
+    /// [`HeadError::BadPercentEncoding`] if the path is not UTF-8.
     pub fn new(head: &'a Head<'a>, peer: Peer) -> Result<Self, HeadError> {
-        // Parts are separated by ASCII, so they decode if the whole does.
-        percent_decode(head.query().unwrap_or_default(), true)?;
         Ok(Self { head, path: head.decoded_path()?, params: Vec::new(), peer })
     }
 
@@ -136,7 +134,8 @@ impl<'a> Request<'a> {
         &self.params
     }
 
-    /// The first query parameter of this name, decoded (`+` is a space).
+    /// The first query parameter of this name, decoded (`+` is a space). `None` if there is none, or its
+    /// bytes are not UTF-8.
     pub fn query(&self, name: &str) -> Option<Cow<'a, str>> {
         self.head.query_value(name).ok().flatten()
     }
@@ -261,12 +260,20 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_decode_is_no_request() {
-        for target in ["/%ff", "/?a=%ff", "/?%80=a", "/?a&b=%c3&c=%a4"] {
-            let bytes = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
-            let head = Head::parse(bytes.as_bytes(), &HeadLimits::default()).unwrap();
-            let error = Request::new(&head, Peer::default()).unwrap_err();
-            assert_eq!(error.status(), 400, "{target}");
+    fn a_path_that_does_not_decode_is_no_request() {
+        let head = b"GET /%ff HTTP/1.1\r\nHost: a\r\n\r\n";
+        let head = Head::parse(head, &HeadLimits::default()).unwrap();
+        let error = Request::new(&head, Peer::default()).unwrap_err();
+        assert_eq!(error.status(), 400);
+    }
+
+    #[test]
+    fn a_parameter_that_does_not_decode_harms_nobody() {
+        for target in ["/?%80=a&b=1", "/?a=%ff&b=1", "/?%&b=1", "/?b=1&b=%ff"] {
+            with_request(target, "", |request| {
+                assert_eq!(request.query("b").as_deref(), Some("1"), "{target}");
+                assert_eq!(request.query("a"), None, "{target}");
+            });
         }
     }
 

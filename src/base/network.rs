@@ -1,6 +1,7 @@
 //! Addresses: where to listen, and whom to trust.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,28 +9,91 @@ use std::str::FromStr;
 /// `sun_path` of Linux holds 108 bytes, one of which ends the string (unix(7)).
 const UNIX_PATH_BYTES_MAX: usize = 107;
 
-/// Where to listen: `127.0.0.1:8000`, `[::]:80`, `unix:/run/steadfast.sock`.
+/// Where to listen: `127.0.0.1:8000`, `[::]:80`, `unix:/run/steadfast.sock`,
+/// `unix:/run/steadfast.sock?mode=0660&group=www-data`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ListenAddr {
     /// An IP address and a port; port 0 lets the system choose.
     Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(UnixAddr),
+}
+
+/// A Unix socket's path, and who may connect there. Two are equal if their paths are: there is one
+/// socket at a path.
+#[derive(Debug, Clone)]
+pub struct UnixAddr {
     /// An absolute path of at most 107 bytes.
-    Unix(PathBuf),
+    pub path: PathBuf,
+    /// Who may connect.
+    pub access: Access,
+}
+
+/// Who may connect to a Unix socket: whoever may write to its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// The file's mode.
+    pub mode: u32,
+    /// The file's group by its name or number; `None` is the server's own.
+    pub group: Option<String>,
+}
+
+impl Access {
+    /// Everybody whom the directory lets in.
+    pub const ALL: Self = Self { mode: 0o666, group: None };
+}
+
+impl PartialEq for UnixAddr {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Eq for UnixAddr {}
+
+impl Hash for UnixAddr {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.path.hash(state);
+    }
+}
+
+impl UnixAddr {
+    /// Reads what follows `unix:`; `text` is the whole.
+    fn parse(written: &str, text: &str) -> Result<Self, String> {
+        let (path, query) = written.split_once('?').unwrap_or((written, ""));
+        if !path.starts_with('/') {
+            return Err(format!("the path of {text:?} is not absolute"));
+        }
+        if path.len() > UNIX_PATH_BYTES_MAX {
+            let length = path.len();
+            return Err(format!("the path of {text:?} has {length} bytes, a socket's has 107"));
+        }
+        let mut access = Access::ALL;
+        for option in query.split('&').filter(|option| !option.is_empty()) {
+            match option.split_once('=') {
+                Some(("mode", mode)) => {
+                    let octal = mode.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+                    let mode = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777);
+                    access.mode = mode.filter(|_| octal).ok_or_else(|| {
+                        format!("the mode in {text:?} is not octal, such as mode=0660")
+                    })?;
+                }
+                Some(("group", group)) if !group.is_empty() => {
+                    access.group = Some(group.to_owned());
+                }
+                _ => return Err(format!("{option:?} in {text:?} is neither mode=… nor group=…")),
+            }
+        }
+        Ok(Self { path: path.into(), access })
+    }
 }
 
 impl FromStr for ListenAddr {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            if !path.starts_with('/') {
-                return Err(format!("the path of {text:?} is not absolute"));
-            }
-            if path.len() > UNIX_PATH_BYTES_MAX {
-                let length = path.len();
-                return Err(format!("the path of {text:?} has {length} bytes, a socket's has 107"));
-            }
-            return Ok(Self::Unix(path.into()));
+        if let Some(written) = text.strip_prefix("unix:") {
+            return UnixAddr::parse(written, text).map(Self::Unix);
         }
         if let Ok(address) = text.parse() {
             return Ok(Self::Tcp(address));
@@ -53,12 +117,27 @@ impl FromStr for ListenAddr {
     }
 }
 
+/// Without who may connect: it is the same socket whoever may.
 impl fmt::Display for ListenAddr {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(formatter, "{address}"),
-            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+            Self::Unix(UnixAddr { path, .. }) => write!(formatter, "unix:{}", path.display()),
         }
+    }
+}
+
+impl ListenAddr {
+    /// As it is configured, with who may connect.
+    pub fn written(&self) -> String {
+        let Self::Unix(UnixAddr { access: Access { mode, group }, .. }) = self else {
+            return self.to_string();
+        };
+        let mode = (*mode != Access::ALL.mode).then(|| format!("mode={mode:04o}"));
+        let group = group.as_ref().map(|group| format!("group={group}"));
+        let options: Vec<String> = mode.into_iter().chain(group).collect();
+        let separator = if options.is_empty() { "" } else { "?" };
+        format!("{self}{separator}{}", options.join("&"))
     }
 }
 
@@ -166,8 +245,30 @@ mod tests {
 
     #[test]
     fn listen_addresses_read_back_as_written() {
-        for text in ["127.0.0.1:8000", "[::]:80", "0.0.0.0:0", "unix:/run/steadfast.sock"] {
-            assert_eq!(text.parse::<ListenAddr>().unwrap().to_string(), text);
+        for text in [
+            "127.0.0.1:8000",
+            "[::]:80",
+            "0.0.0.0:0",
+            "unix:/run/steadfast.sock",
+            "unix:/run/s?mode=0660&group=www-data",
+            "unix:/run/s?group=33",
+        ] {
+            assert_eq!(text.parse::<ListenAddr>().unwrap().written(), text);
+        }
+        let plain = "unix:/run/s".parse::<ListenAddr>().unwrap();
+        let private = "unix:/run/s?mode=600".parse::<ListenAddr>().unwrap();
+        assert_eq!(private.written(), "unix:/run/s?mode=0600");
+        assert_eq!((private.to_string(), &private), (plain.to_string(), &plain), "one socket");
+        for (text, problem) in [
+            ("unix:/s?mode=1777", "the mode in"),
+            ("unix:/s?mode=rw", "the mode in"),
+            ("unix:/s?mode=+7", "the mode in"),
+            ("unix:/s?mode=", "the mode in"),
+            ("unix:/s?group=", "neither mode="),
+            ("unix:/s?user=a", "neither mode="),
+        ] {
+            let error = text.parse::<ListenAddr>().unwrap_err();
+            assert!(error.contains(problem), "{error}");
         }
     }
 

@@ -21,6 +21,9 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> ExitCode {
     match load(args.config.as_deref(), Vec::new(), context) {
         Ok(resolved) => {
+            for warning in &resolved.warnings {
+                eprintln!("warning: {warning}");
+            }
             // A reader that has seen enough (`| head`) is no failure of the check.
             let _ = io::stdout().write_all(listing(&resolved.listing).as_bytes());
             ExitCode::SUCCESS

@@ -6,7 +6,7 @@
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
 use std::panic::{self, PanicHookInfo};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use tracing::{Dispatch, Subscriber};
@@ -27,21 +27,11 @@ pub const QUEUE_BYTES_MAX: usize = 1024 * 1024;
 /// Begins to log to stderr, panics included. If the process has a subscriber already, as a library
 /// user's own binary may, that one stays.
 pub fn init(log: &Log) {
-    let terminal = io::stderr().is_terminal();
-    let form = match (log.format, terminal) {
-        (LogFormat::Human, color) => Form::Human { color },
-        (LogFormat::Auto, true) => Form::Human { color: true },
-        (LogFormat::Auto, false) | (LogFormat::Json, _) => Form::Json,
-    };
-    // https://no-color.org: set and not empty.
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let form = match form {
-        Form::Human { color } => Form::Human { color: color && !no_color },
-        Form::Json => Form::Json,
-    };
+    let form = form(log.format);
     if tracing::subscriber::set_global_default(subscriber(&log.level, form, || Line)).is_err() {
         return;
     }
+    let _ = FORM.set(form);
     let report = Report::new(form);
     if let Err(error) = stderr::start(QUEUE_BYTES_MAX, move |dropped| report.line(dropped)) {
         tracing::warn!(%error, "no thread for the log: a reader that is slow holds up the server");
@@ -49,6 +39,38 @@ pub fn init(log: &Log) {
     // Tests want the standard hook, whose output their harness captures.
     if !cfg!(test) {
         panic::set_hook(Box::new(log_panic));
+    }
+}
+
+/// The form of this process's lines, once it logs.
+static FORM: OnceLock<Form> = OnceLock::new();
+
+/// Says what ends a command line on stderr: in the log's form if that is JSON, where each line is an
+/// object, else as it is, which may be several lines for people. If no configuration says what the form
+/// is, because it does not hold, it is that of the default.
+///
+/// It comes in the log's order, if stderr takes it: a server's may be a disk that is full, which is no
+/// reason to leave undone what else there is to do (`eprintln!` would panic).
+pub fn complain(text: &str) {
+    if FORM.get().is_none() && form(LogFormat::Auto) == Form::Json {
+        init(&Log::default());
+    }
+    match FORM.get() {
+        Some(Form::Json) => tracing::error!("{text}"),
+        _ => stderr::write_line(text.as_bytes()),
+    }
+}
+
+fn form(format: LogFormat) -> Form {
+    let terminal = io::stderr().is_terminal();
+    if format == LogFormat::Json || (format == LogFormat::Auto && !terminal) {
+        return Form::Json;
+    }
+    // https://no-color.org: set and not empty.
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    match () {
+        () if stderr::is_journal() => Form::Journal,
+        () => Form::Human { color: terminal && !no_color },
     }
 }
 
@@ -121,7 +143,11 @@ impl io::Write for Text {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    Human { color: bool },
+    Human {
+        color: bool,
+    },
+    /// For people who read it in journald, which takes the priority from each line (sd-daemon(3)).
+    Journal,
     Json,
 }
 
@@ -133,7 +159,7 @@ where
     let filter: Targets = level.parse().expect("the configuration has checked the level");
     let lines = tracing_subscriber::fmt::layer().with_writer(Escaping { form, writer });
     match form {
-        Form::Human { .. } => {
+        Form::Human { .. } | Form::Journal => {
             let layer = lines.with_ansi(false).with_filter(filter);
             Box::new(tracing_subscriber::registry().with(layer))
         }
@@ -189,7 +215,7 @@ fn escaped(line: &[u8], form: Form) -> Vec<u8> {
                 }
             }
         }
-        Form::Human { color } => {
+        Form::Human { .. } | Form::Journal => {
             for c in body.chars() {
                 match c {
                     // A line of its own is one of ours.
@@ -201,13 +227,24 @@ fn escaped(line: &[u8], form: Form) -> Vec<u8> {
                     _ => escaped.push(c),
                 }
             }
-            if color {
-                colour(&mut escaped);
+            match form {
+                Form::Human { color: true } => colour(&mut escaped),
+                Form::Journal => prioritize(&mut escaped),
+                _ => {}
             }
         }
     }
     escaped.push('\n');
     escaped.into_bytes()
+}
+
+/// Puts the priority of syslog(3) in front of each line, which a newline begins.
+fn prioritize(line: &mut String) {
+    let levels = [("ERROR", 3), (" WARN", 4), (" INFO", 6), ("DEBUG", 7), ("TRACE", 7)];
+    let rest = line.split_once(' ').map_or("", |(_, rest)| rest);
+    let found = levels.iter().find(|(level, _)| rest.starts_with(level));
+    let priority = found.map_or(6, |(_, priority)| *priority);
+    *line = format!("<{priority}>{}", line.replace('\n', &format!("\n<{priority}>")));
 }
 
 /// Dims the time and colours the level, which a line begins with.
@@ -287,6 +324,15 @@ mod tests {
         assert!(line(false).ends_with("full\n"));
         assert!(!line(false).contains('\x1b'));
         assert!(line(true).contains('\x1b'));
+    }
+
+    #[test]
+    fn journald_gets_the_priority_of_each_line() {
+        let text = logged("info", Form::Journal, || tracing::warn!("full\nof lines"));
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.len() == 2 && lines.iter().all(|line| line.starts_with("<4>")), "{text}");
+        let text = logged("info", Form::Journal, || tracing::error!("broken"));
+        assert!(text.starts_with("<3>2") && text.ends_with("broken\n"), "{text}");
     }
 
     #[test]

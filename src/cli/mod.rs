@@ -81,7 +81,7 @@ impl Builder {
         match Role::take() {
             Ok(role) => self.run_as(role, args),
             Err(error) => {
-                complain(format_args!("steadfast: {error}"));
+                logging::complain(&format!("steadfast: {error}"));
                 ExitCode::FAILURE
             }
         }
@@ -108,10 +108,12 @@ impl Builder {
                 refuse_handover(channel.as_ref(), reason);
                 Ok(ExitCode::from(EXIT_USAGE))
             }
-            (Ok(Checked { settings, entry, .. }), Some(link)) => {
+            (Ok(Checked { settings, entry, warnings, .. }), Some(link)) => {
+                warn(&warnings);
                 self.serve_linked(&settings, entry, link, channel).map(|()| ExitCode::SUCCESS)
             }
-            (Ok(Checked { settings, alone, entry }), None) if alone || is_successor() => {
+            (Ok(Checked { settings, alone, entry, warnings }), None) if alone || is_successor() => {
+                warn(&warnings);
                 self.serve(&settings, entry).map(|()| ExitCode::SUCCESS)
             }
             (Ok(_), None) => supervisor::begin(args).map(ExitCode::from),
@@ -131,15 +133,9 @@ fn log_settings(args: &[OsString], context: &Context) -> config::Log {
 
 fn exit_code<E: Display>(outcome: Result<ExitCode, E>) -> ExitCode {
     outcome.unwrap_or_else(|error| {
-        complain(format_args!("steadfast: {error}"));
+        logging::complain(&format!("steadfast: {error}"));
         ExitCode::FAILURE
     })
-}
-
-/// Says it on stderr, in the log's order, if that takes it: a server's may be a disk that is full,
-/// which is no reason to leave undone what else there is to do (`eprintln!` would panic).
-fn complain(text: impl Display) {
-    stderr::write_line(text.to_string().as_bytes());
 }
 
 /// Waits for the log's last lines, within bounds, however a command line ends.
@@ -157,6 +153,14 @@ struct Checked {
     /// Without a supervisor.
     alone: bool,
     entry: Entry,
+    warnings: Vec<config::Error>,
+}
+
+/// Logs what may be wrong with a configuration that holds.
+fn warn(warnings: &[config::Error]) {
+    for config::Error { place, message, help } in warnings {
+        tracing::warn!(variable = %place, help, "{message}: it changes nothing");
+    }
 }
 
 /// Runs a command line, with what `serve` is to do as an argument.

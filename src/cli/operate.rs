@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::client::escape;
 use super::{EXIT_USAGE, load};
 use crate::config::{Context, Key, keys};
+use crate::control::path::WellKnown;
 use crate::control::{
     Activity, Client, ClientError, Failed, FailureKind, Outcome, Progress, Record, Request, Status,
     UpgradeOutcome, Upgraded, path,
@@ -56,20 +57,26 @@ impl Called<'_> {
 }
 
 impl Target {
-    /// Where the control socket is: as flags, environment and configuration say, in that order.
-    fn path(&self, context: &Context) -> Result<PathBuf, String> {
+    /// Where the control socket may be, and whom to believe there: as flags, environment and
+    /// configuration say, in that order, and then, unless --control says it, where it is well known to be.
+    fn places(&self, context: &Context) -> Result<Vec<WellKnown>, String> {
+        let place = |path: PathBuf| WellKnown { path, user: self.user };
         // A configuration that no longer holds is no reason not to reach the server.
         if let Some(path) = &self.control {
-            return Ok(path.clone());
+            return Ok(vec![place(path.clone())]);
         }
         let listen = (!self.listen.is_empty()).then(|| (key("listen"), self.listen.join(",")));
         let resolved = load(self.config.as_deref(), Vec::from_iter(listen), context)?;
         let settings = resolved.settings;
-        path::socket_path(settings.control.as_deref(), &settings.listen).ok_or_else(|| {
+        let first = path::socket_path(settings.control.as_deref(), &settings.listen).ok_or(
             "with port 0 the server alone knows where its control socket is; its log says so: \
-             give --control PATH"
-                .to_owned()
-        })
+             give --control PATH",
+        )?;
+        let others = path::well_known(&settings.listen).into_iter();
+        let others = others.filter(|other| other.path != first);
+        let others =
+            others.map(|WellKnown { path, user }| WellKnown { path, user: self.user.or(user) });
+        Ok([place(first.clone())].into_iter().chain(others).collect())
     }
 }
 
@@ -105,19 +112,47 @@ impl Look {
 
 /// Sends a request to the server that is meant, and returns the exit status.
 pub(super) fn run(target: &Target, context: &Context, request: &Request, look: Look) -> ExitCode {
-    match target.path(context) {
-        Ok(path) => {
-            let called = Called { path: &path, user: target.user };
-            match request {
+    match target.places(context) {
+        Ok(places) => match find(&places) {
+            Ok(called) => match request {
                 Request::Upgrade(_) => interrupt::ask(called, request, look),
                 _ => ask(called, request, look, &mut io::stdout(), &mut io::stderr()),
-            }
-        }
+            },
+            Err(error) => show(Err(error), look, &mut io::stdout(), &mut io::stderr()),
+        },
         Err(text) => {
             eprintln!("{text}");
             ExitCode::from(EXIT_USAGE)
         }
     }
+}
+
+/// The first place at which somebody answers. Says so if that is not the first of all.
+fn find(places: &[WellKnown]) -> Result<Called<'_>, ClientError> {
+    let mut error = ClientError::Ended;
+    for (index, WellKnown { path, user }) in places.iter().enumerate() {
+        let called = Called { path, user: *user };
+        match (index, called.connect()) {
+            (0, Err(ClientError::NoServer(_, why))) => {
+                error = ClientError::NoServer(paths(places), why);
+            }
+            // It is the one that is meant, whatever is wrong with it.
+            (0, _) => return Ok(called),
+            (_, Err(_)) => {}
+            (_, Ok(_)) => {
+                let tried: Vec<String> =
+                    paths(&places[..index]).iter().map(|path| path.display().to_string()).collect();
+                let (tried, path) = (tried.join(", nor at "), path.display());
+                eprintln!("steadfast: no server answers at {tried}; asking the one at {path}");
+                return Ok(called);
+            }
+        }
+    }
+    Err(error)
+}
+
+fn paths(places: &[WellKnown]) -> Vec<PathBuf> {
+    places.iter().map(|place| place.path.clone()).collect()
 }
 
 /// Sends a request to a server, shows what comes back, and returns the exit status.
@@ -322,6 +357,11 @@ fn status_text(status: &Status, now: SystemTime) -> String {
     if status.stalled > 0 {
         let count = number(status.stalled);
         text += &format!("stalled      {count} dropped: took nothing for limits.write_timeout\n");
+    }
+    if !status.refused.is_empty() {
+        let refused = status.refused.iter();
+        let refused = refused.map(|(code, count)| format!("{} x {}", number(*count), escape(code)));
+        text += &format!("refused      {}\n", refused.collect::<Vec<_>>().join(", "));
     }
     text += if status.upgrades.is_empty() { "upgrades     none\n" } else { "upgrades\n" };
     for record in status.upgrades.iter().rev() {

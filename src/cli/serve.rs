@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::flags::KeyFlags;
-use super::{Checked, complain, exit_code, load, logging};
+use super::{Checked, exit_code, load, logging};
 use crate::config::{Context, Resolved};
 use crate::server::Entry;
 use crate::supervisor::started;
@@ -65,13 +65,13 @@ pub(super) fn run<E: Display>(
     serve: impl FnOnce(Result<Checked, &str>) -> Result<ExitCode, E>,
 ) -> ExitCode {
     match args.load(context) {
-        Ok(Resolved { settings, .. }) => {
+        Ok(Resolved { settings, warnings, .. }) => {
             logging::init(&settings.log);
             let entry = args.entry();
-            exit_code(serve(Ok(Checked { settings, alone: args.no_supervisor, entry })))
+            exit_code(serve(Ok(Checked { settings, alone: args.no_supervisor, entry, warnings })))
         }
         Err(text) => {
-            complain(&text);
+            logging::complain(&text);
             exit_code(serve(Err(&text)))
         }
     }

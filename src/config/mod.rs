@@ -74,14 +74,17 @@ pub struct Context {
     pub routes_default: Vec<(String, String)>,
 }
 
+/// The built-in apps.
+const APPS: [&str; 5] = ["page", "echo", "rooms", "health", "ready"];
+
 impl Context {
-    /// The built-in apps on their default paths.
+    /// The built-in apps, the first three on their default paths.
     pub fn new(cores: usize) -> Self {
         let routes = [("/", "page"), ("/echo", "echo"), ("/rooms/{name}", "rooms")];
         let routes = routes.map(|(path, app)| (path.to_owned(), app.to_owned()));
         Self {
             cores: cores.max(1),
-            apps: routes.iter().map(|(_, app)| app.clone()).collect(),
+            apps: APPS.map(str::to_owned).to_vec(),
             routes_default: routes.to_vec(),
         }
     }
@@ -95,6 +98,8 @@ pub struct Resolved {
     /// Each key with its value and origin, in the order of the reference; what a route inherits
     /// is left out.
     pub listing: Vec<Listed>,
+    /// What need not be wrong, but may be a slip: variables of the environment that no key has.
+    pub warnings: Vec<Error>,
 }
 
 /// One line of [`Resolved::listing`].

@@ -26,7 +26,7 @@ pub(super) fn resolve(sources: &Sources<'_>, context: &Context) -> Result<Resolv
     let Reader { errors, listing, .. } = reader;
     let mut errors: Vec<Error> = merged.errors.iter().cloned().chain(errors).collect();
     if errors.is_empty() {
-        return Ok(Resolved { settings, listing });
+        return Ok(Resolved { settings, listing, warnings: merged.warnings.clone() });
     }
     errors.sort_by_key(|error| match &error.place {
         Place::File { line, column, .. } => (0, *line, *column),

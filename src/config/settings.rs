@@ -35,6 +35,9 @@ settings! {
         memory_max: Option<usize> as Or("auto", Size(1, 1 << 50)), default None,
             because "an upgrade holds it up to three times, and a server out of memory loses everybody",
             beyond "those that make no progress are not read, then closed with 1008";
+        /// How long a drain goes on serving as before, while routes of the app `ready` answer 503.
+        drain_grace: Duration as Time { zero: true }, default Duration::ZERO,
+            because "load balancers take a while to learn it: on Kubernetes, set some seconds";
         /// The time over which a drain spreads its closes (1012); `0s` closes all at once.
         drain_duration: Duration as Time { zero: true }, default Duration::from_secs(10),
             because "clients come back as a trickle; most supervisors kill after 30 s or more";
@@ -135,8 +138,9 @@ settings! {
         /// What is served there: `page`, `echo`, `rooms` (whose path needs a `{name}`), or an app of
         /// your own binary. Required.
         app: String as APP, default String::new();
-        /// Which browsers' pages may connect: origins, `same-host`, or `*`. `null` never matches;
-        /// clients without Origin are no browsers and may.
+        /// Which browsers' pages may connect: origins, `https://*.example.org` for all subdomains,
+        /// `chrome-extension://*` for all of a scheme, `file://`, `same-host`, or `*` for all but
+        /// `null`, which never matches. Clients without Origin are no browsers and may.
         allowed_origins: AllowedOrigins as ORIGINS,
             default AllowedOrigins::default(),
             because "otherwise any page could use its visitors' cookies here", beyond "403";

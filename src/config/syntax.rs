@@ -2,6 +2,7 @@
 //! levels, secrets.
 
 use super::{AllowedOrigins, Secret};
+use crate::app::middleware::OriginPolicy;
 use crate::base::network::{IpNetwork, ListenAddr, TrustedProxies};
 use crate::base::syntax::{List, Or, Problem, Raw, Syntax, Text, quoted};
 use crate::http::{Address, Authority, is_token};
@@ -15,7 +16,7 @@ pub(super) const LISTEN: List<ListenAddr> = List {
     least: 1,
     secret: false,
     parse: |text| text.parse(),
-    print: |address| quoted(&address.to_string()),
+    print: |address| quoted(&address.written()),
 };
 
 /// Networks, and `unix`.
@@ -40,7 +41,8 @@ pub(super) const PROXIES: List<TrustedProxy> = List {
 pub(super) const ORIGINS: List<AllowedOrigin> = List {
     name: "origins",
     value_name: "ORIGIN",
-    allowed: "origins such as \"https://example.org\" or \"http://localhost:3000\", \
+    allowed: "origins such as \"https://example.org\", \"http://localhost:3000\", \
+              \"https://*.example.org\", \"chrome-extension://*\" or \"file://\", \
               \"same-host\", or \"*\" alone for all",
     least: 0,
     secret: false,
@@ -182,7 +184,8 @@ pub(super) enum AllowedOrigin {
     Origin(String),
 }
 
-/// `scheme://host[:port]` as browsers serialise it (RFC 6454 §6.2): lower case, no default port.
+/// `scheme://host[:port]` as browsers serialise it (RFC 6454 §6.2): lower case, no default port; `*.` may
+/// stand for subdomains and `*` for all hosts. What may be meant by it, [`OriginPolicy`] knows.
 fn origin(text: &str) -> Result<String, String> {
     if text == "null" {
         return Err("\"null\" is every sandboxed page's origin and never allowed".to_owned());
@@ -194,17 +197,25 @@ fn origin(text: &str) -> Result<String, String> {
     if !address.rest.is_empty() {
         return Err(format!("{text:?} has a path; an origin ends with its host or port"));
     }
+    let wildcard = if address.authority.starts_with("*.") { "*." } else { "" };
+    if address.authority == "*" || lower == "file://" || !wildcard.is_empty() {
+        OriginPolicy::new(std::slice::from_ref(&lower))
+            .map_err(|_| format!("{text:?} is neither an origin nor a pattern of some"))?;
+        if wildcard.is_empty() {
+            return Ok(lower);
+        }
+    }
     // What a URL may have in its place of a host but no browser's origin has: `*`, percent-triplets.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._[:]".contains(&byte);
-    let authority = Authority::parse(address.authority)
+    let authority = Authority::parse(&address.authority[wildcard.len()..])
         .filter(|authority| authority.host.bytes().all(plain) && authority.port != Some(0));
     let Some(Authority { host, port }) = authority else {
         return Err(format!("{text:?} is not an origin"));
     };
     let scheme = address.scheme;
     Ok(match port.filter(|port| Some(*port) != address.default_port()) {
-        None => format!("{scheme}://{host}"),
-        Some(port) => format!("{scheme}://{host}:{port}"),
+        None => format!("{scheme}://{wildcard}{host}"),
+        Some(port) => format!("{scheme}://{wildcard}{host}:{port}"),
     })
 }
 
@@ -270,10 +281,21 @@ mod tests {
             ("http://[::1]:80", "http://[::1]"),
             ("http://[::1]", "http://[::1]"),
             ("chrome-extension://abcdef", "chrome-extension://abcdef"),
+            ("chrome-extension://*", "chrome-extension://*"),
+            ("FILE://", "file://"),
+            ("https://*.Example.org:443", "https://*.example.org"),
+            ("https://*.example.org:8443", "https://*.example.org:8443"),
         ] {
             assert_eq!(origin(text).as_deref(), Ok(expected));
         }
         for text in ["https://", "https://a:0", "https://a:99999", "https://u@h", "https://[::z]"] {
+            assert_eq!(origin(text), Err(format!("{text:?} is not an origin")));
+        }
+        for text in ["https://*.org", "https://*."] {
+            let error = format!("{text:?} is neither an origin nor a pattern of some");
+            assert_eq!(origin(text), Err(error));
+        }
+        for text in ["https://a*.example.org", "https://a.*.org", "https://*.a.*", "https://**"] {
             assert_eq!(origin(text), Err(format!("{text:?} is not an origin")));
         }
     }

@@ -37,6 +37,8 @@ pub(super) struct Merged {
     /// Each route's head: where to point if something is missing in it.
     pub(super) routes: BTreeMap<usize, Source>,
     pub(super) errors: Vec<Error>,
+    /// What need not be wrong.
+    pub(super) warnings: Vec<Error>,
 }
 
 impl Merged {
@@ -77,8 +79,11 @@ impl Merged {
             let Some((route, key)) = find_variable(&name) else {
                 let help = suggested_variable(&name);
                 let help = help.map(|known| format!("did you mean {known}?"));
-                let message = "no key has this environment variable".to_owned();
-                self.errors.push(error(message, help));
+                let error = error("no key has this environment variable".to_owned(), help);
+                // A slip in a route's variable could leave the route unguarded. Others may be those that
+                // Kubernetes sets for a Service of a name like "steadfast-ws".
+                let of_route = route_of_variable(&name).is_some();
+                if of_route { &mut self.errors } else { &mut self.warnings }.push(error);
                 continue;
             };
             let Some(text) = value.to_str() else {
@@ -136,10 +141,15 @@ fn sections(in_route: bool) -> impl Iterator<Item = &'static str> {
     names.filter_map(|name| name.split_once('.')).map(|(section, _)| section)
 }
 
+/// The index of the route that a variable is about, `STEADFAST_ROUTES_<n>_…`.
+fn route_of_variable(name: &str) -> Option<usize> {
+    let rest = name.strip_prefix("STEADFAST_ROUTES_")?;
+    rest.split('_').next()?.parse().ok()
+}
+
 /// The key that the variable sets.
 fn find_variable(name: &str) -> Option<(Option<usize>, &'static Key)> {
-    let index = name.strip_prefix("STEADFAST_ROUTES_").and_then(|rest| rest.split('_').next());
-    let routes = [None, index.and_then(|index| index.parse().ok())];
+    let routes = [None, route_of_variable(name)];
     routes.into_iter().find_map(|route: Option<usize>| {
         let mut allowed = keys().filter(|key| key.written(route.is_some()).is_some());
         Some((route, allowed.find(|key| key.environment(route) == name)?))
@@ -148,8 +158,7 @@ fn find_variable(name: &str) -> Option<(Option<usize>, &'static Key)> {
 
 /// A variable that exists and has a name like this one.
 fn suggested_variable(name: &str) -> Option<String> {
-    let index = name.strip_prefix("STEADFAST_ROUTES_").and_then(|rest| rest.split('_').next());
-    let route: Option<usize> = index.and_then(|index| index.parse().ok());
+    let route = route_of_variable(name);
     // The prefix is common to all and would make everything look alike.
     let prefix = match route {
         Some(route) => format!("STEADFAST_ROUTES_{route}_"),

@@ -28,8 +28,8 @@ pub(super) const REPLY_BYTES_MAX: usize = 1024 * 1024;
 /// Why a request has no outcome.
 #[derive(Debug)]
 pub enum ClientError {
-    /// Nobody listens at this path.
-    NoServer(PathBuf, io::Error),
+    /// Nobody listens at these paths; why at the first.
+    NoServer(Vec<PathBuf>, io::Error),
     /// Somebody else than the user and root listens at this path.
     Foreign(PathBuf, u32),
     /// A reply that cannot be read.
@@ -45,11 +45,12 @@ pub enum ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoServer(path, error) => write!(
-                formatter,
-                "no Steadfast answers at {}: is it running? ({error})",
-                path.display()
-            ),
+            Self::NoServer(paths, error) => {
+                let paths: Vec<String> =
+                    paths.iter().map(|path| path.display().to_string()).collect();
+                let paths = paths.join(", nor at ");
+                write!(formatter, "no Steadfast answers at {paths}: is it running? ({error})")
+            }
             Self::Foreign(path, uid) => {
                 write!(formatter, "what answers at {} is user {uid}'s", path.display())
             }
@@ -92,7 +93,7 @@ impl Client {
     pub fn connect_to_user(path: &Path, user: Option<u32>) -> Result<Self, ClientError> {
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                ClientError::NoServer(path.to_owned(), error)
+                ClientError::NoServer(vec![path.to_owned()], error)
             }
             _ => ClientError::Io(path.to_owned(), error),
         };

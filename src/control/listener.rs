@@ -8,6 +8,7 @@ use std::path::Path;
 use socket2::{Domain, SockRef, Type};
 
 use super::path;
+use crate::base::network::Access;
 use crate::net::socket_file::{self, SocketFile};
 
 /// Connections that may wait to be accepted: operators come one at a time.
@@ -33,7 +34,7 @@ impl ControlListener {
     pub fn bind(path: &Path) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
         path::prepare_directory(&path::directory(Some(&path)))?;
-        let bound = socket_file::bind(&path, Some(0o600), BACKLOG);
+        let bound = socket_file::bind(&path, &Access { mode: 0o600, group: None }, BACKLOG);
         let (socket, file) = bound.map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => in_use(&path),
             _ => error,

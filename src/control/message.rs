@@ -8,6 +8,7 @@
 //!
 //! A reader passes over fields it does not know, so fields may be added within a version.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -261,6 +262,10 @@ pub struct Status {
     /// `limits.write_timeout`; 0 where an older server does not say.
     #[serde(default)]
     pub stalled: u64,
+    /// Requests that this process has refused, by the status of the response; empty where an older
+    /// server does not say.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
     /// The last upgrades, the oldest first; those of earlier generations too.
     pub upgrades: Vec<Record>,
 }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::base::network::ListenAddr;
+use crate::base::network::{ListenAddr, UnixAddr};
 use crate::sys::process;
 
 /// Where the control socket of a server is: as configured, or in the default directory under a
@@ -21,9 +21,53 @@ pub fn socket_path(configured: Option<&Path>, listen: &[ListenAddr]) -> Option<P
         ListenAddr::Tcp(address) if address.port() == 0 => return None,
         ListenAddr::Tcp(address) => format!("{}.sock", address.port()),
         // The path itself would not fit: a socket's path has 107 bytes at most.
-        ListenAddr::Unix(path) => format!("unix-{:016x}.sock", fnv1a(path.as_os_str().as_bytes())),
+        ListenAddr::Unix(UnixAddr { path, .. }) => {
+            format!("unix-{:016x}.sock", fnv1a(path.as_os_str().as_bytes()))
+        }
     };
     Some(default_directory().join(name))
+}
+
+/// Where a server may be that operators mean without saying so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WellKnown {
+    /// Its control socket.
+    pub path: PathBuf,
+    /// A user whom root has given the directory, and who may be believed therefore.
+    pub user: Option<u32>,
+}
+
+/// The places, beside the configured one, at which a server has its control socket that listens on these
+/// addresses, whichever environment it was started in: under a name made from the first address, in each
+/// of the default directories; then that of the systemd unit.
+pub fn well_known(listen: &[ListenAddr]) -> Vec<WellKnown> {
+    let directories =
+        [default_directory(), directory_for(None, 0), directory_for(None, process::user_id())];
+    let name = socket_path(None, listen).and_then(|path| path.file_name().map(ToOwned::to_owned));
+    let named = name.into_iter().flat_map(|name| directories.clone().map(|path| path.join(&name)));
+    let named = named.map(|path| WellKnown { path, user: None });
+    let of_unit =
+        WellKnown { path: PathBuf::from(OF_UNIT), user: owner_by_root(Path::new(OF_UNIT)) };
+    let mut places: Vec<WellKnown> = Vec::new();
+    for place in named.chain([of_unit]) {
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    places
+}
+
+/// The control socket of a server that `deploy/steadfast.service` runs.
+const OF_UNIT: &str = "/run/steadfast/control/control.sock";
+
+/// The owner of the directory in /run that a path leads through, if nobody but root can have made it:
+/// systemd makes it for the user of a unit (RuntimeDirectory=).
+fn owner_by_root(path: &Path) -> Option<u32> {
+    let of_unit = path.ancestors().nth(2)?;
+    let run = fs::symlink_metadata(of_unit.parent()?).ok()?;
+    let found = fs::symlink_metadata(of_unit).ok()?;
+    let by_root = run.is_dir() && run.uid() == 0 && run.permissions().mode() & 0o022 == 0;
+    (by_root && found.is_dir()).then_some(found.uid())
 }
 
 /// The directory of a control socket and its locks; the default one if none is configured.
@@ -137,6 +181,30 @@ mod tests {
         assert_ne!(name(&["unix:/a"]), name(&["unix:/b"]));
         let configured = Path::new("/x/y.sock");
         assert_eq!(socket_path(Some(configured), &[]).unwrap(), configured);
+    }
+
+    #[test]
+    fn well_known_places_are_named_after_the_address() {
+        let listen = ["127.0.0.1:9000".parse().unwrap()];
+        let places: Vec<PathBuf> =
+            well_known(&listen).into_iter().map(|place| place.path).collect();
+        assert_eq!(places.first(), socket_path(None, &listen).as_ref());
+        assert!(places.contains(&PathBuf::from("/run/steadfast/9000.sock")), "{places:?}");
+        assert_eq!(places.last(), Some(&PathBuf::from(OF_UNIT)));
+        let unknown: Vec<WellKnown> = well_known(&["127.0.0.1:0".parse().unwrap()]);
+        assert_eq!(unknown.len(), 1, "{unknown:?}");
+    }
+
+    #[test]
+    fn a_directory_that_root_has_given_says_whose_the_server_is() {
+        let outer = Directory::new("given");
+        let path = outer.path().join("unit/control/c.sock");
+        assert_eq!(owner_by_root(&path), None, "there is none");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let is_roots = process::user_id() == 0;
+        assert_eq!(owner_by_root(&path), is_roots.then_some(0));
+        fs::set_permissions(outer.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(owner_by_root(&path), None, "anybody can have made it");
     }
 
     #[test]

@@ -14,7 +14,10 @@ use std::time::Duration;
 use super::client::REPLY_BYTES_MAX;
 use super::line::{Lines, NoLine};
 use super::listener::ControlListener;
-use super::message::{Failed, FailureKind, Outcome, Progress, Reply, Request, decode, encode};
+use super::message::{
+    DrainRequest, Failed, FailureKind, Outcome, Progress, Reply, Request, UpgradeRequest, decode,
+    encode,
+};
 use super::{OnProgress, Operator};
 use crate::net::log_limit::limited;
 use crate::sys::credentials::peer_credentials;
@@ -329,7 +332,9 @@ fn obey(operator: &dyn Operator, request: &Request, sender: &mut Sender<'_>) -> 
     let outcome = match request {
         Request::Status => Ok(Outcome::Status(operator.status())),
         Request::Upgrade(request) => {
-            tracing::info!(?request, "an upgrade is asked for");
+            let UpgradeRequest { binary, dry_run } = request;
+            let binary = binary.as_ref().map(|path| path.display().to_string());
+            tracing::info!(binary, dry_run, "an upgrade is asked for");
             operator.upgrade(request, progress).map(Outcome::Upgraded)
         }
         Request::HandOver => {
@@ -343,7 +348,9 @@ fn obey(operator: &dyn Operator, request: &Request, sender: &mut Sender<'_>) -> 
             };
         }
         Request::Drain(request) => {
-            tracing::info!(?request, "a drain is asked for");
+            let DrainRequest { duration, now } = request;
+            let duration_ms = duration.map(|duration| duration.as_millis() as u64);
+            tracing::info!(duration_ms, now, "a drain is asked for");
             operator.drain(request, progress).map(Outcome::Drained)
         }
     };

@@ -1,5 +1,6 @@
 //! What tests of the control socket and of the command line share.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -180,6 +181,7 @@ pub(crate) fn status() -> Status {
         connections_by_worker: vec![6_001, 5_999],
         connections_max: 65_000,
         stalled: 0,
+        refused: BTreeMap::from([("404".to_owned(), 12)]),
         upgrades: vec![
             Record { at_unix_ms: 1_000, outcome: UpgradeOutcome::Failed(failed) },
             Record { at_unix_ms: 61_000, outcome: UpgradeOutcome::Upgraded(upgraded()) },

@@ -13,6 +13,9 @@ pub enum HeadError {
     BadStartLine,
     /// Request target outside the grammar of RFC 9112 §3.2.
     BadTarget,
+    /// A byte in the request target that is no visible ASCII: it has to be percent-encoded (RFC 3986
+    /// §2).
+    UnencodedTarget,
     /// Percent-encoding that is broken, or that does not decode to UTF-8.
     BadPercentEncoding,
     /// Request target longer than `target_bytes_max`.
@@ -44,7 +47,8 @@ pub enum HeadError {
     HostInvalid,
     /// Content-Length that is no number, or several that differ (RFC 9112 §6.3).
     BadContentLength,
-    /// Transfer-Encoding together with Content-Length, or in HTTP/1.0 (RFC 9112 §6.1).
+    /// Transfer-Encoding together with Content-Length, in HTTP/1.0 (RFC 9112 §6.1), or without
+    /// `chunked` at its end and nowhere else: nobody knows where such a body ends (§6.3).
     BadTransferEncoding,
 }
 
@@ -66,6 +70,9 @@ impl HeadError {
             Self::Incomplete => "the head does not end with one blank line",
             Self::BadStartLine => "the first line is malformed",
             Self::BadTarget => "the request target is malformed",
+            Self::UnencodedTarget => {
+                "the request target has a byte that must be percent-encoded (no visible ASCII)"
+            }
             Self::BadPercentEncoding => "the request target has broken percent-encoding",
             Self::TargetTooLong => "the request target is too long",
             Self::HeadTooLarge => "the head is too large",
@@ -82,7 +89,8 @@ impl HeadError {
             Self::HostInvalid => "the host is invalid",
             Self::BadContentLength => "Content-Length is invalid or contradicts itself",
             Self::BadTransferEncoding => {
-                "Transfer-Encoding is not allowed with Content-Length or in HTTP/1.0"
+                "Transfer-Encoding has to end in chunked, and is not allowed with Content-Length or \
+                 in HTTP/1.0"
             }
         }
     }

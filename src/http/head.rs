@@ -101,9 +101,14 @@ impl<'a> Head<'a> {
         let fields = Fields::parse(rest, limits.headers_max)?;
         let host = parse_host(&fields, minor_version)?;
         let content_length = fields.content_length()?;
-        let chunked = fields.first("transfer-encoding").is_some();
-        if chunked && (content_length.is_some() || minor_version == 0) {
-            return Err(HeadError::BadTransferEncoding);
+        if fields.first("transfer-encoding").is_some() {
+            let codings: Vec<&[u8]> = fields.list("transfer-encoding").collect();
+            let chunked = |coding: &&[u8]| coding.eq_ignore_ascii_case(b"chunked");
+            let ends_chunked =
+                codings.iter().position(chunked) == Some(codings.len().wrapping_sub(1));
+            if content_length.is_some() || minor_version == 0 || !ends_chunked {
+                return Err(HeadError::BadTransferEncoding);
+            }
         }
         Ok(Self {
             method,
@@ -137,7 +142,7 @@ impl<'a> Head<'a> {
     /// # Errors
     /// [`HeadError::BadPercentEncoding`] if it is not UTF-8.
     pub fn decoded_path(&self) -> Result<Cow<'a, str>, HeadError> {
-        percent_decode(self.target.path, false)
+        percent_decode(self.target.path)
     }
 
     /// What follows the first `?`, not decoded.
@@ -148,7 +153,7 @@ impl<'a> Head<'a> {
     /// The first query parameter of this name, decoded (`+` is a space), empty if it has no `=`.
     ///
     /// # Errors
-    /// [`HeadError::BadPercentEncoding`] if it, or the name of one before it, is not UTF-8.
+    /// [`HeadError::BadPercentEncoding`] if it is not UTF-8.
     pub fn query_value(&self, name: &str) -> Result<Option<Cow<'a, str>>, HeadError> {
         query_value(self.target.query, name)
     }
@@ -217,7 +222,7 @@ fn parse_request_line<'a>(
     }
     let minor_version = parse_version(version)?;
     let method = std::str::from_utf8(method).map_err(|_| HeadError::BadStartLine)?;
-    let target = std::str::from_utf8(target).map_err(|_| HeadError::BadTarget)?;
+    let target = std::str::from_utf8(target).map_err(|_| HeadError::UnencodedTarget)?;
     Ok((method, target, minor_version))
 }
 

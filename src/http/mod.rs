@@ -6,6 +6,7 @@
 //! reads its answer with [`ResponseHead`].
 
 mod address;
+mod date;
 mod error;
 mod fields;
 pub(crate) mod head;
@@ -15,6 +16,7 @@ mod response_head;
 mod target;
 
 pub use address::{Address, Authority};
+pub use date::http_date;
 pub use error::HeadError;
 pub use fields::{Fields, is_token};
 pub use head::{Head, check_partial, find_head_end};

@@ -1,8 +1,12 @@
 //! Answers that are not a 101. Each ends its connection.
 
 use std::borrow::Cow;
+use std::time::SystemTime;
 
-use super::{HeadError, is_token};
+use super::{HeadError, http_date, is_token};
+
+/// The methods of everything that is served here (RFC 9110 §9.3).
+const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// An answer after which the connection is closed: a page, or a refusal with a short text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,6 +14,8 @@ pub struct Response {
     status: u16,
     headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     body: Cow<'static, [u8]>,
+    /// Only the head is sent: the answer to a HEAD.
+    head_only: bool,
 }
 
 impl Response {
@@ -21,13 +27,25 @@ impl Response {
             200..=599 => status,
             _ => 500,
         };
-        Self { status, headers: Vec::new(), body: body.into() }
+        Self { status, headers: Vec::new(), body: body.into(), head_only: false }
             .with_header("Content-Type", media_type)
     }
 
     /// A short plain text.
     pub fn text(status: u16, text: impl Into<String>) -> Self {
         Self::new(status, "text/plain; charset=utf-8", text.into().into_bytes())
+    }
+
+    /// The answer to OPTIONS: which methods there are.
+    pub fn methods() -> Self {
+        Self { status: 204, headers: Vec::new(), body: Cow::default(), head_only: true }
+            .with_header("Allow", METHODS)
+    }
+
+    /// Without its body, but with the length of it: the answer to HEAD (RFC 9110 §9.3.2).
+    #[must_use]
+    pub fn head_only(self) -> Self {
+        Self { head_only: true, ..self }
     }
 
     /// With one more header field. Control characters in the value become spaces. A field is left out
@@ -57,15 +75,9 @@ impl Response {
         self.status
     }
 
-    /// The whole response on the wire, with Content-Length and `Connection: close`.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = self.to_bytes_without_body();
-        bytes.extend_from_slice(&self.body);
-        bytes
-    }
-
-    /// The same without its body, which is the answer to a HEAD (RFC 9110 §9.3.2).
-    pub fn to_bytes_without_body(&self) -> Vec<u8> {
+    /// The whole response on the wire, made at this `time`, with Content-Length and
+    /// `Connection: close`.
+    pub fn to_bytes(&self, time: SystemTime) -> Vec<u8> {
         let mut text = format!("HTTP/1.1 {} {}\r\n", self.status, phrase(self.status));
         let mut line = |name: &str, value: &str| {
             text.push_str(name);
@@ -73,15 +85,23 @@ impl Response {
             text.push_str(value);
             text.push_str("\r\n");
         };
+        line("Date", &http_date(time));
         for (name, value) in &self.headers {
             line(name, value);
         }
         // RFC 9110 §7.8: whoever sends Upgrade names it in Connection, too.
         let upgrades = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
         line("Connection", if upgrades { "Upgrade, close" } else { "close" });
-        line("Content-Length", &self.body.len().to_string());
+        // RFC 9110 §8.6: a 204 has none.
+        if self.status != 204 {
+            line("Content-Length", &self.body.len().to_string());
+        }
         text.push_str("\r\n");
-        text.into_bytes()
+        let mut bytes = text.into_bytes();
+        if !self.head_only {
+            bytes.extend_from_slice(&self.body);
+        }
+        bytes
     }
 }
 
@@ -115,9 +135,9 @@ impl Refusal {
         Self::new(404, "there is nothing at this path")
     }
 
-    /// 405 with Allow: all that is served here is read with GET.
+    /// 405 with Allow.
     pub fn method_not_allowed() -> Self {
-        Self::new(405, "only GET is allowed here").with_header("Allow", "GET")
+        Self::new(405, "only GET, HEAD and OPTIONS are allowed here").with_header("Allow", METHODS)
     }
 
     /// 426 with what to upgrade to (RFC 9110 §15.5.22, RFC 6455 §4.4).
@@ -155,6 +175,7 @@ fn refusing(status: u16) -> u16 {
 fn phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        204 => "No Content",
         301 => "Moved Permanently",
         302 => "Found",
         308 => "Permanent Redirect",
@@ -184,21 +205,26 @@ fn phrase(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::UNIX_EPOCH;
 
     #[test]
     fn refusals_say_why_and_close() {
         assert_eq!(
-            String::from_utf8(Refusal::method_not_allowed().to_response().to_bytes()).unwrap(),
+            String::from_utf8(Refusal::method_not_allowed().to_response().to_bytes(UNIX_EPOCH))
+                .unwrap(),
             "HTTP/1.1 405 Method Not Allowed\r\n\
+             Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
              Content-Type: text/plain; charset=utf-8\r\n\
-             Allow: GET\r\n\
+             Allow: GET, HEAD, OPTIONS\r\n\
              Connection: close\r\n\
-             Content-Length: 25\r\n\r\n\
-             only GET is allowed here\n"
+             Content-Length: 44\r\n\r\n\
+             only GET, HEAD and OPTIONS are allowed here\n"
         );
         assert_eq!(
-            String::from_utf8(Refusal::upgrade_required("no").to_response().to_bytes()).unwrap(),
+            String::from_utf8(Refusal::upgrade_required("no").to_response().to_bytes(UNIX_EPOCH))
+                .unwrap(),
             "HTTP/1.1 426 Upgrade Required\r\n\
+             Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
              Content-Type: text/plain; charset=utf-8\r\n\
              Upgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\n\
@@ -210,10 +236,21 @@ mod tests {
 
     #[test]
     fn the_answer_to_head_has_the_length_but_no_body() {
-        let bytes = Response::text(200, "hello").to_bytes_without_body();
+        let bytes = Response::text(200, "hello").head_only().to_bytes(UNIX_EPOCH);
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.contains("\r\nContent-Length: 5\r\n"));
         assert!(text.ends_with("\r\n\r\n"));
+    }
+
+    #[test]
+    fn the_answer_to_options_has_no_length() {
+        assert_eq!(
+            String::from_utf8(Response::methods().to_bytes(UNIX_EPOCH)).unwrap(),
+            "HTTP/1.1 204 No Content\r\n\
+             Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
+             Allow: GET, HEAD, OPTIONS\r\n\
+             Connection: close\r\n\r\n"
+        );
     }
 
     #[test]
@@ -221,7 +258,7 @@ mod tests {
         let response = Response::text(400, "")
             .with_header("X-Room", "a\r\nSet-Cookie: b")
             .with_header("X-Other\r\nName", "c");
-        let text = String::from_utf8(response.to_bytes()).unwrap();
+        let text = String::from_utf8(response.to_bytes(UNIX_EPOCH)).unwrap();
         assert!(text.contains("\r\nX-Room: a  Set-Cookie: b\r\n"));
         assert!(!text.contains("X-Other"));
     }
@@ -232,9 +269,11 @@ mod tests {
             .with_header("content-length", "9")
             .with_header("Transfer-Encoding", "chunked")
             .with_header("CONNECTION", "keep-alive");
-        let text = String::from_utf8(response.to_bytes()).unwrap();
+        let text = String::from_utf8(response.to_bytes(UNIX_EPOCH)).unwrap();
         assert!(text.contains("Connection: close\r\nContent-Length: 1\r\n\r\nx"), "{text}");
-        assert!(!text.contains("chunked") && !text.contains("keep-alive") && !text.contains('9'));
+        assert!(
+            !text.contains("chunked") && !text.contains("keep-alive") && !text.contains("h: 9")
+        );
     }
 
     #[test]
@@ -243,7 +282,7 @@ mod tests {
             let mut refusal = Refusal::new(status, "no");
             assert_eq!(refusal.status, 500, "{status}");
             refusal.status = status;
-            let bytes = refusal.to_response().to_bytes();
+            let bytes = refusal.to_response().to_bytes(UNIX_EPOCH);
             assert!(bytes.starts_with(b"HTTP/1.1 500 Internal Server Error\r\n"), "{status}");
         }
         for status in [300, 302, 308, 400, 418, 421, 503, 599] {

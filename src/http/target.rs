@@ -61,71 +61,91 @@ pub fn check_target(target: &str) -> Result<(), HeadError> {
 }
 
 /// What a target may hold: the characters of RFC 3986, whole percent-triplets, and those that the
-/// URL standard of the browsers leaves as they are although RFC 3986 would encode them.
+/// URL standard of the browsers leaves as they are although RFC 3986 would encode them, among them a
+/// `%` in the query that begins no triplet.
 fn check_bytes(raw: &str) -> Result<(), HeadError> {
     let bytes = raw.as_bytes();
+    let mut in_query = false;
     for (at, &byte) in bytes.iter().enumerate() {
         match byte {
-            b'%' => {
-                let triplet = bytes.get(at + 1..at + 3);
-                if !triplet.is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) {
-                    return Err(HeadError::BadPercentEncoding);
-                }
+            b'?' => in_query = true,
+            b'%' if !in_query && triplet(&bytes[at..]).is_none() => {
+                return Err(HeadError::BadPercentEncoding);
             }
             b'#' | b'"' | b'<' | b'>' => return Err(HeadError::BadTarget),
             0x21..=0x7e => {}
-            _ => return Err(HeadError::BadTarget),
+            _ => return Err(HeadError::UnencodedTarget),
         }
     }
     Ok(())
 }
 
-/// Decodes percent-triplets; with `plus_is_space`, `+` too, as browsers write query values.
+/// The byte that a percent-triplet at the beginning of `bytes` stands for.
+fn triplet(bytes: &[u8]) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    match bytes {
+        [b'%', high, low, ..] => Some(digit(*high)? << 4 | digit(*low)?),
+        _ => None,
+    }
+}
+
+/// Decodes the percent-triplets of a path.
 ///
 /// # Errors
 /// [`HeadError::BadPercentEncoding`] for a broken triplet or bytes that are not UTF-8.
-pub fn percent_decode(text: &str, plus_is_space: bool) -> Result<Cow<'_, str>, HeadError> {
-    let special = |byte: u8| byte == b'%' || (plus_is_space && byte == b'+');
-    if !text.bytes().any(special) {
+pub fn percent_decode(text: &str) -> Result<Cow<'_, str>, HeadError> {
+    decode(text, |byte| match byte {
+        // A triplet would have been decoded.
+        b'%' => None,
+        other => Some(other),
+    })
+}
+
+/// Decodes a name or a value of a query as browsers do: `+` is a space, and a `%` that begins no
+/// triplet stands for itself.
+///
+/// # Errors
+/// [`HeadError::BadPercentEncoding`] for bytes that are not UTF-8.
+pub(super) fn query_decode(text: &str) -> Result<Cow<'_, str>, HeadError> {
+    decode(text, |byte| match byte {
+        b'+' => Some(b' '),
+        other => Some(other),
+    })
+}
+
+/// `plain` is what a byte stands for that begins no triplet.
+fn decode(text: &str, plain: impl Fn(u8) -> Option<u8>) -> Result<Cow<'_, str>, HeadError> {
+    if text.bytes().all(|byte| byte != b'%' && plain(byte) == Some(byte)) {
         return Ok(Cow::Borrowed(text));
     }
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        decoded.push(match byte {
-            b'%' => {
-                let (hex, after) =
-                    rest.split_first_chunk::<2>().ok_or(HeadError::BadPercentEncoding)?;
-                rest = after;
-                hex_digit(hex[0])? << 4 | hex_digit(hex[1])?
+    while let Some((&first, after)) = rest.split_first() {
+        match triplet(rest) {
+            Some(byte) => {
+                decoded.push(byte);
+                rest = &rest[3..];
             }
-            b'+' if plus_is_space => b' ',
-            other => other,
-        });
+            None => {
+                decoded.push(plain(first).ok_or(HeadError::BadPercentEncoding)?);
+                rest = after;
+            }
+        }
     }
     let decoded = String::from_utf8(decoded).map_err(|_| HeadError::BadPercentEncoding)?;
     Ok(Cow::Owned(decoded))
 }
 
-fn hex_digit(byte: u8) -> Result<u8, HeadError> {
-    match byte {
-        b'0'..=b'9' => Ok(byte - b'0'),
-        b'a'..=b'f' => Ok(byte - b'a' + 10),
-        b'A'..=b'F' => Ok(byte - b'A' + 10),
-        _ => Err(HeadError::BadPercentEncoding),
-    }
-}
-
-/// The first query parameter of this name, decoded; its value is empty without `=`.
+/// The first query parameter of this name, decoded; its value is empty without `=`. A parameter before
+/// it whose name is not UTF-8 has another name.
 pub(super) fn query_value<'a>(
     query: Option<&'a str>,
     name: &str,
 ) -> Result<Option<Cow<'a, str>>, HeadError> {
     for pair in query.unwrap_or_default().split('&') {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if !pair.is_empty() && percent_decode(key, true)? == name {
-            return percent_decode(value, true).map(Some);
+        if !pair.is_empty() && query_decode(key).is_ok_and(|key| key == name) {
+            return query_decode(value).map(Some);
         }
     }
     Ok(None)

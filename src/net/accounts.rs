@@ -1,6 +1,6 @@
 //! What the workers count together.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::base::meter::Meter;
 use crate::hub::WorkerIndex;
@@ -12,6 +12,8 @@ pub struct Accounts {
     by_worker: Box<[AtomicUsize]>,
     connections_max: usize,
     stalled: AtomicU64,
+    /// Workers whose connections are gone, in a stop.
+    through: Box<[AtomicBool]>,
     held: Box<[Meter]>,
     memory_max: usize,
 }
@@ -26,6 +28,7 @@ impl Accounts {
             by_worker,
             connections_max,
             stalled: AtomicU64::new(0),
+            through: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             held: (0..workers).map(|_| Meter::beside(&all)).collect(),
             memory_max,
         }
@@ -54,6 +57,16 @@ impl Accounts {
     /// Counts one of them.
     pub(super) fn count_stalled(&self) {
         self.stalled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether all workers are through with a stop: the connections there were are gone.
+    pub fn are_all_through(&self) -> bool {
+        self.through.iter().all(|through| through.load(Ordering::Acquire))
+    }
+
+    /// A worker is through with its stop, or has ended.
+    pub(super) fn is_through(&self, worker: WorkerIndex) {
+        self.through[usize::from(worker)].store(true, Ordering::Release);
     }
 
     /// Bytes that connections hold: unfinished messages, parked bytes, out queues.
@@ -114,6 +127,10 @@ mod tests {
         accounts.leave(0);
         assert_eq!(accounts.connections(), 2);
         assert_eq!(accounts.connections_by_worker().collect::<Vec<_>>(), [0, 2]);
+        accounts.is_through(1);
+        assert!(!accounts.are_all_through());
+        accounts.is_through(0);
+        assert!(accounts.are_all_through());
         accounts.meter(1).add(30);
         assert_eq!(
             (accounts.held(), accounts.meter(0).own(), accounts.memory_share()),

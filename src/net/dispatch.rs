@@ -4,18 +4,19 @@
 //! connections nor epoll; what concerns others is left as [`Intents`].
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::app::erased::{AnyApp, AnyState, Panicked};
 use crate::app::handle::PostBox;
 use crate::app::intents::Intents;
-use crate::app::{Address, Command, Conn, Outgoing, Refusal};
+use crate::app::{Address, Command, Conn, Outgoing, Refusal, Response};
 use crate::base::id::ConnectionIds;
 use crate::base::limits::HeadLimits;
 use crate::base::slab::Key;
 use crate::base::tick::Tick;
 use crate::hub::{Hub, WorkerIndex};
 use crate::net::connection::{Connection, NO_ROUTE, Pending};
-use crate::net::gate::{self, Gate, Verdict};
+use crate::net::gate::{self, Gate, Reception, Verdict};
 use crate::net::log_limit::limited;
 use crate::net::mode::Mode;
 use crate::net::route::{Route, Target};
@@ -139,25 +140,23 @@ impl Dispatcher {
     }
 
     fn on_head(&mut self, conn: &mut Connection, key: Key, head: &[u8]) {
-        let handle_at = Address { worker: self.worker, key };
-        let verdict = self.gate.decide(
-            &mut self.routes,
-            head,
-            &self.head_limits,
-            conn,
-            handle_at,
-            &self.post,
-            self.mode.is_stopping(),
-        );
+        let to = Reception {
+            address: Address { worker: self.worker, key },
+            post: &self.post,
+            welcome: self.mode.welcome(),
+            time: SystemTime::now(),
+        };
+        let verdict = self.gate.decide(&mut self.routes, head, &self.head_limits, conn, &to);
         match verdict {
             Verdict::Respond(response) => {
                 let mut env = env(&mut self.turn, &self.routes[NO_ROUTE as usize], self.now);
-                conn.session.refuse(&response.to_bytes(), &mut env);
+                conn.session.refuse(&response.to_bytes(SystemTime::now()), &mut env);
             }
-            Verdict::Refuse(refusal) => self.refuse(conn, &refusal),
-            Verdict::RefuseHead(refusal) => {
-                let bytes = refusal.to_response().to_bytes_without_body();
-                self.refuse_with(conn, &refusal, &bytes);
+            Verdict::Refuse { refusal, head_only: true } => {
+                self.answer(conn, &refusal.to_response().head_only());
+            }
+            Verdict::Refuse { refusal, head_only: false } => {
+                self.answer(conn, &refusal.to_response());
             }
             Verdict::Accept(pending) => {
                 conn.pending = Some(pending);
@@ -187,18 +186,16 @@ impl Dispatcher {
 
     /// Refuses a handshake.
     pub fn refuse(&mut self, conn: &mut Connection, refusal: &Refusal) {
-        self.refuse_with(conn, refusal, &refusal.to_response().to_bytes());
+        self.gate.refusals.note(refusal, conn.id, conn.peer, None);
+        self.answer(conn, &refusal.to_response());
     }
 
-    fn refuse_with(&mut self, conn: &mut Connection, refusal: &Refusal, response: &[u8]) {
-        tracing::debug!(
-            connection = %conn.id, peer = %conn.peer, status = refusal.status, reason = &*refusal.reason,
-            "handshake refused"
-        );
+    /// Ends a handshake, which has come to nothing.
+    fn answer(&mut self, conn: &mut Connection, response: &Response) {
         conn.pending = None;
         conn.state = None;
         let mut env = env(&mut self.turn, &self.routes[usize::from(conn.route)], self.now);
-        conn.session.refuse(response, &mut env);
+        conn.session.refuse(&response.to_bytes(SystemTime::now()), &mut env);
     }
 
     #[inline]
@@ -209,7 +206,7 @@ impl Dispatcher {
     /// An open connection is over: the app is told, its rooms are left.
     fn on_closed(&mut self, conn: &mut Connection, key: Key, closed: &Closed) {
         tracing::debug!(
-            connection = %conn.id, by = ?closed.by, code = closed.code.map(|code| code.0),
+            connection = %conn.id, by = closed.by.as_str(), code = closed.code.map(|code| code.0),
             reason = closed.reason, "closed"
         );
         let Some(mut state) = conn.state.take() else {
@@ -351,7 +348,7 @@ impl Dispatcher {
             .and_then(|index| route.subprotocols.get(usize::from(index)).map(String::as_str));
         let app = match &mut route.target {
             Target::App(app) => Some(&mut **app),
-            Target::Page(_) | Target::Nothing => None,
+            Target::Page(_) | Target::Health | Target::Ready | Target::Nothing => None,
         };
         let cx = Conn {
             id: conn.id,

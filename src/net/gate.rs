@@ -1,6 +1,8 @@
 //! From a request head to a verdict: route, handshake, middleware, app.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::app::handle::PostBox;
 use crate::app::{Address, Decision, Handle, Peer, Refusal, Request, Response};
@@ -9,6 +11,7 @@ use crate::base::network::TrustedProxies;
 use crate::http::{Head, redact_target};
 use crate::net::connection::{Connection, Facts, Pending, RouteIndex};
 use crate::net::log_limit::limited;
+use crate::net::refusals::Refusals;
 use crate::net::route::{self, Route, Target};
 use crate::session::handshake::{self, Policy};
 
@@ -21,17 +24,45 @@ pub struct Gate {
     pub forwarded_for: bool,
     /// Connections of trusted proxies begin with a PROXY protocol header.
     pub proxy_protocol: bool,
+    /// Who was not.
+    pub refusals: Arc<Refusals>,
+}
+
+/// To what a request comes.
+pub struct Reception<'a> {
+    /// Where its connection will be reached.
+    pub address: Address,
+    /// How.
+    pub post: &'a PostBox,
+    /// Who is let in at the moment.
+    pub welcome: Welcome,
+    /// When it is.
+    pub time: SystemTime,
+}
+
+/// Who is let in while a server serves, begins to drain, and drains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Welcome {
+    /// Everybody.
+    All,
+    /// Everybody, but load balancers are told to send nobody more.
+    NotReady,
+    /// Nobody.
+    Nobody,
 }
 
 /// What becomes of a request.
 #[derive(Debug)]
 pub enum Verdict {
-    /// It gets this page.
+    /// It gets this answer.
     Respond(Response),
     /// It is refused.
-    Refuse(Refusal),
-    /// It is refused, and has asked for no body (HEAD).
-    RefuseHead(Refusal),
+    Refuse {
+        /// Why.
+        refusal: Refusal,
+        /// It has asked for no body (HEAD).
+        head_only: bool,
+    },
     /// The handshake is accepted.
     Accept(Box<Pending>),
     /// The app will say.
@@ -40,28 +71,30 @@ pub enum Verdict {
 
 impl Gate {
     /// Decides about a head, and leaves what is known then in `conn`.
-    #[expect(clippy::too_many_arguments, reason = "everything a decision depends on, used once")]
     pub fn decide(
         &self,
         routes: &mut [Route],
         head: &[u8],
         limits: &HeadLimits,
         conn: &mut Connection,
-        address: Address,
-        post: &PostBox,
-        stopping: bool,
+        to: &Reception<'_>,
     ) -> Verdict {
         let head = match Head::parse(head, limits) {
             Ok(head) => head,
-            Err(error) => return Verdict::Refuse(error.into()),
+            Err(error) => {
+                let refusal = error.into();
+                self.refusals.note(&refusal, conn.id, conn.peer, None);
+                return Verdict::Refuse { refusal, head_only: false };
+            }
         };
-        if stopping {
-            return Verdict::Refuse(self::stopping());
-        }
-        match self.try_decide(routes, &head, conn, address, post) {
+        let head_only = head.method() == "HEAD";
+        match self.try_decide(routes, &head, conn, to) {
+            Ok(Verdict::Respond(response)) if head_only => Verdict::Respond(response.head_only()),
             Ok(verdict) => verdict,
-            Err(refusal) if head.method() == "HEAD" => Verdict::RefuseHead(refusal),
-            Err(refusal) => Verdict::Refuse(refusal),
+            Err(refusal) => {
+                self.refusals.note(&refusal, conn.id, conn.peer, Some(&head));
+                Verdict::Refuse { refusal, head_only }
+            }
         }
     }
 
@@ -70,28 +103,50 @@ impl Gate {
         routes: &mut [Route],
         head: &Head<'_>,
         conn: &mut Connection,
-        address: Address,
-        post: &PostBox,
+        to: &Reception<'_>,
     ) -> Result<Verdict, Refusal> {
         conn.peer = self.peer(conn.peer, head);
         let request = Request::new(head, conn.peer)?;
         tracing::debug!(
             connection = %conn.id, peer = %conn.peer, method = head.method(),
-            target = &*redact_target(head.target()), "request"
+            path = &*redact_target(head.target()), "request"
         );
-        let (index, path) = route::find(routes, head.path()).ok_or_else(Refusal::not_found)?;
+        let found = route::find(routes, head.path());
+        let answers_drain = found.as_ref().is_some_and(|(index, _)| {
+            matches!(routes[*index].target, Target::Health | Target::Ready)
+        });
+        if to.welcome == Welcome::Nobody && !answers_drain {
+            return Err(stopping());
+        }
+        match head.method() {
+            "GET" | "HEAD" => {}
+            // `*` is the server as a whole (RFC 9110 §9.3.7).
+            "OPTIONS" if found.is_some() || head.path() == "*" => {
+                return Ok(Verdict::Respond(Response::methods()));
+            }
+            "OPTIONS" => return Err(Refusal::not_found()),
+            // Its target has no path.
+            "CONNECT" => return Err(Refusal::method_not_allowed()),
+            _ if found.is_some() => return Err(Refusal::method_not_allowed()),
+            _ => return Err(Refusal::not_found()),
+        }
+        let (index, path) = found.ok_or_else(Refusal::not_found)?;
         let route = &mut routes[index];
-        let app = match &mut route.target {
-            Target::Page(_) | Target::Nothing if head.method() != "GET" => {
-                return Err(Refusal::method_not_allowed());
-            }
-            Target::Page(page) => {
-                route.chain.check(&request)?;
-                route.chain.release(&conn.peer);
-                return Ok(Verdict::Respond(page.clone()));
-            }
+        let page = match &route.target {
             Target::Nothing => return Err(Refusal::not_found()),
-            Target::App(app) => app,
+            Target::App(_) => None,
+            Target::Page(page) => Some(page.clone()),
+            Target::Health => Some(Response::text(200, "alive\n")),
+            Target::Ready if to.welcome == Welcome::All => Some(Response::text(200, "ready\n")),
+            Target::Ready => return Err(stopping()),
+        };
+        if let Some(page) = page {
+            route.chain.check(&request)?;
+            route.chain.release(&conn.peer);
+            return Ok(Verdict::Respond(page));
+        }
+        let Target::App(app) = &mut route.target else {
+            return Err(Refusal::not_found());
         };
         let offer = handshake::check(head)?;
         let request = request.with_params(route.pattern.capture(path));
@@ -99,7 +154,7 @@ impl Gate {
         // From here on the middleware counts this connection: it is released when it is dropped.
         conn.route = index as RouteIndex;
         conn.passed = true;
-        let handle = Handle::new(conn.id, address, route.space, post.0.clone());
+        let handle = Handle::new(conn.id, to.address, route.space, to.post.0.clone());
         let decision = app.handshake(&request, &handle).map_err(|_| {
             limited!(error, connection = %conn.id, "the app panicked in handshake");
             Refusal::new(500, "an internal error")
@@ -111,7 +166,8 @@ impl Gate {
         });
         conn.facts = (subprotocol.is_some() || request.path() != route.pattern.as_str())
             .then(|| Box::new(Facts { path: request.path().into(), subprotocol }));
-        let pending = Box::new(Pending { answer: agreed.response(), deflate: agreed.deflate });
+        let pending =
+            Box::new(Pending { answer: agreed.response(to.time), deflate: agreed.deflate });
         match decision {
             Decision::Accept(state) => {
                 conn.state = Some(state);
@@ -181,6 +237,7 @@ mod tests {
             },
             forwarded_for: true,
             proxy_protocol: false,
+            refusals: Arc::default(),
         };
         let peer_of = |gate: &Gate, socket: Option<&str>, lines: &str| {
             let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");

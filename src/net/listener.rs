@@ -14,10 +14,9 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::app::Peer;
-use crate::base::network::ListenAddr;
+use crate::base::network::{ListenAddr, UnixAddr};
 use crate::net::socket_file::{self, SocketFile};
 use crate::net::stream::Stream;
-use crate::sys::filter;
 
 /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn. Large, for
 /// the storm of reconnects after another server's crash.
@@ -54,18 +53,6 @@ impl Listener {
         match address {
             ListenAddr::Tcp(_) => Self::Tcp(TcpListener::from_std(descriptor.into())),
             ListenAddr::Unix(_) => Self::Unix(UnixListener::from_std(descriptor.into())),
-        }
-    }
-
-    /// Makes the kernel drop new connection attempts, so that the queue can be emptied and the
-    /// listener closed without a reset. A Unix socket has no half-open connections: nothing to do.
-    ///
-    /// # Errors
-    /// Those of setsockopt.
-    pub fn drop_new_connections(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(listener) => filter::drop_new_connections(listener),
-            Self::Unix(_) => Ok(()),
         }
     }
 
@@ -140,8 +127,8 @@ impl Drop for Unlink {
 ///
 /// # Errors
 /// Those of bind(2): the group is another user's.
-pub fn bind_beside(address: SocketAddr) -> io::Result<Listener> {
-    let socket = tcp_socket(address)?;
+pub fn bind_beside(address: SocketAddr, only_v6: bool) -> io::Result<Listener> {
+    let socket = tcp_socket(address, only_v6)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     Ok(Listener::Tcp(TcpListener::from_std(socket.into())))
@@ -155,29 +142,47 @@ pub fn listen(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).listen(BACKLOG)
 }
 
-/// Binds an address for `workers` workers; `beside` another server of the same user's that has done
-/// so with SO_REUSEPORT, too, if there is one. TCP sockets have to [`listen`] yet.
+/// How TCP sockets are bound.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct How {
+    /// Beside another server of the same user's that has done so with SO_REUSEPORT, too, if there is
+    /// one.
+    pub beside: bool,
+    /// An IPv6 address is bound for IPv6 alone, as the IPv4 address is bound on its own (IPV6_V6ONLY);
+    /// else the unspecified one serves both.
+    pub only_v6: bool,
+}
+
+/// Whether a TCP socket serves IPv6 alone.
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub fn is_only_v6(socket: &impl AsFd) -> io::Result<bool> {
+    SockRef::from(socket).only_v6()
+}
+
+/// Binds an address for `workers` workers. TCP sockets have to [`listen`] yet.
 ///
 /// # Errors
 /// `AddrInUse` if anybody else listens there, another Steadfast with SO_REUSEPORT included unless
 /// this is to be `beside` it.
-pub fn bind(address: &ListenAddr, workers: usize, beside: bool) -> io::Result<Bound> {
+pub fn bind(address: &ListenAddr, workers: usize, how: How) -> io::Result<Bound> {
     match address {
-        ListenAddr::Tcp(address) => bind_tcp(*address, workers, beside),
-        ListenAddr::Unix(path) => bind_unix(path, workers),
+        ListenAddr::Tcp(address) => bind_tcp(*address, workers, how),
+        ListenAddr::Unix(address) => bind_unix(address, workers),
     }
 }
 
-fn bind_tcp(address: SocketAddr, workers: usize, beside: bool) -> io::Result<Bound> {
-    if !beside {
+fn bind_tcp(address: SocketAddr, workers: usize, how: How) -> io::Result<Bound> {
+    if !how.beside {
         // SO_REUSEPORT alone would let a second server of the same user share the port in silence.
-        let probe = tcp_socket(address)?;
+        let probe = tcp_socket(address, how.only_v6)?;
         probe.bind(&address.into())?;
     }
     let mut address = address;
     let mut listeners = Vec::with_capacity(workers);
     for _ in 0..workers {
-        let socket = tcp_socket(address)?;
+        let socket = tcp_socket(address, how.only_v6)?;
         socket.set_reuse_port(true)?;
         socket.bind(&address.into())?;
         if let Some(bound) = socket.local_addr()?.as_socket() {
@@ -188,8 +193,12 @@ fn bind_tcp(address: SocketAddr, workers: usize, beside: bool) -> io::Result<Bou
     Ok(Bound { address: ListenAddr::Tcp(address), listeners, unlink: None })
 }
 
-fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
+fn tcp_socket(address: SocketAddr, only_v6: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // Whatever net.ipv6.bindv6only says.
+        socket.set_only_v6(only_v6)?;
+    }
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     // Accepted sockets inherit it, which saves a system call each.
@@ -197,11 +206,11 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn bind_unix(path: &Path, workers: usize) -> io::Result<Bound> {
-    let (socket, file) = socket_file::bind(path, None, BACKLOG)?;
+fn bind_unix(address: &UnixAddr, workers: usize) -> io::Result<Bound> {
+    let (socket, file) = socket_file::bind(&address.path, &address.access, BACKLOG)?;
     let unlink = Some(Unlink(file));
     let listeners = (0..workers)
         .map(|_| Ok(Listener::Unix(UnixListener::from_std(socket.try_clone()?.into()))))
         .collect::<io::Result<_>>()?;
-    Ok(Bound { address: ListenAddr::Unix(path.to_owned()), listeners, unlink })
+    Ok(Bound { address: ListenAddr::Unix(address.clone()), listeners, unlink })
 }

@@ -15,6 +15,7 @@ pub mod mailbox;
 pub mod mode;
 pub mod order;
 pub mod record;
+pub mod refusals;
 pub mod route;
 pub mod socket_file;
 pub mod states;

@@ -3,15 +3,18 @@
 //! ```text
 //!            accept       read         write        deadlines   messages for members
 //! Serving    yes          yes          yes          fire        within the queue's limit
-//! Stopping   yes, 503     yes          yes          fire        within the queue's limit
+//! Stopping   yes, 503*    yes          yes          fire        within the queue's limit
 //! Frozen     noted        noted        noted        wait        all are queued
 //! ```
+//!
+//! \* After `drain_grace`; until then as if it served.
 //!
 //! epoll reports each change once, so a frozen worker notes each report. When the worker serves
 //! again, it does for each connection what it would have done at the time.
 
 use crate::base::slab::Key;
 use crate::base::tick::Tick;
+use crate::net::gate::Welcome;
 use crate::net::stop::{Stop, Stopping};
 
 /// A worker's mode.
@@ -43,8 +46,17 @@ impl Mode {
         matches!(self, Self::Frozen(_))
     }
 
-    /// Whether handshakes are refused.
+    /// Whether it will be over soon.
     pub fn is_stopping(&self) -> bool {
         matches!(self, Self::Stopping(_))
+    }
+
+    /// Who is let in.
+    pub fn welcome(&self) -> Welcome {
+        match self {
+            Self::Serving | Self::Frozen(_) => Welcome::All,
+            Self::Stopping(stopping) if stopping.is_grace() => Welcome::NotReady,
+            Self::Stopping(_) => Welcome::Nobody,
+        }
     }
 }

@@ -17,6 +17,8 @@ use crate::sys::bell::Rung;
 pub enum Order {
     /// Stop. A frozen worker does so as soon as it is thawed.
     Stop(Stop),
+    /// All workers are through with their stop, and the kernel lets nobody come: end.
+    Leave,
     /// Begin to send the connections' descriptors.
     PreCopy(Outlets),
     /// Stop reading, writing and accepting.
@@ -45,7 +47,7 @@ impl Order {
     /// Whether it says who owns the connections, or that all ends: it is given once, and whoever gives
     /// it waits for no answer.
     pub fn decides(&self) -> bool {
-        matches!(self, Self::Stop(_) | Self::Thaw | Self::Release { .. })
+        matches!(self, Self::Stop(_) | Self::Leave | Self::Thaw | Self::Release { .. })
     }
 }
 

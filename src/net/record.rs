@@ -202,7 +202,7 @@ impl Dispatcher {
     pub fn saves_ahead(&self, conn: &Connection) -> bool {
         match &self.routes[usize::from(conn.route)].target {
             Target::App(app) => app.saves_ahead(),
-            Target::Page(_) | Target::Nothing => false,
+            Target::Page(_) | Target::Health | Target::Ready | Target::Nothing => false,
         }
     }
 

@@ -37,6 +37,10 @@ pub struct Route {
 pub enum Target {
     /// Answers with this page.
     Page(Response),
+    /// Says whether the server is alive, which it is.
+    Health,
+    /// Says whether new clients should come: not while it drains.
+    Ready,
     /// Opens WebSocket connections to an app.
     App(Box<dyn AnyApp>),
     /// Nothing: for connections without a route.
@@ -163,7 +167,7 @@ impl Segment {
         if !text.bytes().all(is_path_byte) {
             return Err(Problem::Bytes);
         }
-        let decoded = percent_decode(text, false).map_err(|_| Problem::Bytes)?;
+        let decoded = percent_decode(text).map_err(|_| Problem::Bytes)?;
         Ok(Self::Literal(decoded.into()))
     }
 }
@@ -187,7 +191,7 @@ impl<'a> PathSegments<'a> {
             if segments.len() == segments_max {
                 return None;
             }
-            segments.push(percent_decode(part, false).ok()?);
+            segments.push(percent_decode(part).ok()?);
         }
         Some(Self(segments))
     }

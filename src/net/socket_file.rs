@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -9,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::base::network::Access;
+use crate::sys::groups;
 use crate::sys::lock::Lock;
 
 /// How long another server may take to bind at the same path before this one gives up.
@@ -54,14 +57,14 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 /// Binds a non-blocking socket at `path` and listens, in the place of one that a killed server has
-/// left. With `mode`, the file has it before anybody can connect; else the umask decides.
+/// left. The file has its mode and its group before anybody can connect.
 ///
 /// A lock beside the path, which stays there, keeps another server from doing so at the same time.
 ///
 /// # Errors
 /// `AddrInUse` if a server answers there, `AlreadyExists` for a file that is no socket, `InvalidInput`
-/// for a path of more than 107 bytes; those of bind(2).
-pub fn bind(path: &Path, mode: Option<u32>, backlog: i32) -> io::Result<(Socket, SocketFile)> {
+/// for a path of more than 107 bytes; those of bind(2) and of [`grant`].
+pub fn bind(path: &Path, access: &Access, backlog: i32) -> io::Result<(Socket, SocketFile)> {
     let address = SockAddr::unix(path).map_err(|error| {
         let text = format!("{} is no path for a socket: {error}", path.display());
         io::Error::new(io::ErrorKind::InvalidInput, text)
@@ -71,19 +74,29 @@ pub fn bind(path: &Path, mode: Option<u32>, backlog: i32) -> io::Result<(Socket,
     let socket = new_socket()?;
     socket.bind(&address)?;
     let file = SocketFile::at(path);
-    let listens = || {
-        if let Some(mode) = mode {
-            fs::set_permissions(path, Permissions::from_mode(mode))?;
-        }
-        socket.listen(backlog)
-    };
-    match listens() {
+    match grant(path, access).and_then(|()| socket.listen(backlog)) {
         Ok(()) => Ok((socket, file)),
         Err(error) => {
             let _ = file.remove();
             Err(error)
         }
     }
+}
+
+/// Gives the file of a socket its mode and its group, whatever the umask is.
+///
+/// # Errors
+/// `NotFound` if there is no such group; those of chmod(2) and chown(2): a user without privileges may
+/// give a file to the groups that he is in.
+pub fn grant(path: &Path, access: &Access) -> io::Result<()> {
+    if let Some(group) = &access.group {
+        let failed = |error: io::Error| {
+            io::Error::new(error.kind(), format!("the group {group} cannot be given: {error}"))
+        };
+        let id = groups::id(group).map_err(failed)?;
+        unix::fs::chown(path, None, Some(id)).map_err(failed)?;
+    }
+    fs::set_permissions(path, Permissions::from_mode(access.mode))
 }
 
 fn new_socket() -> io::Result<Socket> {
@@ -160,18 +173,18 @@ mod tests {
     }
 
     fn kind(path: &Path) -> io::ErrorKind {
-        bind(path, None, 1).unwrap_err().kind()
+        bind(path, &Access::ALL, 1).unwrap_err().kind()
     }
 
     #[test]
     fn a_dead_socket_is_replaced_and_a_live_one_or_a_file_is_not() {
         let place = Place::new();
         let path = place.path();
-        let (first, _) = bind(&path, Some(0o600), 16).unwrap();
+        let (first, _) = bind(&path, &Access { mode: 0o600, group: None }, 16).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(kind(&path), io::ErrorKind::AddrInUse);
         drop(first);
-        let (_second, file) = bind(&path, None, 16).unwrap();
+        let (_second, file) = bind(&path, &Access::ALL, 16).unwrap();
         UnixStream::connect(&path).unwrap();
         file.remove().unwrap();
         fs::write(&path, "text").unwrap();
@@ -185,7 +198,7 @@ mod tests {
     fn a_server_whose_queue_is_full_is_not_waited_for() {
         let place = Place::new();
         let path = place.path();
-        let (_listener, _) = bind(&path, None, 0).unwrap();
+        let (_listener, _) = bind(&path, &Access::ALL, 0).unwrap();
         let address = SockAddr::unix(&path).unwrap();
         // A blocking connect would wait from here on until somebody accepts.
         let mut waiting = Vec::new();
@@ -202,9 +215,10 @@ mod tests {
         let place = Place::new();
         let path = place.path();
         // Left by one that was killed: each of them finds that nobody answers.
-        drop(bind(&path, None, 16).unwrap());
+        drop(bind(&path, &Access::ALL, 16).unwrap());
         let bound: Vec<_> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| bind(&path, None, 16))).collect();
+            let threads: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| bind(&path, &Access::ALL, 16))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         let (bound, failed): (Vec<_>, Vec<_>) = bound.into_iter().partition(Result::is_ok);
@@ -219,9 +233,9 @@ mod tests {
     fn only_ones_own_file_is_removed() {
         let place = Place::new();
         let path = place.path();
-        let (first, file) = bind(&path, None, 16).unwrap();
+        let (first, file) = bind(&path, &Access::ALL, 16).unwrap();
         fs::rename(&path, place.0.join("kept.sock")).unwrap();
-        let (_second, others) = bind(&path, None, 16).unwrap();
+        let (_second, others) = bind(&path, &Access::ALL, 16).unwrap();
         file.remove().unwrap();
         UnixStream::connect(&path).unwrap();
         drop(first);

@@ -1,4 +1,14 @@
 //! Stopping: closes spread over time, so that clients come back as a trickle and not as a storm.
+//!
+//! ```text
+//! Stop ─► grace ─► connections are closed one by one ─► all are gone: through
+//!         serving  newcomers get 503
+//!
+//! Leave ─► those who still wait at the listeners get 503 ─► the listeners are closed ─► the end
+//! ```
+//!
+//! `Leave` comes when all workers are through, since rooms have their homes on any of them, and when
+//! the kernel lets nobody join the listeners' queues any more.
 
 use std::time::Duration;
 
@@ -6,36 +16,64 @@ use crate::base::slab::Key;
 use crate::base::tick::Tick;
 use crate::ws::{CloseCode, CloseFrame};
 
-/// How long a listener goes on accepting after new connection attempts are being dropped: what
-/// was half open then completes, or gives up.
-pub const SETTLE: Duration = Duration::from_millis(500);
+/// How long a listener goes on accepting once the kernel refuses newcomers: handshakes that were half
+/// done then are finished, or given up.
+const SETTLE: Duration = Duration::from_millis(50);
 
-/// How long a fast stop waits for what it has to say to go out.
+/// How long a fast stop waits for what it has to say to go out, and any stop at its very end.
 const FAST: Duration = Duration::from_secs(1);
 
 /// How a server stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// Close with 1012, spread over this time, and let close handshakes finish.
-    Drain(Duration),
+    /// Close with 1012, and let close handshakes finish.
+    Drain {
+        /// Before that serve as before, for this long: load balancers that have learned meanwhile
+        /// that this server is not ready send nobody more.
+        grace: Duration,
+        /// The closes are spread over this time.
+        spread: Duration,
+    },
     /// Close with 1001 at once, and go.
     Fast,
+}
+
+impl Stop {
+    /// A drain without a grace.
+    pub fn drain(spread: Duration) -> Self {
+        Self::Drain { grace: Duration::ZERO, spread }
+    }
+
+    /// Whether it is a drain.
+    pub fn is_drain(self) -> bool {
+        matches!(self, Self::Drain { .. })
+    }
 }
 
 /// A worker's stop under way.
 #[derive(Debug)]
 pub struct Stopping {
     how: Stop,
-    since: Tick,
-    /// Open connections at the beginning; the first `closed` of them have been dealt with.
-    keys: Vec<Key>,
-    closed: usize,
+    /// When connections begin to be closed.
+    begins: Tick,
+    /// Connections that were there then; `None` until then.
+    keys: Option<Vec<Key>>,
+    /// The first so many have been told.
+    told: usize,
+    /// The first so many have gone, at least.
+    gone: usize,
+    /// Since when nobody can come any more.
+    leaving: Option<Tick>,
 }
 
 impl Stopping {
-    /// Begins at `now` with these connections.
-    pub fn new(how: Stop, now: Tick, keys: Vec<Key>) -> Self {
-        Self { how, since: now, keys, closed: 0 }
+    /// Begins at `now`.
+    pub fn new(how: Stop, now: Tick) -> Self {
+        let begins = match how {
+            Stop::Drain { grace, .. } if !grace.is_zero() => now.after(grace),
+            Stop::Drain { .. } | Stop::Fast => now,
+        };
+        Self { how, begins, keys: None, told: 0, gone: 0, leaving: None }
     }
 
     /// How it stops.
@@ -43,54 +81,96 @@ impl Stopping {
         self.how
     }
 
+    /// Whether everything is served as before yet.
+    pub fn is_grace(&self) -> bool {
+        self.keys.is_none()
+    }
+
+    /// Whether the connections that there are by `now` are to be [closed](Self::close).
+    pub fn ends_grace(&self, now: Tick) -> bool {
+        self.is_grace() && now >= self.begins
+    }
+
+    /// These connections are closed from now on.
+    pub fn close(&mut self, keys: Vec<Key>) {
+        self.keys = Some(keys);
+    }
+
     /// The connections whose turn it is to be closed by `now`: their share of the time that has
     /// passed.
     pub fn due(&mut self, now: Tick) -> &[Key] {
-        let from = self.closed;
-        self.closed = self.due_by(now);
-        &self.keys[from..self.closed]
+        let from = self.told;
+        self.told = self.due_by(now);
+        self.keys().get(from..self.told).unwrap_or_default()
     }
 
     /// Whether some have their turn by `now`, and have not had it.
     pub fn has_due(&self, now: Tick) -> bool {
-        self.closed < self.due_by(now)
+        self.ends_grace(now) || self.told < self.due_by(now)
+    }
+
+    fn keys(&self) -> &[Key] {
+        self.keys.as_deref().unwrap_or_default()
     }
 
     fn due_by(&self, now: Tick) -> usize {
+        let keys = self.keys();
         match self.how {
-            Stop::Drain(time) if now < self.since.after(time) && !time.is_zero() => {
-                let passed = now.since(self.since).as_secs_f64() / time.as_secs_f64();
-                ((self.keys.len() as f64 * passed) as usize).min(self.keys.len())
+            Stop::Drain { spread, .. } if now < self.begins.after(spread) && !spread.is_zero() => {
+                let passed = now.since(self.begins).as_secs_f64() / spread.as_secs_f64();
+                ((keys.len() as f64 * passed) as usize).min(keys.len())
             }
-            Stop::Drain(_) | Stop::Fast => self.keys.len(),
+            Stop::Drain { .. } | Stop::Fast => keys.len(),
         }
     }
 
-    /// Whether every connection had its turn.
-    pub fn all_told(&self) -> bool {
-        self.closed == self.keys.len()
+    /// Whether all connections have gone, or have had their time; `close_timeout` is the longest of
+    /// their routes'. Each of them is asked for once, for all calls together.
+    pub fn is_through(
+        &mut self,
+        now: Tick,
+        close_timeout: Duration,
+        is_there: impl Fn(Key) -> bool,
+    ) -> bool {
+        if self.is_grace() {
+            return false;
+        }
+        while let Some(&key) = self.keys().get(self.gone)
+            && !is_there(key)
+        {
+            self.gone += 1;
+        }
+        let until = match self.how {
+            Stop::Drain { spread, .. } => self.begins.after(spread).after(close_timeout),
+            Stop::Fast => self.begins.after(FAST),
+        };
+        now >= until || (self.told == self.keys().len() && self.gone == self.keys().len())
     }
 
-    /// When the listeners are given up.
-    pub fn listeners_until(&self) -> Tick {
-        match self.how {
-            Stop::Drain(_) => self.since.after(SETTLE),
-            Stop::Fast => self.since,
-        }
+    /// Nobody can come from now on.
+    pub fn leave(&mut self, now: Tick) {
+        self.leaving.get_or_insert(now);
     }
 
-    /// When the worker ends whatever is left; `close_timeout` is the longest of its routes'.
-    pub fn until(&self, close_timeout: Duration) -> Tick {
-        match self.how {
-            Stop::Drain(time) => self.since.after(time).after(SETTLE).after(close_timeout),
-            Stop::Fast => self.since.after(FAST),
-        }
+    /// Whether the listeners are to be closed once nobody waits there.
+    pub fn has_settled(&self, now: Tick) -> bool {
+        self.leaving.is_some_and(|since| now >= since.after(SETTLE))
+    }
+
+    /// Whether whoever is left, of those that came last, has had enough time.
+    pub fn is_over(&self, now: Tick) -> bool {
+        self.leaving.is_some_and(|since| now >= since.after(FAST))
+    }
+
+    /// Whether nobody can come any more.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
     }
 
     /// What a connection is told.
     pub fn close_frame(&self) -> CloseFrame {
         match self.how {
-            Stop::Drain(_) => CloseFrame::new(CloseCode::RESTART, "server restarts"),
+            Stop::Drain { .. } => CloseFrame::new(CloseCode::RESTART, "server restarts"),
             Stop::Fast => CloseFrame::new(CloseCode::GOING_AWAY, "server stops"),
         }
     }
@@ -101,18 +181,30 @@ mod tests {
     use super::*;
     use crate::base::slab::Slab;
 
+    fn keys(count: usize) -> Vec<Key> {
+        let mut slab = Slab::new();
+        (0..count).map(|number| slab.insert(number)).collect()
+    }
+
+    fn begun(how: Stop, now: Tick, keys: Vec<Key>) -> Stopping {
+        let mut stopping = Stopping::new(how, now);
+        assert!(stopping.ends_grace(now));
+        stopping.close(keys);
+        stopping
+    }
+
     #[test]
     fn a_drain_is_spread_evenly_and_leaves_nobody_out() {
-        let mut slab = Slab::new();
-        let keys: Vec<Key> = (0..1_000).map(|number| slab.insert(number)).collect();
-        let start = Tick::new(50);
-        let mut stopping = Stopping::new(Stop::Drain(Duration::from_secs(10)), start, keys.clone());
+        let keys = keys(1_000);
+        let how = Stop::drain(Duration::from_secs(10));
+        let mut stopping = begun(how, Tick::new(50), keys.clone());
         let mut told = vec![];
         for tick in 50..=150 {
             let due = stopping.due(Tick::new(tick));
             assert!(due.len() <= 11, "{} at once", due.len());
             told.extend_from_slice(due);
-            assert_eq!(stopping.all_told(), tick == 150);
+            let through = stopping.is_through(Tick::new(tick), Duration::from_secs(5), |_| false);
+            assert_eq!(through, tick == 150);
         }
         assert_eq!(told, keys);
         assert!(stopping.due(Tick::new(151)).is_empty());
@@ -120,12 +212,38 @@ mod tests {
 
     #[test]
     fn a_fast_stop_and_a_drain_over_no_time_tell_everybody_at_once() {
-        let mut slab = Slab::new();
-        let keys: Vec<Key> = (0..10).map(|number| slab.insert(number)).collect();
-        for how in [Stop::Fast, Stop::Drain(Duration::ZERO)] {
-            let mut stopping = Stopping::new(how, Tick::new(5), keys.clone());
+        for how in [Stop::Fast, Stop::drain(Duration::ZERO)] {
+            let mut stopping = begun(how, Tick::new(5), keys(10));
             assert_eq!(stopping.due(Tick::new(5)).len(), 10);
-            assert!(stopping.all_told());
         }
+    }
+
+    #[test]
+    fn in_the_grace_nobody_is_told() {
+        let grace = Duration::from_secs(3);
+        let how = Stop::Drain { grace, spread: Duration::ZERO };
+        let mut stopping = Stopping::new(how, Tick::new(5));
+        assert!(stopping.is_grace() && !stopping.has_due(Tick::new(34)));
+        assert!(!stopping.is_through(Tick::new(500), Duration::ZERO, |_| false));
+        assert!(stopping.has_due(Tick::new(35)) && stopping.ends_grace(Tick::new(35)));
+        stopping.close(keys(3));
+        assert!(!stopping.is_grace());
+        assert_eq!(stopping.due(Tick::new(35)).len(), 3);
+    }
+
+    #[test]
+    fn it_is_through_when_all_have_gone_or_have_had_their_time() {
+        let keys = keys(3);
+        let timeout = Duration::from_secs(5);
+        let mut stopping = begun(Stop::drain(Duration::ZERO), Tick::new(0), keys.clone());
+        stopping.due(Tick::new(0));
+        assert!(!stopping.is_through(Tick::new(1), timeout, |key| key == keys[1]));
+        // Each is asked for until it has gone, and not again.
+        assert!(!stopping.is_through(Tick::new(2), timeout, |key| key != keys[0]));
+        assert!(stopping.is_through(Tick::new(3), timeout, |key| key == keys[0]));
+        let mut waits = begun(Stop::drain(Duration::ZERO), Tick::new(0), keys);
+        waits.due(Tick::new(0));
+        assert!(!waits.is_through(Tick::new(50), timeout, |_| true));
+        assert!(waits.is_through(Tick::new(51), timeout, |_| true));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -133,6 +134,8 @@ impl Awaited {
                 if let Ok(Some(lock)) = acquired {
                     holdings.add(Label::Lock(address.clone()), lock.into());
                 }
+                // It may have left new connections steered.
+                steer_nowhere(holdings);
                 false
             }
         });
@@ -168,44 +171,66 @@ impl Awaited {
     }
 }
 
-/// Steers new connections past these sockets, address by address, as long as the value is there: a
-/// server that drains leaves them to the one alongside. Without one they are dropped, to be asked for
-/// again ([`Listener::drop_new_connections`](crate::net::listener::Listener::drop_new_connections)),
-/// which costs each of them a second.
-#[derive(Debug)]
-pub(super) struct Steered(Vec<OwnedFd>);
+/// Steers new connections past these sockets, address by address: a server that drains leaves them to
+/// the one alongside, which ends that when it notices that it is alone.
+#[derive(Debug, Default)]
+pub(super) struct Steered(Vec<(ListenAddr, OwnedFd)>);
+
+/// To which of those that are alongside new connections go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum To {
+    /// To each as often as to any other.
+    All,
+    /// To those whose places stay theirs while our sockets are closed one after another: if the others
+    /// have as many as we do, there is one.
+    Lasting,
+    /// To those whose places are theirs while there is one socket of ours, and, once that is closed,
+    /// theirs or nobody's, in which case each gets as many as any other.
+    Last,
+}
 
 impl Steered {
     /// Begins, wherever somebody else listens. Where it cannot be done, nothing is steered.
-    pub(super) fn away_from(holdings: &Holdings) -> Self {
+    pub(super) fn away_from(holdings: &Holdings, to: To) -> Self {
         let mut steered = Vec::new();
         for address in holdings.addresses() {
             if matches!(address, ListenAddr::Unix(_)) {
                 continue;
             }
             let ours = holdings.listeners().filter(|(at, _)| *at == address);
-            match steer(&ours.map(|(_, socket)| socket).collect::<Vec<_>>()) {
-                Ok(handle) => steered.extend(handle),
+            match steer(&ours.map(|(_, socket)| socket).collect::<Vec<_>>(), to) {
+                Ok(handle) => steered.extend(handle.map(|handle| (address.clone(), handle))),
                 Err(error) => tracing::debug!(%address, %error, "nothing is steered"),
             }
         }
         Self(steered)
     }
-}
 
-impl Drop for Steered {
-    fn drop(&mut self) {
-        // What was steered would be steered past the others' sockets once ours are gone.
-        for socket in &self.0 {
-            if let Err(error) = reuseport::steer_nowhere(socket) {
-                tracing::debug!(%error, "nothing was steered");
+    /// Whether new connections to this address go to somebody else.
+    pub(super) fn steers(&self, address: &ListenAddr) -> bool {
+        self.0.iter().any(|(steered, _)| steered == address)
+    }
+
+    /// Gives up the last sockets of ours; all others are closed.
+    pub(super) fn end(&mut self) {
+        for (address, socket) in self.0.drain(..) {
+            if let Err(error) = steer(&[&socket], To::Last) {
+                tracing::debug!(%address, %error, "who comes at the very end may be reset");
             }
         }
     }
 }
 
+/// Has the kernel spread new connections over all sockets of our addresses again, whatever a server
+/// that was alongside has left. With none there is nothing to end, and that is no error.
+pub(super) fn steer_nowhere(holdings: &Holdings) {
+    for (_, socket) in holdings.listeners() {
+        let _ = reuseport::steer_nowhere(socket);
+    }
+}
+
 /// Steers past `ours`, which are of one address; `None` if nobody else listens there.
-fn steer(ours: &[&OwnedFd]) -> io::Result<Option<OwnedFd>> {
+fn steer(ours: &[&OwnedFd], to: To) -> io::Result<Option<OwnedFd>> {
     let [first, ..] = ours else {
         return Ok(None);
     };
@@ -214,17 +239,83 @@ fn steer(ours: &[&OwnedFd]) -> io::Result<Option<OwnedFd>> {
     };
     let inodes = ours.iter().map(|socket| inode(socket)).collect::<io::Result<Vec<_>>>()?;
     let members = reuseport::listeners(address)?;
-    let spared = members.iter().filter(|member| inodes.contains(member)).count();
-    if members.len() == spared {
+    let is_ours: Vec<bool> = members.iter().map(|member| inodes.contains(member)).collect();
+    let Some(places) = others(&is_ours, to) else {
         return Ok(None);
+    };
+    reuseport::steer_to(first, places)?;
+    if to == To::All {
+        tracing::info!(%address, "new connections go to the server alongside");
     }
-    // Whoever came later has the later places. Should ours be elsewhere, too, because this server
-    // has got more workers meanwhile, it empties their queues as it does without any steering.
-    reuseport::steer_past(first, spared as u32, members.len() as u32)?;
-    tracing::info!(%address, "new connections go to the server alongside");
     first.as_fd().try_clone_to_owned().map(Some)
+}
+
+/// The others' places in a group, of whose members it is known which are ours; `None` if there are no
+/// others, or ours are neither the first nor the last, as after an upgrade to more workers.
+fn others(is_ours: &[bool], to: To) -> Option<Range<usize>> {
+    let members = is_ours.len();
+    let ours = is_ours.iter().filter(|ours| **ours).count();
+    let others = members - ours;
+    if others == 0 || ours == 0 {
+        return None;
+    }
+    if is_ours[others..].iter().all(|ours| *ours) {
+        // Whoever leaves is behind them.
+        return Some(0..others);
+    }
+    if !is_ours[..ours].iter().all(|ours| *ours) {
+        return None;
+    }
+    Some(match to {
+        To::All => ours..members,
+        // The last ones move.
+        To::Lasting => ours..ours + 1,
+        To::Last => members - 1..members,
+    })
 }
 
 fn inode(socket: &OwnedFd) -> io::Result<u64> {
     Ok(File::from(socket.try_clone()?).metadata()?.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A group as the kernel keeps it: whoever leaves is replaced by the last.
+    fn leave(group: &mut Vec<bool>, place: usize) {
+        group.swap_remove(place);
+    }
+
+    #[test]
+    fn while_our_sockets_are_closed_new_connections_go_to_the_others() {
+        let group = |ours: usize, others: usize, first: bool| {
+            let (ours, others) = (vec![true; ours], vec![false; others]);
+            if first { [ours, others].concat() } else { [others, ours].concat() }
+        };
+        for (ours, theirs, first) in [(1, 1, true), (2, 2, true), (3, 5, true), (4, 1, false)] {
+            let mut group = group(ours, theirs, first);
+            let all = others(&group, To::All).unwrap();
+            assert_eq!(all.len(), theirs);
+            assert!(group[all].iter().all(|ours| !ours));
+            let lasting = others(&group, To::Lasting).unwrap();
+            while group.iter().filter(|ours| **ours).count() > 1 {
+                let last = group.iter().rposition(|ours| *ours).unwrap();
+                leave(&mut group, last);
+                assert!(group[lasting.clone()].iter().all(|ours| !ours), "{ours} {theirs}");
+            }
+            let places = others(&group, To::Last).unwrap();
+            assert!(group[places.clone()].iter().all(|ours| !ours), "{ours} {theirs}");
+            let last = group.iter().position(|ours| *ours).unwrap();
+            leave(&mut group, last);
+            assert!(places == (0..theirs) || places.start >= group.len(), "{ours} {theirs}");
+        }
+    }
+
+    #[test]
+    fn where_the_others_are_is_not_guessed() {
+        assert_eq!(others(&[true, false, true], To::All), None);
+        assert_eq!(others(&[true, true], To::All), None);
+        assert_eq!(others(&[], To::All), None);
+    }
 }

@@ -6,16 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::alongside::Steered;
+use super::alongside::{Steered, To};
 use super::crew::Shared;
 use super::history::History;
 use super::holdings::Holdings;
 use super::launch::Supervision;
+use crate::base::network::ListenAddr;
 use crate::config::Settings;
 use crate::control::{Failed, FailureKind, Record, UpgradeOutcome};
 use crate::net::order::Order;
 use crate::net::stop::Stop;
 use crate::sys::bell::Rung;
+use crate::sys::interfaces::{self, Refuge};
 use crate::sys::pidfd::Pidfd;
 
 /// How long the outcome of an upgrade waits for the main thread to let go of the control socket.
@@ -93,12 +95,12 @@ pub(super) enum Begun {
 /// How a server ends.
 #[derive(Debug)]
 struct Ending {
-    /// Over how long connections are closed.
-    drain: Duration,
+    /// How it drains.
+    drain: Stop,
     /// The workers have been told to stop.
     begun: AtomicBool,
     /// New connections go to another server while this one drains.
-    steered: Mutex<Option<Steered>>,
+    steered: Mutex<Steered>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -128,15 +130,15 @@ impl Center {
     ) -> Self {
         Self {
             crew,
-            listen: holdings.addresses().into_iter().map(ToString::to_string).collect(),
+            listen: settings.listen.iter().map(ToString::to_string).collect(),
             holdings: Mutex::new(holdings),
             supervision,
             upgrade: UpgradeState { history: Mutex::new(history), ..UpgradeState::default() },
             pause_max: settings.pause_max,
             ending: Ending {
-                drain: settings.drain_duration,
+                drain: Stop::Drain { grace: settings.drain_grace, spread: settings.drain_duration },
                 begun: AtomicBool::new(false),
-                steered: Mutex::new(None),
+                steered: Mutex::default(),
             },
             generation,
             started: Instant::now(),
@@ -175,9 +177,17 @@ impl Center {
 
     // ---- the end without a successor ----
 
-    /// Over how long connections are closed.
-    pub(super) fn drain(&self) -> Duration {
+    /// How it drains.
+    pub(super) fn drain(&self) -> Stop {
         self.ending.drain
+    }
+
+    /// Over how long connections that stay behind in an upgrade are closed.
+    pub(super) fn spread(&self) -> Duration {
+        match self.ending.drain {
+            Stop::Drain { spread, .. } => spread,
+            Stop::Fast => Duration::ZERO,
+        }
     }
 
     /// Whether the workers have been told to stop.
@@ -187,11 +197,12 @@ impl Center {
 
     /// Tells the workers to stop.
     pub(super) fn stop(&self, stop: Stop) {
-        if !self.ending.begun.swap(true, Ordering::SeqCst) && matches!(stop, Stop::Drain(_)) {
-            *lock(&self.ending.steered) = Some(Steered::away_from(&self.holdings()));
+        if !self.ending.begun.swap(true, Ordering::SeqCst) && stop.is_drain() {
+            *lock(&self.ending.steered) = Steered::away_from(&self.holdings(), To::All);
         }
         self.supervision.stopping();
         self.crew.mailboxes.order_all(&Order::Stop(stop));
+        self.wake();
     }
 
     /// Tells the workers to stop, unless an upgrade is under way or has been; none begins meanwhile.
@@ -201,7 +212,7 @@ impl Center {
         match &*fate {
             Fate::Upgrades(_) => Begun::Upgrading,
             Fate::Moved(successor) => Begun::Moved(successor.clone()),
-            Fate::Serves if self.is_stopping() && matches!(stop, Stop::Drain(_)) => Begun::Already,
+            Fate::Serves if self.is_stopping() && stop.is_drain() => Begun::Already,
             Fate::Serves => {
                 self.stop(stop);
                 Begun::Stopping
@@ -214,9 +225,34 @@ impl Center {
         self.crew.mailboxes.order_all(&Order::Stop(Stop::Fast));
     }
 
+    /// Has the kernel let nobody join the queues of our listeners any more: newcomers go to whoever is
+    /// alongside, or are refused.
+    pub(super) fn shut_doors(&self) {
+        let holdings = self.holdings();
+        let mut steered = lock(&self.ending.steered);
+        // Somebody may have come alongside during the drain.
+        let last = Steered::away_from(&holdings, To::Lasting);
+        for (address, socket) in holdings.listeners() {
+            if matches!(address, ListenAddr::Unix(_)) || last.steers(address) {
+                continue;
+            }
+            match interfaces::refuse_newcomers(socket) {
+                Ok(Refuge::Unused(_)) => {}
+                Ok(Refuge::Local(_)) => {
+                    tracing::debug!(%address, "clients of this machine may be reset at the end");
+                }
+                Err(error) => {
+                    tracing::warn!(%address, %error, "who comes at the very end may be reset");
+                }
+            }
+        }
+        *steered = last;
+    }
+
     /// Everything is over: whoever listens beside us goes on without us.
-    pub(super) fn steer_no_more(&self) {
-        *lock(&self.ending.steered) = None;
+    pub(super) fn close_listeners(&self) {
+        self.holdings().drop_listeners();
+        lock(&self.ending.steered).end();
     }
 
     // ---- upgrades ----

@@ -20,6 +20,7 @@ use crate::net::gate::Gate;
 use crate::net::listener::Listener;
 use crate::net::mailbox::Mailboxes;
 use crate::net::mode::Mode;
+use crate::net::refusals::Refusals;
 use crate::net::worker::adopting::{Finding, Instruction, Talk};
 use crate::net::worker::{Parts, Worker};
 use crate::session::turn::Turn;
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     pub(super) mailboxes: Arc<Mailboxes>,
     pub(super) accounts: Arc<Accounts>,
     pub(super) ids: Arc<ConnectionIds>,
+    pub(super) refusals: Arc<Refusals>,
     /// How many there are.
     pub(super) workers: usize,
 }
@@ -74,7 +76,7 @@ impl Crew {
         let memory_max = settings.memory_max.unwrap_or_else(memory::max);
         let accounts = Arc::new(Accounts::new(workers, connections_max, memory_max));
         let ids = Arc::new(ConnectionIds::new(first_id()?));
-        let shared = Shared { mailboxes, accounts, ids, workers };
+        let shared = Shared { mailboxes, accounts, ids, refusals: Arc::default(), workers };
         let mut crew = Self { shared, threads: Vec::new(), instructions: Vec::new() };
         let (ready, set_up) = mpsc::channel();
         for (index, (poll, listeners)) in polls.into_iter().zip(hands).enumerate() {
@@ -85,6 +87,7 @@ impl Crew {
                 settings: settings.clone(),
                 shared: of_routes.clone(),
                 ids: crew.shared.ids.clone(),
+                refusals: crew.shared.refusals.clone(),
                 index: index as WorkerIndex,
                 workers,
             };
@@ -175,6 +178,7 @@ struct WorkerSetup {
     settings: Settings,
     shared: routes::Shared,
     ids: Arc<ConnectionIds>,
+    refusals: Arc<Refusals>,
     index: WorkerIndex,
     workers: usize,
 }
@@ -186,7 +190,7 @@ impl WorkerSetup {
         started: Instant,
         meter: Meter,
     ) -> io::Result<Dispatcher> {
-        let Self { builder, settings, shared, ids, index, workers } = self;
+        let Self { builder, settings, shared, ids, refusals, index, workers } = self;
         Ok(Dispatcher {
             worker: *index,
             turn: Turn::server().metered(meter),
@@ -197,6 +201,7 @@ impl WorkerSetup {
                 trusted_proxies: settings.trusted_proxies.clone(),
                 forwarded_for: settings.forwarded_for,
                 proxy_protocol: settings.proxy_protocol,
+                refusals: refusals.clone(),
             },
             head_limits: settings.head.clone(),
             ids: ids.clone(),

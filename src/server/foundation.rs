@@ -9,10 +9,10 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::Entry;
 use super::alongside::Awaited;
 use super::holdings::{Holdings, Label};
-use crate::base::network::ListenAddr;
+use crate::base::network::{ListenAddr, UnixAddr};
 use crate::config::Settings;
 use crate::control::{ControlListener, path};
-use crate::net::listener::{self, Bound, Listener, Unlink};
+use crate::net::listener::{self, Bound, How, Listener, Unlink};
 use crate::sys::credentials::network_namespace;
 use crate::sys::descriptors;
 
@@ -66,7 +66,7 @@ pub(super) struct Foundation {
     /// Unix sockets of ours.
     pub(super) unlink: Vec<Unlink>,
     /// Unix sockets that are the predecessor's yet.
-    pub(super) inherited_paths: Vec<PathBuf>,
+    pub(super) inherited_paths: Vec<UnixAddr>,
     /// What a server that this one is alongside still has.
     pub(super) awaited: Awaited,
 }
@@ -103,12 +103,22 @@ impl Foundation {
             inherited_paths: Vec::new(),
             awaited: Awaited::new(entry, settings),
         };
+        // Before an IPv4 address is found to be taken by an IPv6 one of ours.
+        for (address, socket) in inherited.holdings.listeners() {
+            if matches!(address, ListenAddr::Tcp(address) if address.is_ipv6())
+                && settings.listen.contains(address)
+            {
+                let wanted = is_only_v6(address, &settings.listen);
+                check_families(address, listener::is_only_v6(socket)?, wanted)?;
+            }
+        }
         let Inherited { holdings: mut inherited, called_at } = inherited;
         for address in &settings.listen {
+            let only_v6 = is_only_v6(address, &settings.listen);
             let ours = inherited.take(&Label::Listener(address.clone()));
             let lock = inherited.take(&Label::Lock(address.clone())).pop();
             // Nobody reaches a socket whose file is gone.
-            let is_lost = matches!(address, ListenAddr::Unix(path) if !path.exists());
+            let is_lost = matches!(address, ListenAddr::Unix(unix) if !unix.path.exists());
             if is_lost && !ours.is_empty() {
                 tracing::warn!(%address, "the socket's file is gone: bound anew");
             }
@@ -117,9 +127,9 @@ impl Foundation {
                 foundation.holdings.add(Label::Lock(address.clone()), lock);
             }
             if is_new {
-                foundation.bind_address(address, workers)?;
+                foundation.bind_address(address, workers, only_v6)?;
             } else {
-                foundation.adopt(address, ours, workers)?;
+                foundation.adopt(address, ours, workers, only_v6)?;
             }
         }
         let inherited = inherited.take(&Label::Control).pop();
@@ -131,10 +141,16 @@ impl Foundation {
         Ok(foundation)
     }
 
-    fn bind_address(&mut self, address: &ListenAddr, workers: usize) -> io::Result<()> {
+    fn bind_address(
+        &mut self,
+        address: &ListenAddr,
+        workers: usize,
+        only_v6: bool,
+    ) -> io::Result<()> {
         let beside = self.awaited.is_alongside();
-        let Bound { address: bound, listeners, unlink } = listener::bind(address, workers, beside)
-            .map_err(|error| explain(address, beside, &error))?;
+        let Bound { address: bound, listeners, unlink } =
+            listener::bind(address, workers, How { beside, only_v6 })
+                .map_err(|error| explain(address, beside, &error))?;
         for listener in &listeners {
             self.silent.push((address.clone(), listener.as_fd().try_clone_to_owned()?));
         }
@@ -149,6 +165,7 @@ impl Foundation {
         address: &ListenAddr,
         inherited: Vec<OwnedFd>,
         workers: usize,
+        only_v6: bool,
     ) -> io::Result<()> {
         let first = &inherited[0];
         let mut more = Vec::new();
@@ -158,7 +175,7 @@ impl Foundation {
                 let bound = SockRef::from(first).local_addr()?.as_socket();
                 let bound = bound.ok_or(io::ErrorKind::InvalidInput)?;
                 for _ in inherited.len()..workers {
-                    let beside = listener::bind_beside(bound)
+                    let beside = listener::bind_beside(bound, only_v6)
                         .map_err(|error| explain(address, true, &error))?;
                     self.silent.push((address.clone(), beside.as_fd().try_clone_to_owned()?));
                     more.push(beside);
@@ -166,11 +183,11 @@ impl Foundation {
                 self.addresses.push(ListenAddr::Tcp(bound));
             }
             // One queue, from which all accept.
-            ListenAddr::Unix(path) => {
+            ListenAddr::Unix(unix) => {
                 for _ in inherited.len()..workers {
                     more.push(Listener::adopt(address, first.try_clone()?));
                 }
-                self.inherited_paths.push(path.clone());
+                self.inherited_paths.push(unix.clone());
                 self.addresses.push(address.clone());
             }
         }
@@ -202,6 +219,28 @@ impl Foundation {
         }
         hands
     }
+}
+
+/// Whether an address is IPv6's alone: beside it, the port is listened on for IPv4.
+fn is_only_v6(address: &ListenAddr, all: &[ListenAddr]) -> bool {
+    let ListenAddr::Tcp(address) = address else {
+        return false;
+    };
+    let is_beside = |other: &ListenAddr| matches!(other, ListenAddr::Tcp(other) if other.is_ipv4() && other.port() == address.port());
+    address.is_ipv6() && address.port() != 0 && all.iter().any(is_beside)
+}
+
+/// What a socket was bound for cannot be changed any more.
+fn check_families(address: &ListenAddr, is: bool, wanted: bool) -> io::Result<()> {
+    let text = match (is, wanted) {
+        (true, false) => "was bound for IPv6 alone, as `listen` had an IPv4 address of the port",
+        (false, true) => "was bound for IPv4, too, as `listen` had no IPv4 address of the port",
+        _ => return Ok(()),
+    };
+    Err(io::Error::other(format!(
+        "{address} {text}: restart the server, since an upgrade keeps its sockets, or leave `listen` as \
+         it was"
+    )))
 }
 
 /// New sockets, and those of whoever starts this server anew one day, would be elsewhere.

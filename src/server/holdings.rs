@@ -81,6 +81,11 @@ impl Holdings {
         self.0.extract_if(.., |(its, _)| its == label).map(|(_, fd)| fd).collect()
     }
 
+    /// Closes the listening sockets.
+    pub(super) fn drop_listeners(&mut self) {
+        self.0.retain(|(label, _)| !matches!(label, Label::Listener(_)));
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -43,6 +43,10 @@ impl Operator for Operations {
             },
             connections_max: center.crew.accounts.connections_max() as u64,
             stalled: center.crew.accounts.stalled(),
+            refused: {
+                let by_status = center.crew.refusals.by_status().into_iter();
+                by_status.map(|(status, count)| (status.to_string(), count)).collect()
+            },
             upgrades: center.records(),
         }
     }
@@ -63,22 +67,27 @@ impl Operator for Operations {
         let center = &self.0;
         let begun = Instant::now();
         let before = center.crew.accounts.connections() as u64;
-        let time = request.duration.unwrap_or(center.drain());
-        let stop = if request.now { Stop::Fast } else { Stop::Drain(time) };
+        let stop = match (center.drain(), request.duration) {
+            _ if request.now => Stop::Fast,
+            (Stop::Drain { grace, .. }, Some(spread)) => Stop::Drain { grace, spread },
+            (configured, _) => configured,
+        };
         match center.begin_to_stop(stop) {
-            Begun::Stopping => tracing::info!(?stop, connections = before, "draining"),
+            Begun::Stopping => {
+                tracing::info!(now = request.now, connections = before, "draining");
+            }
             Begun::Already => {}
             Begun::Upgrading | Begun::Moved(_) => {
                 return Err(Failed::new(FailureKind::InProgress, "an upgrade is in progress"));
             }
         }
-        center.wake();
         let mut heard = ControlFlow::Continue(());
         loop {
-            let connections = center.crew.accounts.connections() as u64;
-            if connections == 0 {
+            // There may be others meanwhile, who are told to come again later.
+            if center.crew.accounts.are_all_through() {
                 break;
             }
+            let connections = center.crew.accounts.connections() as u64;
             if heard.is_continue() {
                 let done = before.saturating_sub(connections);
                 heard = progress(Progress::Drain { done, connections: before });

@@ -129,10 +129,10 @@ pub(super) fn begin_anew(signals: &Signals, supervised: bool) {
         if matches!(signal, Signal::Term | Signal::Int) && !supervised {
             let repeated = Pidfd::open(process::id()).and_then(|own| own.pass_on(signal));
             if let Err(error) = repeated {
-                tracing::warn!(?signal, %error, "a signal is lost");
+                tracing::warn!(%signal, %error, "a signal is lost");
             }
         } else if signal != Signal::Child {
-            tracing::info!(?signal, "passed over: this process was not the server yet");
+            tracing::info!(%signal, "passed over: this process was not the server yet");
         }
     }
 }

@@ -18,8 +18,16 @@ use crate::net::route::{Pattern, Route, Target};
 use crate::session::Compression;
 use crate::session::handshake::DeflatePolicy;
 
-/// The name of the demo page among the apps.
-pub(super) const PAGE: &str = "page";
+/// The names of what is served over plain HTTP, among the apps: the demo page, and what load balancers
+/// and orchestrators ask for.
+const PAGE: &str = "page";
+const HEALTH: &str = "health";
+const READY: &str = "ready";
+
+/// Whether an app of this name, of those built in, is served over plain HTTP.
+pub(super) fn is_http(app: &str) -> bool {
+    [PAGE, HEALTH, READY].contains(&app)
+}
 
 /// The chat page; it comes with the binary and asks for nothing else.
 const PAGE_HTML: &str = include_str!("../app/page/index.html");
@@ -66,12 +74,13 @@ pub(super) fn build(
         deflate: None,
     };
     let configured = settings.routes.iter().zip(&shared.counts).map(|(route, counts)| {
+        let target = target(builder, &route.app)?;
         Ok(Route {
             pattern: Pattern::parse(&route.path).expect("the configuration is checked"),
             space: shared.spaces.find(route.space()).expect("it is one of the routes' spaces"),
             app: (*route.app).into(),
-            target: target(builder, &route.app)?,
-            chain: chain(builder, route, counts)?,
+            chain: chain(builder, route, &target, counts)?,
+            target,
             limits: route.limits.clone(),
             compression: compression(&route.deflate),
             subprotocols: route.subprotocols.clone(),
@@ -99,6 +108,8 @@ fn target(builder: &Builder, app: &str) -> io::Result<Target> {
         "echo" => Target::App(erase(Echo)),
         "rooms" => Target::App(erase(Rooms)),
         PAGE => Target::Page(page()),
+        HEALTH => Target::Health,
+        READY => Target::Ready,
         _ => Target::Nothing,
     })
 }
@@ -113,9 +124,18 @@ fn page() -> Response {
 }
 
 /// Cheap gates first; the count last of the built-in ones, so that it counts no refused request.
-fn chain(builder: &Builder, route: &config::Route, counts: &Arc<IpCounts>) -> io::Result<Chain> {
+fn chain(
+    builder: &Builder,
+    route: &config::Route,
+    target: &Target,
+    counts: &Arc<IpCounts>,
+) -> io::Result<Chain> {
     let mut gates = Vec::new();
-    if let Some(hosts) = &route.allowed_hosts {
+    // Whoever asks whether the server is there knows it by its address.
+    let is_check = matches!(target, Target::Health | Target::Ready);
+    if let Some(hosts) = &route.allowed_hosts
+        && !is_check
+    {
         let hosts = AllowedHosts::new(hosts.clone()).expect("the configuration is checked");
         gates.push(AnyGate::new(hosts));
     }

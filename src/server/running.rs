@@ -3,13 +3,12 @@
 use std::io::{self, PipeReader, Read};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::alongside::{Awaited, Control};
+use super::alongside::{self, Awaited, Control};
 use super::center::{Begun, Center, Fate, Identity, Successor};
 use super::crew::{Crew, WorkerThread};
 use super::foundation::Foundation;
@@ -20,15 +19,18 @@ use super::trim::Trimmer;
 use super::upgrade::{self, Source};
 use super::{Builder, routes};
 use crate::app::{Outgoing, Post, Undeliverable};
-use crate::base::network::ListenAddr;
+use crate::base::network::{ListenAddr, UnixAddr};
 use crate::config::Settings;
 use crate::control::{self, ControlListener, UpgradeOutcome, UpgradeRequest};
 use crate::hub::{RoomRef, WorkerIndex};
 use crate::net::listener::{self, Unlink};
+use crate::net::order::Order;
+use crate::net::socket_file;
 use crate::net::stop::Stop;
 use crate::net::worker::adopting::{Finding, Instruction};
 use crate::supervisor::Ending;
 use crate::sys::bell::Rung;
+use crate::sys::poll::wait_readable;
 use crate::sys::signals::Signals;
 
 /// How often the main thread looks whether its workers are there: while they serve, and while they
@@ -50,6 +52,8 @@ pub struct Running {
     wake: PipeReader,
     /// What the server that this one is alongside still has.
     awaited: Awaited,
+    /// The workers have been told that nobody comes any more.
+    seen_out: bool,
 }
 
 /// A server that serves nobody yet, because what it would serve is not its own, or is not there.
@@ -61,7 +65,7 @@ pub(super) struct Standby {
     /// Bound, not listening.
     silent: Vec<(ListenAddr, OwnedFd)>,
     /// Unix sockets that are the predecessor's yet.
-    inherited_paths: Vec<PathBuf>,
+    inherited_paths: Vec<UnixAddr>,
 }
 
 impl Standby {
@@ -96,7 +100,16 @@ impl Standby {
         };
         let control = control.map(prepare).transpose()?;
         let threads = std::mem::take(&mut crew.threads);
-        let running = Running { addresses, center, threads, unlink, control: None, wake, awaited };
+        let running = Running {
+            addresses,
+            center,
+            threads,
+            unlink,
+            control: None,
+            wake,
+            awaited,
+            seen_out: false,
+        };
         Ok(Self { running, crew, control, silent, inherited_paths })
     }
 
@@ -128,6 +141,11 @@ impl Standby {
         outcome
     }
 
+    /// Ends what a server has left that drained beside another one at our addresses.
+    pub(super) fn steer_nowhere(&self) {
+        alongside::steer_nowhere(&self.running.center.holdings());
+    }
+
     /// Serves what is ours from now on, and returns when all workers do. `outcome` is called then,
     /// and remembered before any operator can ask.
     pub(super) fn serve(
@@ -140,8 +158,12 @@ impl Standby {
         if let Some(outcome) = outcome() {
             running.center.remember(outcome);
         }
-        let paths = inherited_paths.into_iter();
-        running.unlink.extend(paths.map(|path| Unlink::new(&path)));
+        for UnixAddr { path, access } in inherited_paths {
+            if let Err(error) = socket_file::grant(&path, &access) {
+                tracing::warn!(path = %path.display(), %error, "who may connect is as it was before");
+            }
+            running.unlink.push(Unlink::new(&path));
+        }
         running.control = control.map(|(listener, standby)| (listener, standby.serve()));
         running
     }
@@ -195,10 +217,18 @@ impl Running {
     ///
     /// # Errors
     /// A worker failed.
-    pub fn join(self) -> io::Result<()> {
+    pub fn join(mut self) -> io::Result<()> {
+        while !self.has_ended() {
+            self.see_out();
+            let stopping = self.center.is_stopping();
+            let look_after = if stopping { STOPPING_LOOK } else { SERVING_LOOK };
+            if wait_readable(&[self.wake.as_fd()], Some(look_after))?[0] {
+                self.wake.read_exact(&mut [0])?;
+            }
+        }
         let outcomes: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
         let moved = matches!(self.center.fate(), Fate::Moved(_));
-        self.center.steer_no_more();
+        self.center.close_listeners();
         if let Some((listener, serving)) = self.control {
             if !serving.finish(LAST_WORDS) {
                 tracing::warn!("somebody did not hear the outcome of what he asked for");
@@ -207,14 +237,31 @@ impl Running {
                 listener.remove();
             }
         }
-        if moved {
-            // The sockets live on in the successor.
-            self.unlink.into_iter().for_each(Unlink::leave);
-        }
         for outcome in outcomes {
             outcome.map_err(|_| io::Error::other("a worker panicked"))??;
         }
         Ok(())
+    }
+
+    fn has_ended(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Lets the workers end once all of them are through with their stop.
+    fn see_out(&mut self) {
+        if self.seen_out || !self.center.crew.accounts.are_all_through() {
+            return;
+        }
+        self.seen_out = true;
+        if matches!(self.center.fate(), Fate::Moved(_)) {
+            // The sockets live on in the successor.
+            self.unlink.drain(..).for_each(Unlink::leave);
+        } else {
+            // Newcomers do not find the others' queues from here on.
+            self.unlink.clear();
+            self.center.shut_doors();
+        }
+        self.center.crew.mailboxes.order_all(&Order::Leave);
     }
 
     pub(super) fn announce(&self, settings: &Settings) {
@@ -224,11 +271,12 @@ impl Running {
             workers = settings.workers,
             connections_max = self.center.crew.accounts.connections_max(),
             memory_max = self.center.crew.accounts.memory_max(),
+            control = self.control.as_ref().map(|(it, _)| it.path().display().to_string()),
             "steadfast serves"
         );
         for address in &self.addresses {
             for route in &settings.routes {
-                let scheme = if route.app == routes::PAGE { "http" } else { "ws" };
+                let scheme = if routes::is_http(&route.app) { "http" } else { "ws" };
                 match address {
                     ListenAddr::Tcp(address) => {
                         tracing::info!("{}: {scheme}://{address}{}", route.app, route.path);
@@ -251,7 +299,7 @@ impl Running {
             // First of all: the workers of an upgrade that succeeds end before its outcome is known.
             let fate = self.center.fate();
             let upgrading = matches!(fate, Fate::Upgrades(_));
-            if !upgrading && self.threads.iter().all(JoinHandle::is_finished) {
+            if !upgrading && self.has_ended() {
                 break;
             }
             let moved = matches!(fate, Fate::Moved(_));
@@ -259,6 +307,9 @@ impl Running {
                 self.leave_control();
             }
             let expected = self.center.is_stopping() || moved;
+            if expected && !upgrading {
+                self.see_out();
+            }
             if self.threads.iter().any(JoinHandle::is_finished) && !expected && !upgrading {
                 tracing::error!("a worker has ended; the others stop");
                 self.stop(Stop::Fast);
@@ -333,14 +384,17 @@ impl Running {
     /// Ends as it is wanted to; returns what waits for the outcome of an upgrade.
     fn end(&self, wanted: Wanted) -> Option<Wanted> {
         let connections = self.connections();
-        let drain = self.center.drain();
         let stop = match wanted.ending {
-            Ending::Drain => Stop::Drain(drain),
+            Ending::Drain => self.center.drain(),
             Ending::Fast => Stop::Fast,
         };
         match self.center.begin_to_stop(stop) {
             Begun::Stopping => match stop {
-                Stop::Drain(_) => tracing::info!(?drain, connections, "draining"),
+                Stop::Drain { grace, spread } => {
+                    let (grace_ms, spread_ms) = (grace.as_millis(), spread.as_millis());
+                    let (grace_ms, spread_ms) = (grace_ms as u64, spread_ms as u64);
+                    tracing::info!(grace_ms, spread_ms, connections, "draining");
+                }
                 Stop::Fast => tracing::info!(connections, "stopping"),
             },
             Begun::Already => {}
@@ -368,7 +422,8 @@ impl Running {
                 supervision.end(ending);
             }
         } else if let Successor::Child(successor) = successor {
-            tracing::info!(?ending, "passed on to the successor");
+            let drain = ending == Ending::Drain;
+            tracing::info!(drain, "the order to end is passed on to the successor");
             let _ = orders::pass_on(successor, ending);
         }
     }

@@ -78,17 +78,7 @@ pub(super) fn hand_over(
     let Upgrade { times, moved, .. } = upgrade;
     let step = times.last().unwrap_or(Step::Start);
     match &outcome {
-        Ok(upgraded) if moved.is_some() => tracing::info!(
-            connections = upgraded.connections,
-            refused = refusals(&upgraded.refused),
-            format = upgraded.format,
-            pause_us = upgraded.pause_us,
-            steps = ?upgraded.pause_steps.unwrap_or_default(),
-            total_ms = upgraded.total_ms,
-            predecessor = std::process::id(),
-            successor = upgraded.pid,
-            "upgraded"
-        ),
+        Ok(upgraded) if moved.is_some() => log(upgraded),
         Ok(_) => tracing::info!("an upgrade would succeed"),
         Err(failed) if moved.is_some() => tracing::error!(error = %failed, "crashed"),
         Err(failed) => {
@@ -98,6 +88,26 @@ pub(super) fn hand_over(
     }
     center.end_upgrade(moved);
     outcome
+}
+
+fn log(upgraded: &Upgraded) {
+    let PauseSteps { freeze_us, settle_us, save_us, load_us, take_us } =
+        upgraded.pause_steps.unwrap_or_default();
+    tracing::info!(
+        connections = upgraded.connections,
+        refused = refusals(&upgraded.refused),
+        format = upgraded.format,
+        pause_us = upgraded.pause_us,
+        freeze_us,
+        settle_us,
+        save_us,
+        load_us,
+        take_us,
+        total_ms = upgraded.total_ms,
+        predecessor = std::process::id(),
+        successor = upgraded.pid,
+        "upgraded"
+    );
 }
 
 fn refused(error: &io::Error) -> Failed {
@@ -418,7 +428,7 @@ impl Attempt<'_> {
             }
         }
         for (worker, keys) in by_worker.into_iter().enumerate() {
-            let order = Order::Release { kept: keys.into(), drain: self.center.drain() };
+            let order = Order::Release { kept: keys.into(), drain: self.center.spread() };
             self.center.crew.mailboxes.order_one(worker as WorkerIndex, order);
         }
     }

@@ -5,13 +5,14 @@
 //! in [`client`].
 
 use std::fmt;
+use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::GeneralPurpose;
 use base64::engine::general_purpose::{GeneralPurposeConfig, STANDARD};
 
 use crate::base::DeflateParams;
-use crate::http::{Head, Refusal, is_token};
+use crate::http::{Head, Refusal, http_date, is_token};
 
 pub mod client;
 mod extensions;
@@ -62,12 +63,14 @@ pub struct Agreed {
 /// Decides whether this request is a handshake that can be accepted.
 ///
 /// # Errors
-/// 405 for another method than GET; 426 if it does not ask for WebSocket, version 13 (HTTP/1.0 cannot:
+/// 405 for a method that nothing here has; 426 if it does not ask for WebSocket, version 13 (HTTP/1.0 cannot:
 /// RFC 9110 §7.8 ignores its Upgrade); 400 for a handshake that is malformed.
 pub fn check<'a>(head: &Head<'a>) -> Result<Offer<'a>, Refusal> {
     let fields = head.fields();
-    if head.method() != "GET" {
-        return Err(Refusal::method_not_allowed());
+    match head.method() {
+        "GET" => {}
+        "HEAD" => return Err(Refusal::upgrade_required("a WebSocket handshake is a GET")),
+        _ => return Err(Refusal::method_not_allowed()),
     }
     if head.is_http_1_0() {
         return Err(Refusal::upgrade_required("a WebSocket handshake needs HTTP/1.1"));
@@ -141,12 +144,13 @@ impl fmt::Debug for Offer<'_> {
 }
 
 impl Agreed {
-    /// The 101 response on the wire.
-    pub fn response(&self) -> Vec<u8> {
+    /// The 101 response on the wire, made at this `time`.
+    pub fn response(&self, time: SystemTime) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(320);
+        bytes.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nDate: ");
+        bytes.extend_from_slice(http_date(time).as_bytes());
         bytes.extend_from_slice(
-            b"HTTP/1.1 101 Switching Protocols\r\n\
-              Upgrade: websocket\r\n\
+            b"\r\nUpgrade: websocket\r\n\
               Connection: Upgrade\r\n\
               Sec-WebSocket-Accept: ",
         );

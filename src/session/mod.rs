@@ -127,6 +127,17 @@ pub enum ClosedBy {
     Lost,
 }
 
+impl ClosedBy {
+    /// For a log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Us => "us",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// What the caller has to do after a flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {

@@ -21,7 +21,8 @@ impl Notifier {
         let manager = name.filter(|name| !name.is_empty()).and_then(|name| match open(&name) {
             Ok(manager) => Some(manager),
             Err(error) => {
-                tracing::warn!(?name, %error, "the service manager cannot be notified");
+                let name = name.to_string_lossy();
+                tracing::warn!(%name, %error, "the service manager cannot be notified");
                 None
             }
         });

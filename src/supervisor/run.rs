@@ -278,7 +278,7 @@ impl Supervisor {
                     // Its end is yet to be taken note of.
                     && error.kind() != io::ErrorKind::BrokenPipe
                 {
-                    tracing::warn!(pid, ?order, %error, "a child does not hear what it is to do");
+                    tracing::warn!(pid, %error, "a child does not hear what it is to do");
                 }
             }
             _ => self.signal(pid, |pid| children::send(pid, signal(order))),

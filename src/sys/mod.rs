@@ -10,8 +10,9 @@ pub mod descriptors;
 pub mod exec;
 #[cfg(feature = "fault-points")]
 pub mod fault;
-pub mod filter;
+pub mod groups;
 pub mod inherited;
+pub mod interfaces;
 pub mod lock;
 pub mod memory;
 pub mod memory_limits;

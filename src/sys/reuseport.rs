@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 
 use libc::{c_int, sock_filter, sock_fprog};
@@ -25,7 +26,8 @@ const LISTENING: &str = "0A";
 const LINE_BYTES: usize = 150;
 
 /// The inodes of all sockets of this network namespace that listen on exactly this address, ours
-/// among them, whoever has them.
+/// among them, whoever has them, in the order in which they began to listen. That is their order in
+/// the group as long as none has left it: the last member takes the place of one that leaves.
 ///
 /// # Errors
 /// /proc is not there, or is not what it was.
@@ -34,7 +36,7 @@ pub fn listeners(address: SocketAddr) -> io::Result<Vec<u64>> {
         SocketAddr::V4(_) => "/proc/self/net/tcp",
         SocketAddr::V6(_) => "/proc/self/net/tcp6",
     };
-    let address = as_in_proc(address);
+    let in_table = as_in_proc(address);
     let mut inodes = Vec::new();
     // The sockets that listen come first. Behind them the kernel would walk through all connections
     // there are: so no more is read at once than a line.
@@ -44,9 +46,13 @@ pub fn listeners(address: SocketAddr) -> io::Result<Vec<u64>> {
         if fields.get(3) != Some(&LISTENING) {
             break;
         }
-        if fields.get(1) == Some(&&*address) {
+        if fields.get(1) == Some(&&*in_table) {
             inodes.extend(fields.get(9).and_then(|inode| inode.parse::<u64>().ok()));
         }
+    }
+    if address.is_ipv4() {
+        // The kernel puts a new one to the front of this table, and to the end of the other one.
+        inodes.reverse();
     }
     Ok(inodes)
 }
@@ -64,20 +70,22 @@ fn as_in_proc(address: SocketAddr) -> String {
     format!("{}:{:04X}", words.collect::<String>(), address.port())
 }
 
-/// From now on the kernel gives new connections to the members of `listener`'s group but the first
-/// `spared`, each as often as any other. Members are in the order in which they began to listen.
-/// It holds until [`steer_nowhere`], even without us.
+/// From now on the kernel gives new connections to the members in these places of `listener`'s group,
+/// each as often as any other. Where there is no such place, to any of the group. It holds until
+/// [`steer_nowhere`], even without us.
 ///
 /// # Errors
-/// Those of setsockopt(2) with SO_ATTACH_REUSEPORT_CBPF; `InvalidInput` if nobody would be left.
-pub fn steer_past(listener: impl AsFd, spared: u32, members: u32) -> io::Result<()> {
-    let others = members.checked_sub(spared).filter(|others| *others > 0);
-    let others = others.ok_or(io::ErrorKind::InvalidInput)?;
+/// Those of setsockopt(2) with SO_ATTACH_REUSEPORT_CBPF; `InvalidInput` for no places.
+pub fn steer_to(listener: impl AsFd, places: Range<usize>) -> io::Result<()> {
+    let (Ok(first), Ok(count @ 1..)) = (u32::try_from(places.start), u32::try_from(places.len()))
+    else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
     let instruction = |code, k| sock_filter { code, jt: 0, jf: 0, k };
     let mut program = [
         instruction(LOAD_WORD_AT, RANDOM),
-        instruction(MODULO, others),
-        instruction(ADD, spared),
+        instruction(MODULO, count),
+        instruction(ADD, first),
         instruction(RETURN_RESULT, 0),
     ];
     let program = sock_fprog { len: program.len() as _, filter: program.as_mut_ptr() };
@@ -145,11 +153,13 @@ mod tests {
     fn the_first_members_are_spared_until_that_ends() {
         let (group, address) = group(4);
         assert!(spread(&group, address).iter().all(|count| *count > 0));
-        steer_past(&group[1], 2, 4).unwrap();
+        steer_to(&group[1], 2..4).unwrap();
         let spared = spread(&group, address);
         assert_eq!(spared[..2], [0, 0]);
         assert!(spared[2] > 0 && spared[3] > 0, "{spared:?}");
         assert_eq!(spared.iter().sum::<usize>(), CONNECTIONS);
+        steer_to(&group[1], 4..5).unwrap();
+        assert!(spread(&group, address).iter().all(|count| *count > 0), "no such place");
         steer_nowhere(&group[0]).unwrap();
         assert!(spread(&group, address).iter().all(|count| *count > 0));
         assert!(steer_nowhere(&group[0]).is_err(), "nothing is steered");
@@ -158,10 +168,8 @@ mod tests {
     #[test]
     fn nobody_would_be_left() {
         let (group, _) = group(2);
-        for (spared, members) in [(2, 2), (3, 2), (0, 0)] {
-            let error = steer_past(&group[0], spared, members).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-        }
+        let error = steer_to(&group[0], 2..2).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]
@@ -174,11 +182,9 @@ mod tests {
             bound.set_reuse_port(true).unwrap();
             bound.bind(&address.into()).unwrap();
             let _client = TcpStream::connect(address).unwrap();
-            let mut found = listeners(address).unwrap();
-            let mut expected = [&first, &second].map(inode);
-            found.sort_unstable();
-            expected.sort_unstable();
-            assert_eq!(found, expected);
+            let third = join(address);
+            let expected = [&first, &second, &third].map(inode);
+            assert_eq!(listeners(address).unwrap(), expected);
         }
     }
 

@@ -4,6 +4,7 @@
 //! a readable socket.
 #![allow(unsafe_code)]
 
+use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -30,6 +31,17 @@ pub enum Signal {
 impl Signal {
     const ALL: [Self; 6] = [Self::Term, Self::Int, Self::Hup, Self::Usr1, Self::Usr2, Self::Child];
 
+    fn name(self) -> &'static str {
+        match self {
+            Self::Term => "TERM",
+            Self::Int => "INT",
+            Self::Hup => "HUP",
+            Self::Usr1 => "USR1",
+            Self::Usr2 => "USR2",
+            Self::Child => "CHLD",
+        }
+    }
+
     pub(super) fn number(self) -> libc::c_int {
         match self {
             Self::Term => libc::SIGTERM,
@@ -39,6 +51,12 @@ impl Signal {
             Self::Usr2 => libc::SIGUSR2,
             Self::Child => libc::SIGCHLD,
         }
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

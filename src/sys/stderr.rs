@@ -9,9 +9,12 @@
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
+use std::env;
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -49,6 +52,17 @@ pub fn start(
     spawn_deaf(thread::Builder::new().name("log".to_owned()), body)?;
     let _ = QUEUE.set(Queue::new(bytes_max));
     flush_before_abort()
+}
+
+/// Whether stderr is read by journald: `JOURNAL_STREAM` names its device and inode
+/// (systemd.exec(5)). A process that was given another stderr inherits the variable all the same.
+pub fn is_journal() -> bool {
+    let Some(named) = env::var_os("JOURNAL_STREAM") else {
+        return false;
+    };
+    let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    let found = stderr.and_then(|stderr| stderr.metadata());
+    found.is_ok_and(|found| named.to_str() == Some(&format!("{}:{}", found.dev(), found.ino())))
 }
 
 /// Writes a line, which gets its newline if it has none: by way of the thread if that was started.

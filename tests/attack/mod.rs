@@ -3,7 +3,7 @@
 mod scenarios;
 use std::time::Duration;
 
-use crate::support;
+use crate::support::{self, Life};
 use scenarios::Scarcity;
 
 #[test]
@@ -54,6 +54,21 @@ fn a_server_without_descriptors_serves_on_and_recovers() {
 #[test]
 fn ends_without_close_and_declared_lengths_cost_nothing() {
     scenarios::ends_and_lengths(100);
+}
+
+/// As a user without privileges, with all the descriptors that visitors need.
+const LOWLY: Life = Life { files: None, ..Life::LOWLY };
+
+#[test]
+fn nobody_is_reset_by_a_drain() {
+    scenarios::drains(1, Life::ALONE, false);
+    scenarios::drains(1, LOWLY, false);
+}
+
+#[test]
+fn nobody_is_refused_by_a_drain_beside_another_server() {
+    scenarios::drains(1, Life::ALONE, true);
+    scenarios::drains(1, LOWLY, true);
 }
 
 #[test]

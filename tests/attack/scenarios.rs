@@ -6,6 +6,8 @@
 
 #![allow(unreachable_pub, reason = "shared by two programs")]
 
+#[path = "drains.rs"]
+mod drains;
 #[path = "hoarders.rs"]
 mod hoarders;
 
@@ -20,6 +22,7 @@ use crate::support::{
     header, request, settle_room, wait_until,
 };
 
+pub use drains::drains;
 pub use hoarders::{Scarcity, hoarders};
 
 /// What a server may grow by without its being an attack's doing: the buffers that each worker

@@ -84,16 +84,44 @@ fn refusals() {
         ("two origins", with("Origin: http://localhost\r\nOrigin: http://localhost"), 403),
         ("the page, posted to", lines(&["POST / HTTP/1.1", HOST]), 405),
         ("broken percent-encoding", instead("/echo", "/ec%zzho"), 400),
+        ("a path that is not UTF-8", instead("/echo", "/%ff"), 400),
+        ("a raw umlaut", instead("/echo", "/\u{fc}"), 400),
+        ("a raw umlaut in the query", instead("/echo", "/echo?\u{fc}"), 400),
+        ("a tunnel", lines(&["CONNECT example.org:443 HTTP/1.1", HOST]), 405),
+        ("an unknown method", lines(&["PURGE / HTTP/1.1", HOST]), 405),
+        ("a method of nothing", lines(&["POST /nothing HTTP/1.1", HOST]), 404),
+        ("options of nothing", lines(&["OPTIONS /nothing HTTP/1.1", HOST]), 404),
+        (
+            "a coding that does not say where it ends",
+            lines(&["POST / HTTP/1.1", HOST, "Transfer-Encoding: gzip"]),
+            400,
+        ),
+        (
+            "a coding behind chunked",
+            lines(&["GET / HTTP/1.1", HOST, "Transfer-Encoding: chunked, gzip"]),
+            400,
+        ),
+        (
+            "chunked twice",
+            lines(&[
+                "GET / HTTP/1.1",
+                HOST,
+                "Transfer-Encoding: chunked",
+                "Transfer-Encoding: chunked",
+            ]),
+            400,
+        ),
     ];
     for (name, bytes, status) in cases {
         let response = answer(&server, &bytes);
         assert_eq!(response.status, status, "{name}: {response:?}");
         assert!((8..200).contains(&response.body.len()), "{name} says why: {response:?}");
         assert!(response.body.ends_with('\n') && !response.body.starts_with('<'), "{name}");
+        assert_date(&response);
         let connection = response.header("connection").unwrap_or_default().to_ascii_lowercase();
         assert!(connection.split(", ").any(|token| token == "close"), "{name}: {response:?}");
         match status {
-            405 => assert_eq!(response.header("allow"), Some("GET"), "{name}"),
+            405 => assert_eq!(response.header("allow"), Some("GET, HEAD, OPTIONS"), "{name}"),
             426 => {
                 assert_eq!(response.header("sec-websocket-version"), Some("13"), "{name}");
                 assert_eq!(response.header("upgrade"), Some("websocket"), "{name}");
@@ -122,6 +150,8 @@ fn acceptances() {
         }),
         ("the same host's origin", with("Origin: http://localhost")),
         ("a query", instead("/echo", "/echo?a=b")),
+        ("a lone percent sign in it", instead("/echo", "/echo?d=50%")),
+        ("a parameter that nobody asks for", instead("/echo", "/echo?%ff=%ff&a=%zz")),
         ("an empty body", with("Content-Length: 0")),
         ("unspoken subprotocols", with("Sec-WebSocket-Protocol: a, b")),
         ("an unknown extension", with("Sec-WebSocket-Extensions: x-mux; a=\"b\"")),
@@ -132,6 +162,7 @@ fn acceptances() {
         let response = client.response();
         assert_eq!(response.status, 101, "{name}: {response:?}");
         assert_eq!(response.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        assert_date(&response);
         assert_eq!(response.header("sec-websocket-protocol"), None, "{name}");
         assert_eq!(response.header("sec-websocket-extensions"), None, "{name}");
         client.assert_echo(name);
@@ -202,6 +233,53 @@ fn answer_101(server: &Server, lines: &str) -> Response {
     server.connect().upgrade("/echo", lines)
 }
 
+/// RFC 9110 §6.6.1: each response has one.
+#[track_caller]
+fn assert_date(response: &Response) {
+    let date = response.header("date").unwrap_or_default();
+    let form = date.bytes().map(|byte| match byte {
+        b'0'..=b'9' => '0',
+        b'A'..=b'Z' | b'a'..=b'z' => 'a',
+        other => other.into(),
+    });
+    assert_eq!(form.collect::<String>(), "aaa, 00 aaa 0000 00:00:00 aaa", "{response:?}");
+}
+
+#[test]
+fn what_monitors_and_balancers_ask() {
+    let server = Server::start(
+        "workers = 1\n\
+         [[routes]]\npath = \"/\"\napp = \"page\"\n\
+         [[routes]]\npath = \"/echo\"\napp = \"echo\"\n\
+         [[routes]]\npath = \"/ready\"\napp = \"ready\"\nallowed_hosts = [\"example.org\"]\n\
+         [[routes]]\npath = \"/health\"\napp = \"health\"\nallowed_hosts = [\"example.org\"]\n",
+    );
+    let whole = |line: &str| {
+        let mut client = server.connect();
+        client.send_bytes(&lines(&[line, HOST]));
+        while client.fill().unwrap() {}
+        client.received_text().to_owned()
+    };
+    for (line, status, body) in [
+        ("GET /ready HTTP/1.1", 200, "ready\n"),
+        ("GET /health HTTP/1.0", 200, "alive\n"),
+        ("HEAD /ready HTTP/1.1", 200, ""),
+        ("HEAD / HTTP/1.0", 200, ""),
+        ("HEAD /echo HTTP/1.1", 426, ""),
+        ("HEAD /nothing HTTP/1.1", 404, ""),
+        ("OPTIONS / HTTP/1.0", 204, ""),
+        ("OPTIONS /echo HTTP/1.1", 204, ""),
+        ("OPTIONS * HTTP/1.1", 204, ""),
+    ] {
+        let text = whole(line);
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{line}: {text}");
+        assert!(text.contains("\r\nDate: "), "{line}: {text}");
+        assert!(text.ends_with(&format!("\r\n\r\n{body}")), "{line}: {text}");
+        assert_eq!(text.contains("\r\nContent-Length: "), status != 204, "{line}: {text}");
+        assert_eq!(text.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n"), status == 204, "{line}");
+    }
+}
+
 #[test]
 fn the_page() {
     let server = Server::start("workers = 1\n");
@@ -210,11 +288,12 @@ fn the_page() {
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     assert!(page.body.starts_with("<!"));
     let old = answer(&server, &lines(&["GET / HTTP/1.0"]));
+    let page_bytes = page.body.len();
     assert_eq!((old.status, old.body), (200, page.body));
     let mut head = server.connect();
     head.send_bytes(&lines(&["HEAD / HTTP/1.1", HOST]));
     while head.fill().unwrap() {}
     let text = head.received_text();
-    assert!(text.starts_with("HTTP/1.1 405 ") && text.ends_with("\r\n\r\n"), "{text}");
-    assert!(text.contains("\r\nAllow: GET\r\n"), "{text}");
+    assert!(text.starts_with("HTTP/1.1 200 ") && text.ends_with("\r\n\r\n"), "{text}");
+    assert!(text.contains(&format!("\r\nContent-Length: {}\r\n", page_bytes)), "{text}");
 }

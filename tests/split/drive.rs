@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::time::UNIX_EPOCH;
 
 use steadfast::base::DeflateParams;
 use steadfast::base::limits::{HeadLimits, Limits};
@@ -310,7 +311,7 @@ impl Driven {
             compression: &self.compression,
             now: self.now,
         };
-        self.session.refuse(&refusal.to_response().to_bytes(), &mut env);
+        self.session.refuse(&refusal.to_response().to_bytes(UNIX_EPOCH), &mut env);
     }
 
     fn agree(&self, head: &[u8]) -> Result<(Vec<u8>, Option<DeflateParams>), Refusal> {
@@ -319,7 +320,7 @@ impl Driven {
         let policy =
             Policy { subprotocols: &["chat".to_owned()], deflate: Some(DeflatePolicy::default()) };
         let agreed = handshake::check(&head)?.agree(&policy);
-        Ok((agreed.response(), agreed.deflate))
+        Ok((agreed.response(UNIX_EPOCH), agreed.deflate))
     }
 }
 

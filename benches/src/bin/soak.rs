@@ -14,12 +14,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use scenarios::{Figures, Scarcity};
-use support::{KIB, MIB};
+use support::{KIB, Life, MIB};
 
 /// An attack: its name, and what runs it at full size.
 type Attack = (&'static str, fn() -> Figures);
 
-const ATTACKS: [Attack; 15] = [
+const ATTACKS: [Attack; 17] = [
     ("half-open handshakes", || scenarios::half_open(10_000, 0, Duration::from_secs(20))),
     ("half-open handshakes with long heads", || {
         scenarios::half_open(2_000, 15 * KIB, Duration::from_secs(20))
@@ -34,6 +34,10 @@ const ATTACKS: [Attack; 15] = [
     }),
     ("hoarders within an address space of 700 MiB", || {
         scenarios::hoarders(5_000, 1, Scarcity::AddressSpace(700 * MIB), MIB)
+    }),
+    ("drains", || scenarios::drains(20, Life::ALONE, false)),
+    ("drains as a user without privileges, supervised, with a server alongside", || {
+        scenarios::drains(20, Life { files: None, ..Life::LOWLY }, true)
     }),
     ("resets in every state", || scenarios::resets(200)),
     ("no descriptors", || scenarios::descriptors_used_up(50, 200)),

@@ -27,6 +27,8 @@ fn origins() {
     let same = &[][..];
     let list = &["https://app.example", "http://dev.example:3000"][..];
     let any = &["*"][..];
+    let subdomains = &["https://*.example.org", "https://*.example.net:8443"][..];
+    let schemes = &["chrome-extension://*", "file://"][..];
     let cases: &[(&[&str], &str, &str, bool)] = &[
         // Same host, with default ports and without case.
         (same, "example.org", "http://example.org", true),
@@ -61,7 +63,22 @@ fn origins() {
         (list, "example.org", "null", false),
         (any, "example.org", "https://anything.example:9", true),
         (any, "example.org", "chrome-extension://abcdef", true),
+        (any, "example.org", "file://", true),
         (any, "example.org", "null", false),
+        (subdomains, "a", "https://x.example.org", true),
+        (subdomains, "a", "https://y.x.EXAMPLE.org:443", true),
+        (subdomains, "a", "https://example.org", false),
+        (subdomains, "a", "http://x.example.org", false),
+        (subdomains, "a", "https://x.example.org:8443", false),
+        (subdomains, "a", "https://evil-example.org", false),
+        (subdomains, "a", "https://.example.org", false),
+        (subdomains, "a", "https://x.example.org.evil.example", false),
+        (subdomains, "a", "https://x.example.net:8443", true),
+        (schemes, "a", "chrome-extension://abcdef", true),
+        (schemes, "a", "moz-extension://abcdef", false),
+        (schemes, "a", "file://", true),
+        (schemes, "a", "file:///etc/passwd", false),
+        (schemes, "a", "null", false),
         (any, "example.org", "\u{fc}", false),
     ];
     for (origins, host, origin, allowed) in cases {

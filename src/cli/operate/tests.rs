@@ -163,6 +163,7 @@ fn the_status_is_text_or_one_line_of_json() {
          listens on   127.0.0.1:8000\n\
          workers      2\n\
          connections  12,000 of 65,000 at most (6,001 + 5,999 by worker)\n\
+         refused      12 x 404\n\
          upgrades\n  \
          5 min ago: generation 3 (0.2.0), 11,999 connections moved, pause 12.3 ms, 1.2 s in all, \
          1 refused\n  \
@@ -203,21 +204,26 @@ fn verb(words: &[&str]) -> Verb {
 #[test]
 fn flags_say_which_server_is_meant() {
     let path = |words: &[&str]| match verb(&[&["status"], words].concat()) {
-        Verb::Status(args) => args.target.path(&Context::new(1)),
+        Verb::Status(args) => args
+            .target
+            .places(&Context::new(1))
+            .map(|places| places.into_iter().map(|place| place.path).collect::<Vec<_>>()),
         other => panic!("{other:?}"),
     };
     assert_eq!(
         path(&["--control", "/x/y.sock", "--config=/none"]).unwrap(),
-        Path::new("/x/y.sock")
+        [Path::new("/x/y.sock")]
     );
-    assert!(path(&["--listen", "[::1]:9000"]).unwrap().ends_with("steadfast/9000.sock"));
+    assert!(path(&["--listen", "[::1]:9000"]).unwrap()[0].ends_with("steadfast/9000.sock"));
     assert!(path(&["--listen", "127.0.0.1:0"]).unwrap_err().contains("--control"));
     assert!(path(&["--listen", "nonsense"]).is_err());
     let directory = Directory::new("config");
     let file = directory.path().join("steadfast.toml");
     std::fs::write(&file, "control = '/run/mine/c.sock'\n").unwrap();
     let given = ["--config", file.to_str().unwrap()];
-    assert_eq!(path(&given).unwrap(), Path::new("/run/mine/c.sock"));
+    let places = path(&given).unwrap();
+    assert_eq!(places[0], Path::new("/run/mine/c.sock"));
+    assert!(places[1].ends_with("steadfast/8000.sock"), "{places:?}");
 }
 
 #[test]

@@ -1,3 +1,4 @@
+use super::super::target::query_decode;
 use super::*;
 
 const START: &str = "GET /echo HTTP/1.1\r\n";
@@ -69,12 +70,15 @@ fn start_lines() {
         ("GET http://a@b/ HTTP/1.1", Err(HostInvalid)),
         ("GET /#part HTTP/1.1", Err(BadTarget)),
         ("GET /\"x HTTP/1.1", Err(BadTarget)),
-        ("GET /\x7f HTTP/1.1", Err(BadTarget)),
-        ("GET /\0 HTTP/1.1", Err(BadTarget)),
-        ("GET /ü HTTP/1.1", Err(BadTarget)),
+        ("GET /\x7f HTTP/1.1", Err(UnencodedTarget)),
+        ("GET /\0 HTTP/1.1", Err(UnencodedTarget)),
+        ("GET /ü HTTP/1.1", Err(UnencodedTarget)),
+        ("GET /?ü HTTP/1.1", Err(UnencodedTarget)),
         ("GET /%zz HTTP/1.1", Err(BadPercentEncoding)),
         ("GET /%4 HTTP/1.1", Err(BadPercentEncoding)),
-        ("GET /?a=% HTTP/1.1", Err(BadPercentEncoding)),
+        ("GET /?d=50% HTTP/1.1", Ok(())),
+        ("GET /?a=%zz?%4 HTTP/1.1", Ok(())),
+        ("GET /%?a HTTP/1.1", Err(BadPercentEncoding)),
         ("GET  / HTTP/1.1", Err(BadStartLine)),
         ("GET /  HTTP/1.1", Err(BadStartLine)),
         ("GET / HTTP/1.1 ", Err(BadStartLine)),
@@ -137,6 +141,12 @@ fn header_lines() {
         (b"Content-Length: 5,\r\n", Err(BadContentLength)),
         (b"Content-Length: 18446744073709551616\r\n", Err(BadContentLength)),
         (b"Transfer-Encoding: chunked\r\n", Ok(())),
+        (b"Transfer-Encoding: gzip\r\nTransfer-Encoding: , Chunked ,\r\n", Ok(())),
+        (b"Transfer-Encoding: gzip\r\n", Err(BadTransferEncoding)),
+        (b"Transfer-Encoding: chunked, gzip\r\n", Err(BadTransferEncoding)),
+        (b"Transfer-Encoding: chunked, chunked\r\n", Err(BadTransferEncoding)),
+        (b"Transfer-Encoding: xchunked\r\n", Err(BadTransferEncoding)),
+        (b"Transfer-Encoding:\r\n", Err(BadTransferEncoding)),
         (b"Transfer-Encoding: chunked\r\nContent-Length: 0\r\n", Err(BadTransferEncoding)),
         (b"B: 1\r\nC: 2\r\nD: 3\r\nE: 4\r\n", Ok(())),
         (b"B: 1\r\nC: 2\r\nD: 3\r\nE: 4\r\nF: 5\r\n", Err(TooManyHeaders)),
@@ -337,10 +347,12 @@ fn query_values_that_do_not_decode() {
     assert_eq!(head.query_value("a"), Err(HeadError::BadPercentEncoding));
     assert_eq!(head.query_value("b").unwrap().as_deref(), Some("1"));
     assert_eq!(head.query_value("c").unwrap().as_deref(), Some("a+b"));
-    assert_eq!(percent_decode("+%2f%41", false).unwrap(), "+/A");
-    assert!(percent_decode("%", false).is_err());
-    assert!(percent_decode("%4", true).is_err());
-    assert!(percent_decode("%4g", true).is_err());
+    assert_eq!(percent_decode("+%2f%41").unwrap(), "+/A");
+    for broken in ["%", "%4", "%4g", "a%%41"] {
+        assert!(percent_decode(broken).is_err(), "{broken}");
+        assert_eq!(query_decode(broken).unwrap(), broken.replace("%41", "A"), "{broken}");
+    }
+    assert_eq!(query_decode("+%2f%41").unwrap(), " /A");
 }
 
 #[test]

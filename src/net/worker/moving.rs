@@ -134,6 +134,7 @@ impl Worker {
                 self.moving = Some(moving);
             }
             Order::Stop(stop) => self.stop(stop),
+            Order::Leave => self.leave(),
             Order::Freeze if self.dispatcher.mode.is_stopping() => {
                 self.in_phase(|worker, moving| {
                     let error = io::Error::other("the server is stopping");
@@ -274,7 +275,7 @@ impl Worker {
         #[cfg(feature = "fault-points")]
         crate::sys::fault::point(&format!("predecessor-releasing-{}", self.index));
         self.thaw();
-        self.stop(Stop::Drain(drain));
+        self.stop(Stop::drain(drain));
     }
 }
 

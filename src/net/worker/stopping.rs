@@ -12,30 +12,37 @@ impl Worker {
                 if frozen.stop != Some(Stop::Fast) {
                     frozen.stop = Some(how);
                 }
-                return;
             }
-            Mode::Stopping(stopping) if stopping.how() == Stop::Fast => return,
-            Mode::Stopping(_) => {}
-            Mode::Serving => {
-                for listener in &self.listeners {
-                    if let Err(error) = listener.drop_new_connections() {
-                        tracing::warn!(%error, "new connections may be reset when the listener closes");
-                    }
-                }
+            Mode::Stopping(stopping) if stopping.how() == Stop::Fast || stopping.is_leaving() => {}
+            Mode::Stopping(_) | Mode::Serving => {
+                self.dispatcher.mode = Mode::Stopping(Stopping::new(how, self.dispatcher.now));
             }
         }
-        let stopping = Stopping::new(how, self.dispatcher.now, self.conns.keys().collect());
-        self.dispatcher.mode = Mode::Stopping(stopping);
+    }
+
+    /// Nobody comes any more.
+    pub(super) fn leave(&mut self) {
+        if let Mode::Stopping(stopping) = &mut self.dispatcher.mode {
+            stopping.leave(self.dispatcher.now);
+        }
     }
 
     pub(super) fn go_on_stopping(&mut self) {
         let Mode::Stopping(stopping) = &mut self.dispatcher.mode else {
             return;
         };
-        let (now, frame) = (self.dispatcher.now, stopping.close_frame());
-        let listeners_until = stopping.listeners_until();
+        let now = self.dispatcher.now;
+        if stopping.ends_grace(now) {
+            stopping.close(self.conns.keys().collect());
+        }
+        let frame = stopping.close_frame();
         let due = stopping.due(now).to_vec();
-        if !self.listeners.is_empty() && now >= listeners_until {
+        let timeouts = self.dispatcher.routes.iter().map(|route| route.limits.close_timeout);
+        let close_timeout = timeouts.max().unwrap_or_default();
+        if stopping.is_through(now, close_timeout, |key| self.conns.contains(key)) {
+            self.accounts.is_through(self.index);
+        }
+        if stopping.has_settled(now) && !self.listeners.is_empty() {
             // To close a listener resets what waits there. Without room for it the listeners stay:
             // each connection that is closed meanwhile makes some.
             let mut emptied = true;
@@ -67,10 +74,7 @@ impl Worker {
         let Mode::Stopping(stopping) = &self.dispatcher.mode else {
             return false;
         };
-        let timeouts = self.dispatcher.routes.iter().map(|route| route.limits.close_timeout);
-        // The last connection of all, not of this worker: rooms have their home here.
-        let nobody_left = self.accounts.connections() == 0 && self.listeners.is_empty();
-        let overdue = stopping.until(timeouts.max().unwrap_or_default()) <= self.dispatcher.now;
-        overdue || (stopping.all_told() && nobody_left)
+        let nobody_left = self.conns.is_empty() && self.listeners.is_empty();
+        stopping.is_leaving() && (nobody_left || stopping.is_over(self.dispatcher.now))
     }
 }

@@ -132,7 +132,7 @@ impl Rig {
         let poll = polls.pop().unwrap();
         let mut worker = Worker::new(Parts { poll, dispatcher, mailboxes, accounts, started }, 1);
         let anywhere = ListenAddr::Tcp("127.0.0.1:0".parse().unwrap());
-        let bound = listener::bind(&anywhere, 1, false).unwrap();
+        let bound = listener::bind(&anywhere, 1, listener::How::default()).unwrap();
         for socket in &bound.listeners {
             listener::listen(&socket.as_fd().try_clone_to_owned().unwrap()).unwrap();
         }
@@ -379,9 +379,9 @@ fn a_stop_that_comes_in_a_freeze_waits_for_its_end() {
     let mut rig = Rig::new();
     let mut stream = rig.open("/sink");
     rig.order(Order::Freeze);
-    rig.order(Order::Stop(Stop::Drain(Duration::ZERO)));
+    rig.order(Order::Stop(Stop::drain(Duration::ZERO)));
     rig.order(Order::Stop(Stop::Fast));
-    rig.order(Order::Stop(Stop::Drain(LONG)));
+    rig.order(Order::Stop(Stop::drain(LONG)));
     rig.pass(LONG);
     (0..5).for_each(|_| rig.turn());
     assert!(is_silent(&mut stream) && !rig.worker.has_stopped());
@@ -393,7 +393,7 @@ fn a_stop_that_comes_in_a_freeze_waits_for_its_end() {
 fn a_worker_that_stops_does_not_freeze() {
     let mut rig = Rig::new();
     let mut stream = rig.open("/sink");
-    rig.order(Order::Stop(Stop::Drain(LONG)));
+    rig.order(Order::Stop(Stop::drain(LONG)));
     rig.order(Order::Freeze);
     assert!(rig.worker.dispatcher.mode.is_stopping());
     stream.write_all(&frame(TEXT, b"still here")).unwrap();
@@ -539,7 +539,7 @@ fn open_blocking(address: SocketAddr) -> TcpStream {
 fn a_worker_that_has_panicked_waits_for_its_apps() {
     let (made, outcome) = run_beyond_a_panic(3, |address, mailboxes| {
         drop(open_blocking(address));
-        mailboxes.order_all(&Order::Stop(Stop::Fast));
+        end(mailboxes);
     });
     assert!(outcome.is_ok(), "{outcome:?}");
     assert_eq!(made, 3);
@@ -551,9 +551,15 @@ fn a_worker_that_waits_for_its_apps_can_be_stopped() {
         let room = RoomRef { space: Space::default(), name: "a" };
         while mailboxes.publish(room, "for nobody".into()).is_ok() {}
         wait_until_taken(mailboxes);
-        mailboxes.order_all(&Order::Stop(Stop::Fast));
+        end(mailboxes);
     });
     assert_eq!(outcome.unwrap_err().to_string(), "no database");
+}
+
+/// Has all workers end.
+fn end(mailboxes: &Mailboxes) {
+    mailboxes.order_all(&Order::Stop(Stop::Fast));
+    mailboxes.order_all(&Order::Leave);
 }
 
 /// What is sent to a worker that cannot serve does not fill its mailbox for ever.

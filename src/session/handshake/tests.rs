@@ -1,3 +1,5 @@
+use std::time::UNIX_EPOCH;
+
 use super::*;
 use crate::base::limits::HeadLimits;
 
@@ -37,7 +39,7 @@ fn with_head<T>(request: &str, run: impl FnOnce(&Head<'_>) -> T) -> T {
 fn status(request: &str) -> u16 {
     with_head(request, |head| match check(head) {
         Ok(offer) => {
-            let response = offer.agree(&Policy::default()).response();
+            let response = offer.agree(&Policy::default()).response(UNIX_EPOCH);
             assert!(response.starts_with(b"HTTP/1.1 101 "));
             101
         }
@@ -56,8 +58,9 @@ fn the_example_of_the_rfc() {
     let policy = Policy { subprotocols: &subprotocols, deflate: None };
     let agreed = agree(&["+Sec-WebSocket-Protocol: chat, superchat"], &policy);
     assert_eq!(
-        String::from_utf8(agreed.response()).unwrap(),
+        String::from_utf8(agreed.response(UNIX_EPOCH)).unwrap(),
         "HTTP/1.1 101 Switching Protocols\r\n\
+         Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
          Upgrade: websocket\r\n\
          Connection: Upgrade\r\n\
          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
@@ -89,7 +92,7 @@ fn which_requests_are_handshakes() {
         (&["+Sec-WebSocket-Version: 13"], 400),
         (&["+Content-Length: 1"], 400),
         (&["+Transfer-Encoding: chunked"], 400),
-        (&["+Transfer-Encoding: identity"], 400),
+        (&["+Transfer-Encoding: gzip, chunked"], 400),
         (&["+Sec-WebSocket-Protocol: a b"], 400),
         (&["+Sec-WebSocket-Protocol: a, \u{e4}"], 400),
         (&["-Sec-WebSocket-Key"], 400),
@@ -110,7 +113,8 @@ fn which_requests_are_handshakes() {
         assert_eq!(status(&request(changes)), *expected, "{changes:?}");
     }
     let valid = request(&[]);
-    for method in ["POST", "HEAD", "OPTIONS", "get"] {
+    assert_eq!(status(&valid.replace("GET", "HEAD")), 426);
+    for method in ["POST", "OPTIONS", "get"] {
         assert_eq!(status(&valid.replace("GET", method)), 405, "{method}");
     }
     assert_eq!(status(&valid.replace("HTTP/1.1", "HTTP/1.0")), 426);
@@ -120,7 +124,7 @@ fn which_requests_are_handshakes() {
 fn refusals_carry_what_the_client_needs() {
     let refusal = |request: &str| {
         let refusal = with_head(request, |head| check(head).unwrap_err());
-        String::from_utf8(refusal.to_response().to_bytes()).unwrap()
+        String::from_utf8(refusal.to_response().to_bytes(UNIX_EPOCH)).unwrap()
     };
     let text = refusal(&request(&["Sec-WebSocket-Version: 7"]));
     assert!(text.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
@@ -129,7 +133,7 @@ fn refusals_carry_what_the_client_needs() {
     assert!(text.contains("\r\nConnection: Upgrade, close\r\n"));
     let text = refusal(&request(&[]).replace("GET", "POST"));
     assert!(text.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"));
-    assert!(text.contains("\r\nAllow: GET\r\n"));
+    assert!(text.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n"));
 }
 
 #[test]
@@ -146,7 +150,7 @@ fn the_first_offered_subprotocol_that_is_spoken_wins() {
     for (changes, expected) in cases {
         let agreed = agree(changes, &policy);
         assert_eq!(agreed.subprotocol.as_deref(), *expected, "{changes:?}");
-        let response = String::from_utf8(agreed.response()).unwrap();
+        let response = String::from_utf8(agreed.response(UNIX_EPOCH)).unwrap();
         let echoed = expected.is_some();
         assert_eq!(response.contains("Sec-WebSocket-Protocol"), echoed, "{changes:?}");
     }
@@ -272,7 +276,7 @@ fn negotiation_of_deflate() {
                  client_no_context_takeover{rest}\r\n"
             )
         });
-        let response = String::from_utf8(agreed.response()).unwrap();
+        let response = String::from_utf8(agreed.response(UNIX_EPOCH)).unwrap();
         assert!(response.ends_with(&format!("=\r\n{line}\r\n")), "{offer}: {response}");
     }
 }
@@ -321,7 +325,7 @@ fn any_byte_anywhere_gets_an_answer() {
                 continue;
             };
             assert_eq!(head.method(), "GET");
-            assert!(offer.agree(&policy).response().ends_with(b"\r\n\r\n"));
+            assert!(offer.agree(&policy).response(UNIX_EPOCH).ends_with(b"\r\n\r\n"));
             accepted += 1;
         }
     }

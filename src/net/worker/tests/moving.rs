@@ -18,7 +18,6 @@ use crate::net::accounts::Accounts;
 use crate::net::lane::{PACKET_BYTES_MAX, Packet, Part};
 use crate::net::mailbox::Mailboxes;
 use crate::net::order::{Order, Outlets, Report};
-use crate::net::stop::Stop;
 use crate::net::worker::adopting::{Adoption, Finding, Instruction, Talk};
 use crate::net::worker::{Parts, Worker};
 use crate::sys::bell::Bell;
@@ -280,7 +279,7 @@ impl Successor {
     }
 
     fn stop(self) {
-        self.mailboxes.order_all(&Order::Stop(Stop::Fast));
+        super::end(&self.mailboxes);
         self.threads.into_iter().for_each(|thread| thread.join().unwrap());
     }
 }

@@ -1,3 +1,5 @@
+use std::time::UNIX_EPOCH;
+
 use super::super::{DeflatePolicy, Policy, check};
 use super::*;
 use crate::base::limits::HeadLimits;
@@ -109,7 +111,7 @@ fn client_and_server_agree() {
             subprotocols: &subprotocols[1..],
             deflate: Some(DeflatePolicy { server_window_bits, client_window_bits }),
         });
-        let joined = answer(&client, &agreed.response()).unwrap();
+        let joined = answer(&client, &agreed.response(UNIX_EPOCH)).unwrap();
         assert_eq!(joined.subprotocol.as_deref(), Some("b"));
         assert_eq!(joined.deflate.is_some(), deflate);
         // The server did not name its window, so the client must expect the largest.
