@@ -36,7 +36,8 @@ A value comes from one of four sources. The later wins, key by key:
 4. flags of `steadfast serve`: each key of the server has one.
 
 `steadfast check-config FILE` prints each key's value and where it comes from, or every error with
-its line. What it does not know is an error: a key, and a `STEADFAST_*` variable too.
+its line. A key that it does not know is an error, and so is a variable of a route;
+other `STEADFAST_*` variables that it does not know are warned of.
 
 ```toml
 listen = ["0.0.0.0:80", "unix:/run/steadfast.sock"]

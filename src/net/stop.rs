@@ -23,6 +23,10 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// How long a fast stop waits for what it has to say to go out, and any stop at its very end.
 const FAST: Duration = Duration::from_secs(1);
 
+/// How long a worker that may leave waits to be told so, which says that nobody can come any more:
+/// whoever owns the server may have let go of it.
+const LEAVE_WAIT: Duration = Duration::from_secs(5);
+
 /// How a server stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
@@ -62,6 +66,8 @@ pub struct Stopping {
     told: usize,
     /// The first so many have gone, at least.
     gone: usize,
+    /// Since when all workers are through.
+    may_leave: Option<Tick>,
     /// Since when nobody can come any more.
     leaving: Option<Tick>,
 }
@@ -73,7 +79,7 @@ impl Stopping {
             Stop::Drain { grace, .. } if !grace.is_zero() => now.after(grace),
             Stop::Drain { .. } | Stop::Fast => now,
         };
-        Self { how, begins, keys: None, told: 0, gone: 0, leaving: None }
+        Self { how, begins, keys: None, told: 0, gone: 0, may_leave: None, leaving: None }
     }
 
     /// How it stops.
@@ -145,6 +151,14 @@ impl Stopping {
             Stop::Fast => self.begins.after(FAST),
         };
         now >= until || (self.told == self.keys().len() && self.gone == self.keys().len())
+    }
+
+    /// All workers are through.
+    pub fn may_leave(&mut self, now: Tick) {
+        let since = *self.may_leave.get_or_insert(now);
+        if now >= since.after(LEAVE_WAIT) {
+            self.leave(now);
+        }
     }
 
     /// Nobody can come from now on.
@@ -243,6 +257,10 @@ mod tests {
         assert!(stopping.is_through(Tick::new(3), timeout, |key| key == keys[0]));
         let mut waits = begun(Stop::drain(Duration::ZERO), Tick::new(0), keys);
         waits.due(Tick::new(0));
+        for (tick, leaves) in [(10, false), (59, false), (60, true)] {
+            waits.may_leave(Tick::new(tick));
+            assert_eq!(waits.is_leaving(), leaves, "{tick}");
+        }
         assert!(!waits.is_through(Tick::new(50), timeout, |_| true));
         assert!(waits.is_through(Tick::new(51), timeout, |_| true));
     }

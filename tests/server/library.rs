@@ -556,3 +556,12 @@ fn middleware_is_released_once_for_each_that_passed() {
     thread::sleep(Duration::from_millis(50));
     assert_eq!(released.load(Ordering::Relaxed), 6);
 }
+
+#[test]
+fn a_server_that_was_told_to_stop_and_is_let_go_of_ends_all_the_same() {
+    let mut here = Here::start(Server::builder(), |_| {});
+    let running = here.running.take().expect("a server");
+    running.stop(Stop::drain(Duration::ZERO));
+    drop(running);
+    wait_until("its end", || TcpStream::connect(here.address).is_err());
+}

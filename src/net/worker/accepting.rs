@@ -58,16 +58,12 @@ impl Worker {
         self.accept_again(index);
     }
 
-    /// Accepts everything that waits, if there is room for it. Whether nothing waits any more.
-    pub(super) fn accept_all(&mut self, index: usize) -> bool {
-        loop {
-            self.accept_ready.retain(|&ready| ready != index);
-            self.accept(index);
-            let emptied = !self.accept_ready.contains(&index);
-            if emptied || self.dispatcher.now < self.accept_after {
-                return emptied;
-            }
-        }
+    /// Accepts as many of those that wait as a turn has time for, if there is room for them. Whether
+    /// nobody waits any more.
+    pub(super) fn empty(&mut self, index: usize) -> bool {
+        self.accept_ready.retain(|&ready| ready != index);
+        self.accept(index);
+        !self.accept_ready.contains(&index)
     }
 
     /// An edge-triggered listener does not tell twice, so it is looked at again by itself.

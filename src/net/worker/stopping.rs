@@ -41,13 +41,16 @@ impl Worker {
         let close_timeout = timeouts.max().unwrap_or_default();
         if stopping.is_through(now, close_timeout, |key| self.conns.contains(key)) {
             self.accounts.is_through(self.index);
+            if self.accounts.are_all_through() {
+                stopping.may_leave(now);
+            }
         }
         if stopping.has_settled(now) && !self.listeners.is_empty() {
             // To close a listener resets what waits there. Without room for it the listeners stay:
             // each connection that is closed meanwhile makes some.
             let mut emptied = true;
             for index in 0..self.listeners.len() {
-                emptied &= self.accept_all(index);
+                emptied &= self.empty(index);
             }
             if emptied {
                 self.close_listeners();
