@@ -311,15 +311,16 @@ fn upgraded_text(upgraded: &Upgraded) -> String {
     text
 }
 
-/// `11,999 connections moved, pause 12.3 ms, 1.2 s in all`.
+/// `11,999 connections moved, pause 12.3 ms, 1.2 s in all`. A dry run has no pause.
 fn figures(upgraded: &Upgraded) -> String {
-    let moved = if upgraded.dry_run { "would move" } else { "moved" };
-    format!(
-        "{} {moved}, pause {}, {} in all",
-        connections(upgraded.connections),
-        time(micros(upgraded.pause_us)),
-        time(Duration::from_millis(upgraded.total_ms))
-    )
+    let count = connections(upgraded.connections);
+    let total = time(Duration::from_millis(upgraded.total_ms));
+    match upgraded.dry_run {
+        true => format!("{count} would move; {total} in all"),
+        false => {
+            format!("{count} moved, pause {}, {total} in all", time(micros(upgraded.pause_us)))
+        }
+    }
 }
 
 fn status_text(status: &Status, now: SystemTime) -> String {

@@ -74,6 +74,7 @@ pub(super) fn hand_over(
     let (aborts, asked) = bell.channel();
     center.begin_upgrade(aborts)?;
     let mut upgrade = Upgrade { center, times, moved: None };
+    let is_rehearsal = source.is_rehearsal();
     let outcome = upgrade.run(source, progress, bell, asked);
     let Upgrade { times, moved, .. } = upgrade;
     let step = times.last().unwrap_or(Step::Start);
@@ -83,7 +84,10 @@ pub(super) fn hand_over(
         Err(failed) if moved.is_some() => tracing::error!(error = %failed, "crashed"),
         Err(failed) => {
             tracing::error!(error = %failed, %step, "not upgraded; everything goes on as before");
-            center.remember(UpgradeOutcome::Failed(failed.clone()));
+            // A dry run was none, whatever came of it.
+            if !is_rehearsal {
+                center.remember(UpgradeOutcome::Failed(failed.clone()));
+            }
         }
     }
     center.end_upgrade(moved);

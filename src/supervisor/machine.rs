@@ -423,7 +423,10 @@ impl Machine {
                 if successor.pid == pid =>
             {
                 self.state = State::Up { server, serving_since, successor: None };
-                out.push(warning(format!("the successor {}; the server goes on", shown(end))));
+                // With status 0 it was a rehearsal, or has told the server why it is none.
+                let is_warning = end != End::Exited(0);
+                let text = format!("the successor {}; the server goes on", shown(end));
+                out.push(Action::Log(is_warning, text));
                 if self.ending.is_none() {
                     out.push(Action::Notify(Notice::Ready));
                 }

@@ -43,7 +43,7 @@ impl Program<'_> {
     /// them over: none that comes before is lost or ends it.
     ///
     /// # Errors
-    /// Those of fork(2) and execve(2), among them `NotFound` and `PermissionDenied`;
+    /// Those of fork(2) and execve(2), among them `NotFound` and `PermissionDenied`, with the path;
     /// `InvalidInput` for text with a zero byte in it, or a number below [`NUMBER_MIN`] or given
     /// twice; ENOSYS or EINVAL of close_range(2) before Linux 5.11.
     pub fn start(&self) -> io::Result<Child> {
@@ -67,7 +67,9 @@ impl Program<'_> {
             result => {
                 // Whether it is reaped here or by whoever waits for all children.
                 drop(child.wait());
-                result.and(Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno))))
+                let error = io::Error::from_raw_os_error(i32::from_ne_bytes(errno));
+                let text = format!("{}: {error}", self.path.display());
+                result.and(Err(io::Error::new(error.kind(), text)))
             }
         }
     }
@@ -274,7 +276,9 @@ mod tests {
         let arguments = strings(["sh", "-c", "exit 0"]);
         succeed(shell(&arguments, &descriptors).start().unwrap());
         let missing = Program { path: Path::new("/missing"), ..shell(&arguments, &descriptors) };
-        assert_eq!(missing.start().unwrap_err().kind(), io::ErrorKind::NotFound);
+        let error = missing.start().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains(&missing.path.display().to_string()), "{error}");
     }
 
     #[test]
@@ -333,7 +337,9 @@ mod tests {
     fn what_cannot_be_started_is_an_error() {
         let arguments = strings(["x"]);
         let missing = Program { path: Path::new("/missing"), ..shell(&arguments, &[]) };
-        assert_eq!(missing.start().unwrap_err().kind(), io::ErrorKind::NotFound);
+        let error = missing.start().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains(&missing.path.display().to_string()), "{error}");
         let directory = Program { path: Path::new("/"), ..shell(&arguments, &[]) };
         assert_eq!(directory.start().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
         let zero = strings(["a\0b"]);
