@@ -1,6 +1,6 @@
 # What can be done here. `make` alone lists it, from the comments behind the targets.
 
-# Arguments for `make run`, e.g. ARGS="--listen 0.0.0.0:80", and for `make handover`.
+# Arguments for `make run` and `make upgrade-demo`, e.g. ARGS="--listen 0.0.0.0:80", and for `make handover`.
 ARGS ?=
 # How long `make fuzz` runs each target.
 SECONDS ?= 600
@@ -16,9 +16,8 @@ help: ## list the targets
 run: ## build the server and serve on 127.0.0.1:8000 (ARGS="--workers 2 …")
 	@cargo run --release --bin steadfast -- serve $(ARGS)
 
-upgrade-demo: ## replace the server of `make run` with a new build, under its clients
-	cargo build --release --bin steadfast
-	target/release/steadfast upgrade
+upgrade-demo: ## replace the server of `make run` with a new build, under its clients (ARGS="--listen …" as there)
+	cargo run --release --bin steadfast -- upgrade $(ARGS)
 
 build: ## build the release binary, target/release/steadfast
 	cargo build --release --bin steadfast

@@ -34,7 +34,7 @@ const PAGE_HTML: &str = include_str!("../app/page/index.html");
 
 /// Forbids the page to load or to reach anything but this server.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-                           connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// What the workers share: the room spaces, and one count of connections per address for each
 /// route.

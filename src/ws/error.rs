@@ -80,7 +80,9 @@ impl ProtocolError {
             Self::InvalidCloseCode => "invalid close code",
             Self::CloseBodyTooShort => "close body of one byte",
             Self::InvalidUtf8 => "invalid UTF-8",
-            Self::InvalidDeflate => "invalid compressed data",
+            Self::InvalidDeflate => {
+                "invalid compressed data (a context kept in spite of client_no_context_takeover?)"
+            }
             Self::MessageTooBig => "message too big",
             Self::TooManyFragments => "too many fragments",
         }
