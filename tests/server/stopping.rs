@@ -161,6 +161,18 @@ fn in_the_grace_everything_is_served_but_it_is_not_ready() {
 }
 
 #[test]
+fn whoever_comes_and_says_nothing_holds_up_no_drain() {
+    // A handshake would have ten minutes here.
+    let mut server = Server::start("workers = 2\ndrain_duration = \"200ms\"\n");
+    let member = server.open("/echo");
+    let since = Instant::now();
+    server.signal("TERM");
+    let _silent: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    closed(member, 1012, since);
+    assert_eq!(server.exit_status(), Some(0));
+}
+
+#[test]
 fn int_is_fast() {
     let mut server = Server::start("workers = 2\ndrain_duration = \"1h\"\n");
     let clients: Vec<Client> = (0..20).map(|_| server.open("/echo")).collect();
