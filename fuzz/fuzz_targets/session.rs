@@ -267,7 +267,7 @@ impl World {
                 if self.session.wants_read() {
                     let lingers = self.closed.is_some() || self.refused;
                     self.lost |= !lingers;
-                    if let Some(event) = self.session.peer_finished() {
+                    if let Some(event) = self.session.peer_finished(&self.limits, self.now) {
                         self.closed(event);
                     }
                 }

@@ -375,7 +375,8 @@ impl Worker {
             match outcome {
                 Ok(0) => {
                     conn.flags.unread = false;
-                    let event = conn.session.peer_finished();
+                    let limits = &self.dispatcher.routes[usize::from(conn.route)].limits;
+                    let event = conn.session.peer_finished(limits, self.dispatcher.now);
                     if let Some(event) = event {
                         self.dispatcher.on_event(conn, key, event);
                     }

@@ -453,23 +453,38 @@ impl Session {
         open && self.paused
     }
 
-    /// The peer's FIN: it sends no more.
-    pub fn peer_finished(&mut self) -> Option<Event<'static>> {
+    /// The peer's FIN: it sends no more, and may read yet (RFC 9293 §3.6). The connection is over; what
+    /// waits to be written goes out, by `close_timeout`.
+    pub fn peer_finished(&mut self, limits: &Limits, now: Tick) -> Option<Event<'static>> {
+        let was_over = matches!(self.state, State::Lingering { .. });
+        let says =
+            matches!(self.state, State::Open(_) | State::Closing(..)) && !self.out.is_empty();
+        if !was_over && !says {
+            return self.lost();
+        }
+        let event = if was_over { None } else { self.end() };
+        if says {
+            self.linger(limits, now);
+        }
         if let State::Lingering { peer_finished, .. } = &mut self.state {
             *peer_finished = true;
             if self.out.is_empty() {
                 self.state = State::Done;
             }
-            return None;
         }
-        self.lost()
+        event
     }
 
     /// The socket broke.
     pub fn lost(&mut self) -> Option<Event<'static>> {
-        let was = std::mem::replace(&mut self.state, State::Done);
+        let event = self.end();
         self.out.clear();
-        match was {
+        event
+    }
+
+    /// The peer is gone without a Close that we had to answer.
+    fn end(&mut self) -> Option<Event<'static>> {
+        match std::mem::replace(&mut self.state, State::Done) {
             State::Open(_) => {
                 let closed = Closed { code: None, reason: String::new(), by: ClosedBy::Lost };
                 Some(Event::Closed(closed))

@@ -149,6 +149,10 @@ impl Bench {
         (next, self.taken())
     }
 
+    fn finished(&mut self) -> Option<Event<'static>> {
+        self.session.peer_finished(&self.limits, self.now)
+    }
+
     fn deadline(&self) -> Tick {
         self.session.deadline(&self.limits)
     }

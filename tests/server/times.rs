@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use crate::support::{CLOSE, FIN, PING, PONG, Server, TEXT, frame, request, wait_until};
+use crate::support::{CLOSE, FIN, MIB, PING, PONG, Server, TEXT, frame, request, wait_until};
 
 #[test]
 fn a_handshake_has_its_time_and_a_drip_does_not_extend_it() {
@@ -132,12 +132,27 @@ fn a_peer_that_takes_nothing_is_dropped_though_it_sends_pongs() {
 }
 
 #[test]
-fn a_half_closed_peer_is_gone() {
+fn a_half_closed_peer_gets_its_answers_and_is_gone() {
     let server = Server::start("workers = 1\n");
     let mut client = server.open("/echo");
     client.send(TEXT, b"begun");
     client.stream.shutdown(Shutdown::Write).unwrap();
     client.expect_end();
+    server.wait_fds(0);
+    // What it has asked for before is answered, a large answer to a slow reader, too.
+    let mut asking = server.connect_narrow();
+    asking.upgrade("/echo", "");
+    let large = "x".repeat(MIB / 2);
+    asking.send_text(&large);
+    for number in 0..30 {
+        asking.send_text(&number.to_string());
+    }
+    asking.stream.shutdown(Shutdown::Write).unwrap();
+    asking.expect_text(&large);
+    for number in 0..30 {
+        asking.expect_text(&number.to_string());
+    }
+    asking.expect_end();
     server.wait_fds(0);
     let mut page = server.connect();
     page.send_bytes(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");

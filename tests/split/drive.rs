@@ -241,7 +241,7 @@ impl Driven {
 
     /// The peer's FIN.
     pub(crate) fn finish(&mut self) {
-        if let Some(event) = self.session.peer_finished() {
+        if let Some(event) = self.session.peer_finished(&self.limits, self.now) {
             note(&mut self.seen, &event);
         }
         self.receive(&[]);

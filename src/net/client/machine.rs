@@ -243,7 +243,8 @@ impl Machine {
     pub(super) fn peer_finished(&mut self, on_event: &mut OnEvent<'_>) {
         match self.phase {
             Phase::Over => {
-                self.session.peer_finished();
+                let env = self.tools.env();
+                self.session.peer_finished(env.limits, env.now);
             }
             _ => self.lost(None, on_event),
         }

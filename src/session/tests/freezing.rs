@@ -106,7 +106,7 @@ fn every_state() -> Vec<(&'static str, Bench)> {
     finished.socket.room = 0;
     finished.receive(&masked(Close, b""));
     finished.flush();
-    finished.session.peer_finished();
+    finished.finished();
     states.push(("finished", finished));
 
     let mut done = Bench::open();

@@ -108,7 +108,7 @@ fn a_refusal_goes_out_then_our_fin_and_what_still_comes_is_thrown_away() {
     assert!(bench.session.wants_read());
     assert_eq!(bench.receive(&[b'x'; 100]), []);
     assert_eq!(bench.flush(), Next::Wait);
-    assert_eq!(bench.session.peer_finished(), None);
+    assert_eq!(bench.finished(), None);
     assert_eq!(bench.flush(), Next::Drop);
 }
 
@@ -161,7 +161,7 @@ fn an_app_that_does_not_decide_is_overdue() {
 fn a_peer_that_leaves_before_it_is_open_is_no_event() {
     let mut bench = Bench::new();
     bench.receive_head(&mut HEAD[..5].to_vec());
-    assert_eq!(bench.session.peer_finished(), None);
+    assert_eq!(bench.finished(), None);
     assert_eq!(bench.flush(), Next::Drop);
 
     let mut bench = Bench::new();

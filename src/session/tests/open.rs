@@ -108,7 +108,7 @@ fn the_peers_close_is_answered_with_its_code() {
         assert!(!bench.session.is_open() && !bench.send(b"too late"));
         let frames = [plain(Binary, b"under way"), plain(Close, &answer)].concat();
         assert_eq!(bench.flushed(), (Next::ShutdownWrite, frames));
-        assert_eq!(bench.session.peer_finished(), None);
+        assert_eq!(bench.finished(), None);
         assert_eq!(bench.flushed(), (Next::Drop, vec![]));
     }
 }
@@ -126,7 +126,7 @@ fn our_close_waits_for_the_peers() {
     let expected = closed(Some(CloseCode::RESTART), "come back", ClosedBy::Us);
     assert_eq!(bench.receive(&masked(Close, &body(CloseCode(4000), ""))), [expected]);
     assert_eq!(bench.flushed(), (Next::ShutdownWrite, vec![]));
-    assert_eq!(bench.session.peer_finished(), None);
+    assert_eq!(bench.finished(), None);
     assert_eq!(bench.flush(), Next::Drop);
 }
 
@@ -161,10 +161,36 @@ fn a_failure_is_told_once_and_moves_nothing_that_is_over() {
 }
 
 #[test]
+fn a_peer_that_sends_no_more_gets_what_was_said_to_it() {
+    let mut bench = Bench::open();
+    bench.socket.room = 3;
+    bench.send(b"an answer");
+    assert_eq!(bench.flush(), Next::Wait);
+    assert_eq!(bench.finished(), Some(closed(None, "", ClosedBy::Lost)));
+    assert!(!bench.session.is_open() && !bench.send(b"too late"));
+    assert_eq!(bench.flush(), Next::Wait);
+    let timeout = Limits::default().close_timeout;
+    assert_eq!(bench.deadline(), bench.now.after(timeout), "it has to take it");
+    bench.socket.room = usize::MAX;
+    assert_eq!(bench.flushed(), (Next::Drop, plain(Binary, b"an answer")));
+
+    let mut bench = Bench::open();
+    bench.close(CloseCode::NORMAL, "bye");
+    let expected = closed(Some(CloseCode::NORMAL), "bye", ClosedBy::Us);
+    assert_eq!(bench.finished(), Some(expected));
+    let frame = plain(Close, &body(CloseCode::NORMAL, "bye"));
+    assert_eq!(bench.flushed(), (Next::Drop, frame));
+}
+
+#[test]
 fn a_peer_that_is_gone() {
     let mut bench = Bench::open();
+    assert_eq!(bench.finished(), Some(closed(None, "", ClosedBy::Lost)));
+    assert_eq!(bench.flushed(), (Next::Drop, vec![]));
+
+    let mut bench = Bench::open();
     bench.send(b"never sent");
-    assert_eq!(bench.session.peer_finished(), Some(closed(None, "", ClosedBy::Lost)));
+    assert_eq!(bench.session.lost(), Some(closed(None, "", ClosedBy::Lost)));
     assert_eq!((bench.session.lost(), bench.session.queued()), (None, 0));
     assert_eq!(bench.flushed(), (Next::Drop, vec![]));
 
