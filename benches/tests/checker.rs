@@ -29,6 +29,8 @@ enum Fault {
     Fragment,
     Truncate,
     End,
+    /// The end comes together with what was said last.
+    EndBehindData,
     Close,
     OfAnotherConnection,
 }
@@ -85,6 +87,7 @@ fn echo(stream: &mut TcpStream, fault: Fault) -> io::Result<()> {
                     frame.pop();
                 }
                 Fault::End => return Ok(()),
+                Fault::EndBehindData => return stream.write_all(&frame),
                 Fault::Close => return stream.write_all(&[0x88, 2, 3, 0xf4]),
                 Fault::OfAnotherConnection => frame[2 + 7] = b'1',
             }
@@ -158,6 +161,7 @@ fn each_fault_is_counted_as_what_it_is() {
 fn a_connection_that_ends_is_counted_with_what_it_takes_along() {
     let cases = [
         (Fault::End, 0, "end of file"),
+        (Fault::EndBehindData, 0, "end of file"),
         (Fault::Close, 0, "Close 1012"),
         (Fault::Mask, 1, "masked"),
         (Fault::Fragment, 1, "first byte"),

@@ -45,7 +45,7 @@ struct Rooms {
 impl Rooms {
     fn new(life: Life) -> Self {
         let config = format!(
-            "workers = 2\ndrain_duration = '100ms'\n[[routes]]\npath = '/rooms/{{name}}'\n\
+            "workers = 2\ndrain_duration = '100ms'\npause_max = '2m'\n[[routes]]\npath = '/rooms/{{name}}'\n\
              app = 'rooms'\nconnections_per_ip_max = {MEMBERS}\n"
         );
         let server = start_mortal(life, &config);

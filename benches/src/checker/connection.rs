@@ -226,11 +226,6 @@ impl Connection {
                     if let Some(end) = self.take_bytes(&input[..len], sent, now_ns, tools) {
                         return Some(end);
                     }
-                    // With edge-triggered epoll, a read that does not fill the buffer has emptied
-                    // the socket.
-                    if len < input.len() {
-                        return None;
-                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
