@@ -150,19 +150,21 @@ impl Listed {
         Origin::parse(text).map(|_| Self::Origin(text.to_owned()))
     }
 
-    fn has(&self, origin: &str) -> bool {
+    /// Whether an origin is meant, which is given as it was sent, and as it was read: none is read of
+    /// [`FILE`].
+    fn has(&self, sent: &str, origin: Option<&Origin<'_>>) -> bool {
         match self {
             Self::Scheme(scheme) => {
-                origin.split_once("://").is_some_and(|(its, _)| its.eq_ignore_ascii_case(scheme))
+                sent.split_once("://").is_some_and(|(its, _)| its.eq_ignore_ascii_case(scheme))
             }
-            Self::Origin(listed) => match (Origin::parse(listed), Origin::parse(origin)) {
-                (Some(listed), Some(origin)) => listed.same_as(&origin),
-                _ => false,
-            },
-            Self::Subdomains(domain) => match (Origin::parse(domain), Origin::parse(origin)) {
-                (Some(domain), Some(origin)) => domain.has_subdomain(&origin),
-                _ => false,
-            },
+            Self::Origin(listed) => {
+                let both = Origin::parse(listed).zip(origin);
+                both.is_some_and(|(listed, origin)| listed.same_as(origin))
+            }
+            Self::Subdomains(domain) => {
+                let both = Origin::parse(domain).zip(origin);
+                both.is_some_and(|(domain, origin)| domain.has_subdomain(origin))
+            }
         }
     }
 }
@@ -210,9 +212,8 @@ impl OriginPolicy {
         let Ok(origin) = std::str::from_utf8(origin) else {
             return false;
         };
-        let is_file = origin.eq_ignore_ascii_case(FILE);
         let parsed = Origin::parse(origin);
-        if parsed.is_none() && !is_file {
+        if parsed.is_none() && !origin.eq_ignore_ascii_case(FILE) {
             return false;
         }
         let host = host.and_then(Authority::parse);
@@ -223,7 +224,7 @@ impl OriginPolicy {
             .is_some_and(|(origin, host)| host.same_as(&origin.authority, origin.default_port()));
         self.any
             || (self.same_host && same_host)
-            || self.listed.iter().any(|listed| listed.has(origin))
+            || self.listed.iter().any(|listed| listed.has(origin, parsed.as_ref()))
     }
 }
 

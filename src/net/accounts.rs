@@ -65,7 +65,7 @@ impl Accounts {
     }
 
     /// A worker is through with its stop, or has ended.
-    pub(super) fn is_through(&self, worker: WorkerIndex) {
+    pub(super) fn set_through(&self, worker: WorkerIndex) {
         self.through[usize::from(worker)].store(true, Ordering::Release);
     }
 
@@ -127,9 +127,9 @@ mod tests {
         accounts.leave(0);
         assert_eq!(accounts.connections(), 2);
         assert_eq!(accounts.connections_by_worker().collect::<Vec<_>>(), [0, 2]);
-        accounts.is_through(1);
+        accounts.set_through(1);
         assert!(!accounts.are_all_through());
-        accounts.is_through(0);
+        accounts.set_through(0);
         assert!(accounts.are_all_through());
         accounts.meter(1).add(30);
         assert_eq!(

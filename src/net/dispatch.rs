@@ -15,7 +15,7 @@ use crate::base::limits::HeadLimits;
 use crate::base::slab::Key;
 use crate::base::tick::Tick;
 use crate::hub::{Hub, WorkerIndex};
-use crate::net::connection::{Connection, NO_ROUTE, Pending};
+use crate::net::connection::{Connection, Pending};
 use crate::net::gate::{self, Gate, Reception, Verdict};
 use crate::net::log_limit::limited;
 use crate::net::mode::Mode;
@@ -148,16 +148,7 @@ impl Dispatcher {
         };
         let verdict = self.gate.decide(&mut self.routes, head, &self.head_limits, conn, &to);
         match verdict {
-            Verdict::Respond(response) => {
-                let mut env = env(&mut self.turn, &self.routes[NO_ROUTE as usize], self.now);
-                conn.session.refuse(&response.to_bytes(SystemTime::now()), &mut env);
-            }
-            Verdict::Refuse { refusal, head_only: true } => {
-                self.answer(conn, &refusal.to_response().head_only());
-            }
-            Verdict::Refuse { refusal, head_only: false } => {
-                self.answer(conn, &refusal.to_response());
-            }
+            Verdict::Answer(response) => self.answer(conn, &response),
             Verdict::Accept(pending) => {
                 conn.pending = Some(pending);
                 self.accept(conn, key);

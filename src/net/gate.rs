@@ -54,15 +54,8 @@ pub enum Welcome {
 /// What becomes of a request.
 #[derive(Debug)]
 pub enum Verdict {
-    /// It gets this answer.
-    Respond(Response),
-    /// It is refused.
-    Refuse {
-        /// Why.
-        refusal: Refusal,
-        /// It has asked for no body (HEAD).
-        head_only: bool,
-    },
+    /// It gets this answer, and no connection.
+    Answer(Response),
     /// The handshake is accepted.
     Accept(Box<Pending>),
     /// The app will say.
@@ -82,19 +75,20 @@ impl Gate {
         let head = match Head::parse(head, limits) {
             Ok(head) => head,
             Err(error) => {
-                let refusal = error.into();
+                let refusal = Refusal::from(error);
                 self.refusals.note(&refusal, conn.id, conn.peer, None);
-                return Verdict::Refuse { refusal, head_only: false };
+                return Verdict::Answer(refusal.to_response());
             }
         };
-        let head_only = head.method() == "HEAD";
-        match self.try_decide(routes, &head, conn, to) {
-            Ok(Verdict::Respond(response)) if head_only => Verdict::Respond(response.head_only()),
-            Ok(verdict) => verdict,
-            Err(refusal) => {
-                self.refusals.note(&refusal, conn.id, conn.peer, Some(&head));
-                Verdict::Refuse { refusal, head_only }
+        let verdict = self.try_decide(routes, &head, conn, to).unwrap_or_else(|refusal| {
+            self.refusals.note(&refusal, conn.id, conn.peer, Some(&head));
+            Verdict::Answer(refusal.to_response())
+        });
+        match verdict {
+            Verdict::Answer(response) if head.method() == "HEAD" => {
+                Verdict::Answer(response.head_only())
             }
+            verdict => verdict,
         }
     }
 
@@ -118,35 +112,29 @@ impl Gate {
         if to.welcome == Welcome::Nobody && !answers_drain {
             return Err(stopping());
         }
+        let Some((index, path)) = found else {
+            return match head.method() {
+                // The server as a whole (RFC 9110 §9.3.7).
+                "OPTIONS" if head.path() == "*" => Ok(Verdict::Answer(Response::methods())),
+                // Its target has no path.
+                "CONNECT" => Err(Refusal::method_not_allowed()),
+                _ => Err(Refusal::not_found()),
+            };
+        };
         match head.method() {
             "GET" | "HEAD" => {}
-            // `*` is the server as a whole (RFC 9110 §9.3.7).
-            "OPTIONS" if found.is_some() || head.path() == "*" => {
-                return Ok(Verdict::Respond(Response::methods()));
-            }
-            "OPTIONS" => return Err(Refusal::not_found()),
-            // Its target has no path.
-            "CONNECT" => return Err(Refusal::method_not_allowed()),
-            _ if found.is_some() => return Err(Refusal::method_not_allowed()),
-            _ => return Err(Refusal::not_found()),
+            "OPTIONS" => return Ok(Verdict::Answer(Response::methods())),
+            _ => return Err(Refusal::method_not_allowed()),
         }
-        let (index, path) = found.ok_or_else(Refusal::not_found)?;
         let route = &mut routes[index];
-        let page = match &route.target {
-            Target::Nothing => return Err(Refusal::not_found()),
-            Target::App(_) => None,
-            Target::Page(page) => Some(page.clone()),
-            Target::Health => Some(Response::text(200, "alive\n")),
-            Target::Ready if to.welcome == Welcome::All => Some(Response::text(200, "ready\n")),
-            Target::Ready => return Err(stopping()),
-        };
-        if let Some(page) = page {
-            route.chain.check(&request)?;
-            route.chain.release(&conn.peer);
-            return Ok(Verdict::Respond(page));
-        }
-        let Target::App(app) = &mut route.target else {
-            return Err(Refusal::not_found());
+        let app = match &mut route.target {
+            Target::App(app) => app,
+            target => {
+                let page = page(target, to.welcome)?;
+                route.chain.check(&request)?;
+                route.chain.release(&conn.peer);
+                return Ok(Verdict::Answer(page));
+            }
         };
         let offer = handshake::check(head)?;
         let request = request.with_params(route.pattern.capture(path));
@@ -208,6 +196,17 @@ impl Gate {
             }
         }
         peer
+    }
+}
+
+/// What is served over plain HTTP.
+fn page(target: &Target, welcome: Welcome) -> Result<Response, Refusal> {
+    match target {
+        Target::Page(page) => Ok(page.clone()),
+        Target::Health => Ok(Response::text(200, "alive\n")),
+        Target::Ready if welcome == Welcome::All => Ok(Response::text(200, "ready\n")),
+        Target::Ready => Err(stopping()),
+        Target::App(_) | Target::Nothing => Err(Refusal::not_found()),
     }
 }
 

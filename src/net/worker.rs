@@ -751,7 +751,7 @@ impl Worker {
 /// However it ends, nobody sends it anything that would be lost without a word.
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.accounts.is_through(self.index);
+        self.accounts.set_through(self.index);
         self.mailboxes.close(self.index);
     }
 }

@@ -96,10 +96,16 @@ fn interfaces(directory: &Path) -> io::Result<Vec<Interface>> {
 }
 
 #[cfg(test)]
+#[allow(unsafe_code)]
 mod tests {
     use super::*;
     use std::io::{ErrorKind, Read, Write};
     use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     fn listener() -> (TcpListener, SocketAddr) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -157,5 +163,57 @@ mod tests {
         accepted.set_nonblocking(false).unwrap();
         accepted.read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"hello");
+    }
+
+    /// Lets `listener` hold handshakes half done until their clients send data (TCP_DEFER_ACCEPT).
+    fn defer_accept(listener: impl AsFd, at_most: Duration) -> io::Result<()> {
+        let seconds = libc::c_int::try_from(at_most.as_secs()).expect("a short time");
+        // SAFETY: the option is one int, and `seconds` is valid to read from while the call lasts.
+        let result = unsafe {
+            libc::setsockopt(
+                listener.as_fd().as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_DEFER_ACCEPT,
+                (&raw const seconds).cast(),
+                size_of_val(&seconds) as libc::socklen_t,
+            )
+        };
+        match result {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// With TCP_DEFER_ACCEPT the handshake stays half done on the server's side until there is
+    /// data: the only way to hold one there on loopback.
+    #[test]
+    fn a_half_done_handshake_is_finished_and_its_connection_works() {
+        let (listener, address) = listener();
+        defer_accept(&listener, PATIENCE).unwrap();
+        let mut half_done = TcpStream::connect(address).unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+        match refuse_newcomers(&listener) {
+            Ok(_) => {}
+            // A machine that has the loopback alone.
+            Err(error) => return assert_eq!(error.kind(), ErrorKind::NotFound, "{error}"),
+        }
+        half_done.write_all(b"hello").unwrap();
+        let start = Instant::now();
+        let mut accepted = loop {
+            match listener.accept() {
+                Ok((accepted, _)) => break accepted,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+            assert!(start.elapsed() < PATIENCE, "the last ACK did not pass");
+            thread::sleep(Duration::from_millis(1));
+        };
+        drop(listener);
+        accepted.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut bytes = [0; 5];
+        accepted.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"hello");
+        half_done.write_all(b"again").unwrap();
+        accepted.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"again");
     }
 }

@@ -40,7 +40,7 @@ impl Worker {
         let timeouts = self.dispatcher.routes.iter().map(|route| route.limits.close_timeout);
         let close_timeout = timeouts.max().unwrap_or_default();
         if stopping.is_through(now, close_timeout, |key| self.conns.contains(key)) {
-            self.accounts.is_through(self.index);
+            self.accounts.set_through(self.index);
             if self.accounts.are_all_through() {
                 stopping.may_leave(now);
             }
